@@ -1,0 +1,403 @@
+//! What has the administrator asked for? Plain values, checked once; nothing here opens a file.
+
+use alloc::sync::Arc;
+use core::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::tls::{ClientTls, ServerTls};
+
+mod parse;
+
+pub use parse::{ConfigError, ConfigErrors, Sources};
+
+/// The whole configuration of a process. A role is on when its section is there.
+#[derive(Debug)]
+pub struct Config {
+    /// The process.
+    pub server: Server,
+    /// TCP/443, where web, sip and TURN over TLS meet.
+    pub https: Option<Https>,
+    /// The web role.
+    pub web: Option<Web>,
+    /// The sip role.
+    pub sip: Option<Sip>,
+    /// The turn role.
+    pub turn: Option<Turn>,
+    /// Secrets that all shards share.
+    pub keys: Keys,
+}
+
+/// The process.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Shards, one thread each; `None` is one for each CPU.
+    pub workers: Option<u16>,
+    /// How long a stop may take until what is left is cut.
+    pub shutdown: Duration,
+    /// TCP connections of one shard, accepted and dialled together.
+    pub connections_max: usize,
+    /// TCP connections that one client address may hold on one shard.
+    pub connections_per_address_max: usize,
+}
+
+/// TCP/443: TLS, and behind it whatever the roles in this process offer.
+#[derive(Debug)]
+pub struct Https {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Certificates and what follows from them; also serves TURN over TLS.
+    pub tls: ServerTls,
+    /// Host names that are answered, lower case, without port; a request for another gets 421.
+    pub hosts: Vec<String>,
+    /// Proxies in front of us whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Timeouts and limits of connections.
+    pub limits: HttpLimits,
+}
+
+/// Timeouts and limits of HTTP connections, both sides.
+#[derive(Debug, Clone)]
+pub struct HttpLimits {
+    /// From the first byte of a connection to the end of its TLS handshake.
+    pub handshake: Duration,
+    /// From the first byte of a request to the end of its head.
+    pub head: Duration,
+    /// Between two requests on one connection.
+    pub keep_alive: Duration,
+    /// Without a byte of a body, in either direction.
+    pub body_idle: Duration,
+    /// For a TCP (and TLS) connection to an upstream.
+    pub connect: Duration,
+    /// From the end of a request to the head of its response.
+    pub response: Duration,
+    /// Without a byte in a WebSocket tunnel, in either direction.
+    pub tunnel_idle: Duration,
+    /// An idle upstream connection is closed after this.
+    pub upstream_idle: Duration,
+    /// Request or status line.
+    pub line_bytes_max: usize,
+    /// A whole head.
+    pub head_bytes_max: usize,
+    /// Fields in a head.
+    pub fields_max: usize,
+    /// Bytes that wait for a slow reader in one direction before its source is no longer read.
+    pub buffer_bytes_max: usize,
+    /// Idle connections kept to one upstream by one shard.
+    pub upstream_idle_max: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(65),
+            body_idle: Duration::from_secs(30),
+            connect: Duration::from_secs(3),
+            response: Duration::from_secs(60),
+            tunnel_idle: Duration::from_secs(120),
+            upstream_idle: Duration::from_secs(30),
+            line_bytes_max: 8 * 1024,
+            head_bytes_max: 32 * 1024,
+            fields_max: 100,
+            buffer_bytes_max: 64 * 1024,
+            upstream_idle_max: 32,
+        }
+    }
+}
+
+/// The web role: what is forwarded, and to whom.
+#[derive(Debug)]
+pub struct Web {
+    /// Servers in the LAN.
+    pub upstreams: Vec<Upstream>,
+    /// What is allowed; a request that no route names is answered 404.
+    pub routes: Vec<Route>,
+}
+
+/// A server in the LAN that requests are forwarded to.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name in the configuration and the logs.
+    pub name: String,
+    /// An address, or a name to look up.
+    pub host: Host,
+    /// TCP port.
+    pub port: u16,
+    /// The value of the `Host` field towards it; the client's own when absent.
+    pub host_header: Option<String>,
+    /// TLS towards it, with the certificate authority that its certificate must come from.
+    pub tls: Option<ClientTls>,
+}
+
+/// An address, or a name that the runtime looks up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// Reached directly.
+    Address(IpAddr),
+    /// Looked up; lower case.
+    Name(String),
+}
+
+/// A path that is let through.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The path, normalised, beginning with `/`.
+    pub path: String,
+    /// Whether paths below it (`/path/...`) are meant too. `/` with this set is everything.
+    pub below: bool,
+    /// Index in [`Web::upstreams`].
+    pub upstream: usize,
+    /// Whether a WebSocket may be opened there; other requests are let through as well.
+    pub websocket: bool,
+    /// Largest request body.
+    pub body_bytes_max: u64,
+}
+
+/// The sip role: SIP over WebSocket on one side, SIP over UDP on the other.
+#[derive(Debug)]
+pub struct Sip {
+    /// Address for SIP over UDP; an exact one, since Via and Record-Route are answered to it.
+    pub listen: SocketAddr,
+    /// How mediaservers reach that address.
+    pub advertise: SocketAddr,
+    /// Host (and port, when not 443) that browsers reach us by; named in their Record-Route.
+    pub public_host: String,
+    /// Mediaservers, each with a path of its own.
+    pub mediaservers: Vec<Mediaserver>,
+    /// Values of `Origin` from which a WebSocket is accepted; empty is those of [`Https::hosts`].
+    pub origins: Vec<String>,
+    /// Whether a WebSocket must bring a `token` in its query.
+    pub token_required: bool,
+    /// Timeouts and limits.
+    pub limits: SipLimits,
+}
+
+/// A mediaserver (Asterisk) in the LAN.
+#[derive(Debug, Clone)]
+pub struct Mediaserver {
+    /// `default` is reached by `/wssip`, any other by `/wssip-NAME`.
+    pub name: String,
+    /// Where it speaks SIP over UDP, and the only source that its messages are taken from.
+    pub address: SocketAddr,
+    /// How it is told to reach a browser.
+    pub reach: Reach,
+    /// Its RTP ports, which TURN clients may reach.
+    pub media_ports: RangeInclusive<u16>,
+}
+
+impl Mediaserver {
+    /// The path of the WebSocket that is bound to this mediaserver.
+    pub fn path(&self) -> String {
+        match self.name.as_str() {
+            "default" => "/wssip".into(),
+            name => format!("/wssip-{name}"),
+        }
+    }
+}
+
+/// How a mediaserver is told to reach a browser that registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    /// By a Path (RFC 3327); Asterisk needs `support_path=yes`.
+    #[default]
+    Path,
+    /// By a Contact of ours in place of the browser's, for mediaservers that may not be reconfigured.
+    Contact,
+}
+
+/// Timeouts and limits of the sip role.
+#[derive(Debug, Clone)]
+pub struct SipLimits {
+    /// One message, either side.
+    pub message_bytes_max: usize,
+    /// A WebSocket is pinged after this long without a byte from it; without an answer for as long again, it is dead.
+    pub ping: Duration,
+    /// Bytes that wait for a slow browser before its WebSocket is closed.
+    pub buffer_bytes_max: usize,
+    /// Transactions of one WebSocket at once.
+    pub transactions_per_flow_max: usize,
+    /// WebSockets of one shard.
+    pub flows_max: usize,
+}
+
+impl Default for SipLimits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 64 * 1024,
+            ping: Duration::from_secs(25),
+            buffer_bytes_max: 256 * 1024,
+            transactions_per_flow_max: 64,
+            flows_max: 20_000,
+        }
+    }
+}
+
+/// The turn role.
+#[derive(Debug)]
+pub struct Turn {
+    /// UDP addresses for clients.
+    pub listen_udp: Vec<SocketAddr>,
+    /// TCP addresses for clients; TLS is recognised by its first byte when there is a certificate.
+    pub listen_tcp: Vec<SocketAddr>,
+    /// Addresses of relayed transport addresses, at most one of each family.
+    pub relays: Vec<Relay>,
+    /// Ports of relayed transport addresses, shared out among the shards.
+    pub relay_ports: RangeInclusive<u16>,
+    /// Realm of the credentials.
+    pub realm: String,
+    /// Secrets of ephemeral (REST) credentials; any of them is good, so that they can be rotated.
+    pub secrets: Vec<Secret>,
+    /// Users with a password that does not end.
+    pub users: Vec<User>,
+    /// Who may be relayed to; everybody else is refused.
+    pub peers: Vec<PeerRule>,
+    /// Whether public addresses may be relayed to. Never covers private or special ones, nor our own.
+    pub public_peers: bool,
+    /// Limits.
+    pub limits: TurnLimits,
+}
+
+/// An address of ours that relayed transport addresses are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relay {
+    /// The address to bind.
+    pub bind: IpAddr,
+    /// The address that clients and peers see, the same but behind a static NAT.
+    pub advertise: IpAddr,
+}
+
+/// A static TURN user.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// USERNAME.
+    pub name: String,
+    /// The password.
+    pub password: Secret,
+    /// Where it may come from; empty is anywhere.
+    pub sources: Vec<IpNet>,
+}
+
+/// Peers that may be relayed to: an address alone is never enough.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerRule {
+    /// Addresses.
+    pub net: IpNet,
+    /// Ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// Limits of the turn role.
+#[derive(Debug, Clone)]
+pub struct TurnLimits {
+    /// Allocations of one shard.
+    pub allocations_max: usize,
+    /// Allocations of one user on one shard.
+    pub allocations_per_user_max: usize,
+    /// Permissions of one allocation.
+    pub permissions_max: usize,
+    /// Channels of one allocation.
+    pub channels_max: usize,
+    /// Longest lifetime of an allocation, in seconds.
+    pub lifetime_max_secs: u32,
+    /// Answers a second to one source address that has proved nothing.
+    pub unauthenticated_per_second: u32,
+    /// From the first byte of a TCP connection to its first allocation, and between messages without one.
+    pub stream_idle: Duration,
+    /// Bytes that wait for a slow TCP client before datagrams to it are dropped.
+    pub buffer_bytes_max: usize,
+}
+
+impl Default for TurnLimits {
+    fn default() -> Self {
+        Self {
+            allocations_max: 10_000,
+            allocations_per_user_max: 100,
+            permissions_max: 128,
+            channels_max: 128,
+            lifetime_max_secs: 3600,
+            unauthenticated_per_second: 10,
+            stream_idle: Duration::from_secs(30),
+            buffer_bytes_max: 256 * 1024,
+        }
+    }
+}
+
+/// Secrets that all shards share and that must never be told.
+#[derive(Clone)]
+pub struct Keys {
+    /// Signs TURN nonces.
+    pub nonce: [u8; 32],
+    /// Signs SIP flow tokens: the first is used, all are accepted.
+    pub flow: Vec<[u8; 32]>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys(..)")
+    }
+}
+
+/// A secret that does not show itself in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Wraps the bytes.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl Config {
+    /// TCP addresses to listen on and what is offered there; the place in the list is the
+    /// [`ListenerId`](crate::action::ListenerId).
+    pub fn tcp_listeners(&self) -> Vec<(SocketAddr, Offer)> {
+        let https = self
+            .https
+            .iter()
+            .flat_map(|https| &https.listen)
+            .map(|at| (*at, Offer::Https));
+        let turn = self
+            .turn
+            .iter()
+            .flat_map(|turn| &turn.listen_tcp)
+            .map(|at| (*at, Offer::Turn));
+        https.chain(turn).collect()
+    }
+
+    /// UDP addresses for TURN clients; the place in the list is the number in
+    /// [`SocketId::Turn`](crate::action::SocketId::Turn).
+    pub fn turn_sockets(&self) -> &[SocketAddr] {
+        self.turn.as_ref().map_or(&[], |turn| &turn.listen_udp)
+    }
+}
+
+/// What a TCP listener offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// TLS, and behind it HTTP, SIP over WebSocket and TURN.
+    Https,
+    /// TURN, plain or over TLS.
+    Turn,
+}
+
+/// A configuration that every shard holds.
+pub type SharedConfig = Arc<Config>;

@@ -1,0 +1,27 @@
+//! The pure core of Edgeward: HTTP proxying, SIP bridging and TURN as state machines.
+//!
+//! Bytes and time go in, bytes and actions come out. Nothing here opens a socket, reads a clock, starts a thread or
+//! draws a random number of its own; a run is a function of the configuration, the seed and the inputs.
+//!
+//! A runtime drives one [`Shard`] on each of its threads, through the vocabulary of [`action`].
+
+extern crate alloc;
+
+pub mod action;
+pub mod config;
+pub mod conn;
+pub mod cx;
+pub mod http;
+pub mod rng;
+pub mod shard;
+pub mod sip;
+pub mod slab;
+pub mod stats;
+pub mod time;
+pub mod timers;
+pub mod tls;
+pub mod turn;
+pub mod wire;
+pub mod ws;
+
+pub use shard::Shard;

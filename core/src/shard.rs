@@ -1,0 +1,5 @@
+//! Everything that one CPU core owns.
+
+/// Everything that one CPU core owns.
+#[derive(Debug)]
+pub struct Shard {}

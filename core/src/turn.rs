@@ -1,0 +1,1 @@
+//! The TURN server (RFC 8489, RFC 8656).

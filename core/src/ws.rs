@@ -1,0 +1,1 @@
+//! WebSocket on the server's side (RFC 6455).

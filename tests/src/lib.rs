@@ -1,0 +1,1 @@
+//! Clients, servers and helpers for the black-box tests.

@@ -1,0 +1,1 @@
+//! How do datagrams get from the kernel to a shard and back?
