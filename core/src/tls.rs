@@ -259,15 +259,33 @@ enum Side {
     Client(Box<UnbufferedClientConnection>),
 }
 
-/// The other side broke TLS, or we cannot agree with it.
+/// Why a TLS connection is of no use any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsError(pub String);
+#[non_exhaustive]
+pub enum TlsError {
+    /// The other side says what it does not like about us.
+    Alert(String),
+    /// The other side broke TLS, or we cannot agree with it.
+    Refused(String),
+}
 
 impl From<rustls::Error> for TlsError {
     fn from(error: rustls::Error) -> Self {
-        Self(error.to_string())
+        match error {
+            rustls::Error::AlertReceived(_) => Self::Alert(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
     }
 }
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Alert(what) | Self::Refused(what)) = self;
+        f.write_str(what)
+    }
+}
+
+impl core::error::Error for TlsError {}
 
 impl Tls {
     /// The side that is called.
@@ -316,7 +334,7 @@ impl Tls {
             }
         }
         if self.incoming.len() > INCOMING_BYTES_MAX {
-            return Err(TlsError("a TLS message that does not end".into()));
+            return Err(TlsError::Refused("a TLS message that does not end".into()));
         }
         Ok(())
     }
@@ -391,14 +409,23 @@ impl Tls {
                 }
                 Ok(Step::Wait) => return Ok(used),
                 Err(error) => {
-                    // rustls may have an alert to send; it hands it out on the next turn.
-                    if !core::mem::replace(&mut self.failed, true) {
-                        let _ = self.drive(&mut incoming[used..], Send::Nothing, plain, out);
+                    if !core::mem::replace(&mut self.failed, true) && !matches!(error, TlsError::Alert(_)) {
+                        self.alert(&mut incoming[used..], out);
                     }
                     return Err(error);
                 }
             }
         }
+    }
+
+    /// Appends the alert that rustls has queued with its error. It comes out on the very next turn; one turn more would
+    /// read on in what was refused.
+    fn alert(&mut self, incoming: &mut [u8], out: &mut BytesMut) {
+        let plain = &mut Vec::new();
+        let _ = match &mut self.side {
+            Side::Server(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out).1,
+            Side::Client(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out).1,
+        };
     }
 }
 
@@ -489,7 +516,7 @@ fn append(
             Err(EncryptError::InsufficientSize(size)) if size.required_size > room => room = size.required_size,
             Err(error) => {
                 out.truncate(start);
-                return Err(TlsError(error.to_string()));
+                return Err(TlsError::Refused(error.to_string()));
             }
         }
     }
