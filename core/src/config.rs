@@ -46,6 +46,17 @@ pub struct Server {
     pub connections_per_address_max: usize,
 }
 
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            shutdown: Duration::from_secs(10),
+            connections_max: 40_000,
+            connections_per_address_max: 2_000,
+        }
+    }
+}
+
 /// TCP/443: TLS, and behind it whatever the roles in this process offer.
 #[derive(Debug)]
 pub struct Https {
