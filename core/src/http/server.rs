@@ -342,7 +342,7 @@ impl Server {
         let request = Request::parse(head)?;
         self.version = request.version;
         self.is_head = request.method == Method::Head;
-        self.awaits_continue = request.expects_continue && request.body != BodyLength::Empty;
+        self.awaits_continue = request.expects_continue;
         self.body_bytes_left = u64::MAX;
         // RFC 9112 section 9.3: a proxy must not keep a connection to an HTTP/1.0 client. And where the client wanted
         // another protocol, it may have sent bytes of that one already.
