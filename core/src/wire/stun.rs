@@ -251,7 +251,8 @@ impl<'a> Message<'a> {
         else {
             return false;
         };
-        attribute_at(self.bytes, at).is_some_and(|(_, value)| integrity.verify(key, &self.bytes[..at], &self.bytes[value]))
+        attribute_at(self.bytes, at)
+            .is_some_and(|(_, value)| integrity.verify(key, &self.bytes[..at], &self.bytes[value]))
     }
 }
 

@@ -142,5 +142,10 @@ pub fn read_u16(value: &[u8]) -> Option<u16> {
 /// there is no such family.
 pub fn read_family(value: &[u8]) -> Option<Result<Family, u8>> {
     let [family, _, _, _] = value.try_into().ok()?;
-    Some(Family::ALL.into_iter().find(|known| known.code() == family).ok_or(family))
+    Some(
+        Family::ALL
+            .into_iter()
+            .find(|known| known.code() == family)
+            .ok_or(family),
+    )
 }

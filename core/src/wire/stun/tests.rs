@@ -37,7 +37,8 @@ const SAMPLE_LONG_TERM_REQUEST: &[u8] =
 
 /// RFC 8489 appendix B.1 as erratum 6268 corrects it: the printed message has a wrong length in its header, and lacks the
 /// PASSWORD-ALGORITHM that its key is made by.
-const SAMPLE_SHA256_REQUEST: &[u8] = b"\x00\x01\x00\x90\x21\x12\xa4\x42\x78\xad\x34\x33\xc6\xad\x72\xc0\x29\xda\x41\x2e\
+const SAMPLE_SHA256_REQUEST: &[u8] =
+    b"\x00\x01\x00\x90\x21\x12\xa4\x42\x78\xad\x34\x33\xc6\xad\x72\xc0\x29\xda\x41\x2e\
     \x00\x1e\x00\x20\x4a\x3c\xf3\x8f\xef\x69\x92\xbd\xa9\x52\xc6\x78\x04\x17\xda\x0f\
     \x24\x81\x94\x15\x56\x9e\x60\xb2\x05\xc4\x6e\x41\x40\x7f\x17\x04\
     \x00\x15\x00\x29obMatJos2AAACf//499k954d6OL34oL9FSTvy64sA\x00\x00\x00\
@@ -63,7 +64,10 @@ fn rfc5769_short_term_messages_are_read_and_verified() {
             .attributes()
             .find(|attribute| attribute.kind == Kind::XOR_MAPPED_ADDRESS)
             .map(|attribute| read_address(attribute.value, header.transaction).expect("an address"));
-        assert_eq!(found, mapped.map(|text| text.parse::<SocketAddr>().expect("an address")));
+        assert_eq!(
+            found,
+            mapped.map(|text| text.parse::<SocketAddr>().expect("an address"))
+        );
     };
     check(SAMPLE_REQUEST, Class::Request, None);
     check(SAMPLE_IPV4_RESPONSE, Class::Success, Some("192.0.2.1:32853"));
@@ -107,8 +111,16 @@ fn rfc8489_the_key_example() {
 fn the_writer_reproduces_the_samples() {
     let (user, realm, password) = (USERNAME.as_bytes(), b"example.org", b"TheMatrIX");
     for (sample, integrity, key) in [
-        (SAMPLE_LONG_TERM_REQUEST, Integrity::Sha1, Key::md5(user, realm, password)),
-        (SAMPLE_SHA256_REQUEST, Integrity::Sha256, Key::sha256(user, realm, password)),
+        (
+            SAMPLE_LONG_TERM_REQUEST,
+            Integrity::Sha1,
+            Key::md5(user, realm, password),
+        ),
+        (
+            SAMPLE_SHA256_REQUEST,
+            Integrity::Sha256,
+            Key::sha256(user, realm, password),
+        ),
     ] {
         let message = Message::parse(sample).expect("a sample message");
         // What stands in the buffer before is no part of the message.

@@ -136,7 +136,8 @@ impl<'a> Writer<'a> {
 
     /// Puts into the header the length of what is there and of `more` bytes that follow.
     fn write_len(&mut self, more: usize) {
-        let len = u16::try_from(self.out.len() - self.start - HEADER_BYTES + more).expect("a message fits its length field");
+        let len =
+            u16::try_from(self.out.len() - self.start - HEADER_BYTES + more).expect("a message fits its length field");
         self.out[self.start + 2..self.start + 4].copy_from_slice(&len.to_be_bytes());
     }
 }
