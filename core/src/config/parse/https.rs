@@ -38,7 +38,8 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
             names
         })
     };
-    if hosts.as_ref().is_some_and(Vec::is_empty) {
+    // Where nothing is listened on, nobody asks for a host.
+    if hosts.as_ref().is_some_and(Vec::is_empty) && listen.as_ref().is_none_or(|listen| !listen.is_empty()) {
         cx.refuse::<()>(
             section.site("hosts").unwrap_or(section.start()),
             "[https] answers to no host name",

@@ -174,7 +174,7 @@ fn everything_can_be_said() {
         [https]
         listen = ['0.0.0.0:8443', '[::]:8443']
         certificates = [{ cert = 'edge.pem', key = 'edge.key' }, { cert = 'other.pem', key = 'other.key' }]
-        hosts = ['Edge.Example.com', '192.0.2.10']
+        hosts = ['Edge.Example.com', '192.0.2.10', '2001:DB8::1']
         trusted_proxies = ['10.0.0.0/8', '2001:db8::1']
         [https.limits]
         handshake_secs = 1
@@ -246,7 +246,7 @@ fn everything_can_be_said() {
     let offers: Vec<_> = config.tcp_listeners().iter().map(|(at, _)| at.to_string()).collect();
     assert_eq!(offers, ["0.0.0.0:8443", "[::]:8443", "0.0.0.0:3479"]);
     let https = config.https.unwrap();
-    assert_eq!(https.hosts, ["edge.example.com", "192.0.2.10"]);
+    assert_eq!(https.hosts, ["edge.example.com", "192.0.2.10", "[2001:db8::1]"]);
     assert_eq!(https.trusted_proxies[1].to_string(), "2001:db8::1/128");
     assert_eq!(https.limits.handshake.as_secs(), 1);
     assert_eq!(
@@ -556,7 +556,7 @@ name = 'fourth'
 url = 'https://name'
 ca = 'edge.key'
 [[web.route]]
-path = ['ucassistant', '/a/../b', '//', '/x?y', '/é', '/a']
+path = ['ucassistant', '/a/../b', '//', '/x?y', '/é', '/%41%2F', '/%2f', '/%', '/a']
 upstream = 'othre'
 [[web.route]]
 path = '/a/'
@@ -591,6 +591,12 @@ t:28: `'/x?y'` is not a path alone
     fix: write "/x"
 t:28: `'/é'` is not a path as it is sent
     fix: write other characters as %XX
+t:28: `'/%41%2F'` is not a path in its normal form
+    fix: write %XX in capitals, and only where it must be
+t:28: `'/%2f'` is not a path in its normal form
+    fix: write %XX in capitals, and only where it must be
+t:28: `'/%'` is not a path in its normal form
+    fix: write %XX in capitals, and only where it must be
 t:29: there is no upstream `othre`
     fix: write "other"
 t:32: there is no upstream `elsewhere`

@@ -227,7 +227,9 @@ pub(super) fn host(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     let text = words(cx, value, wanted, example)?;
     match parse_host(text) {
         Some(Host::Name(name)) => Some(name),
-        Some(Host::Address(_)) => Some(text.to_ascii_lowercase()),
+        Some(Host::Address(IpAddr::V4(address))) => Some(address.to_string()),
+        // RFC 3986 section 3.2.2: so it stands in a Host field too.
+        Some(Host::Address(IpAddr::V6(address))) => Some(format!("[{address}]")),
         None => cx.refuse_value(value, wanted, example),
     }
 }
@@ -359,7 +361,23 @@ pub(super) fn path(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     if !text.bytes().all(allowed) {
         return cx.refuse_value(value, "a path as it is sent", "other characters as %XX");
     }
+    if !text.split('%').skip(1).all(is_normal_escape) {
+        return cx.refuse_value(
+            value,
+            "a path in its normal form",
+            "%XX in capitals, and only where it must be",
+        );
+    }
     Some(text.into())
+}
+
+/// Whether an escape, of which the `%` is gone, says what cannot be said without (RFC 3986 section 6.2.2).
+fn is_normal_escape(rest: &str) -> bool {
+    let digits = rest
+        .get(..2)
+        .filter(|digits| !digits.contains(|c: char| c.is_ascii_lowercase() || c == '+'));
+    let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    byte.is_some_and(|byte| !byte.is_ascii_alphanumeric() && !b"-._~".contains(&byte))
 }
 
 /// A secret: in the text, in a file, or in the environment.
