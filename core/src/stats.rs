@@ -24,6 +24,8 @@ pub struct EdgeStats {
     pub handshakes: u64,
     /// Connections closed because they broke their protocol or a limit.
     pub faults: u64,
+    /// Faults of ours that were contained.
+    pub panics: u64,
 }
 
 /// Counters of the web role.

@@ -8,10 +8,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) mod load;
-
 mod firewall;
-mod keys;
+pub(crate) mod keys;
+pub(crate) mod load;
 mod summary;
 
 /// The edge of a telephony system: one process between browsers outside and the LAN.
@@ -137,7 +136,7 @@ pub(crate) fn check(args: &Config) -> ExitCode {
     }
 }
 
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     // Whoever reads the output may stop to; that is no error of ours.
     let _ = io::stdout().write_all(text.as_bytes());
 }
