@@ -10,7 +10,10 @@ use core::{
 
 use ipnet::IpNet;
 
-use crate::tls::{ClientTls, ServerTls};
+use crate::{
+    time::UnixTime,
+    tls::{ClientTls, ServerTls},
+};
 
 mod parse;
 
@@ -392,6 +395,13 @@ impl Config {
             .flat_map(|turn| &turn.listen_tcp)
             .map(|at| (*at, Offer::Turn));
         https.chain(turn).collect()
+    }
+
+    /// Tells TLS what time it is.
+    pub fn set_time(&self, now: UnixTime) {
+        if let Some(https) = &self.https {
+            https.tls.set_time(now);
+        }
     }
 
     /// UDP addresses for TURN clients; the place in the list is the number in

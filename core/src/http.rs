@@ -35,3 +35,6 @@ use crate::{config::HttpLimits, wire::http1};
 fn head_limits(limits: &HttpLimits) -> http1::Limits {
     http1::Limits::new(limits.line_bytes_max, limits.head_bytes_max, limits.fields_max)
 }
+
+#[cfg(test)]
+mod tests;

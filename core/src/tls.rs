@@ -88,6 +88,7 @@ impl TimeProvider for Clock {
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    clock: Arc<Clock>,
 }
 
 /// How to check a server that we call.
@@ -126,7 +127,13 @@ impl ServerTls {
         Ok(Self {
             config: Arc::new(config),
             certificates,
+            clock: provider.clock.clone(),
         })
+    }
+
+    /// Tells everything made with the same provider what time it is.
+    pub fn set_time(&self, now: UnixTime) {
+        self.clock.set(now);
     }
 
     /// The DNS names in all certificates, for the start-up summary and checks.

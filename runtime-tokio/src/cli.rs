@@ -8,10 +8,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod firewall;
 pub(crate) mod keys;
 pub(crate) mod load;
-
-mod firewall;
 mod summary;
 
 /// The edge of a telephony system: one process between browsers outside and the LAN.
@@ -33,14 +32,14 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the edge until it is told to stop.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(ConfigFile),
+    Run(Config),
 
     /// Tell everything that is wrong with a configuration, or what would run.
     ///
     /// Exits with 1 and every error at once, each with its line and its remedy; or with 0, the addresses, routes and
     /// peers in effect, and the flows that the firewalls have to let through. Nothing is started and no file is made.
     #[command(after_help = CHECK_EXAMPLES)]
-    Check(ConfigFile),
+    Check(Config),
 
     /// Run an edge with a LAN in a box behind it: a web page to call from and a mediaserver that answers.
     ///
@@ -52,7 +51,7 @@ pub(crate) enum Command {
 
 /// Where the configuration is.
 #[derive(Debug, Args)]
-pub(crate) struct ConfigFile {
+pub(crate) struct Config {
     /// The configuration, a TOML file; names of files in it are relative to it.
     #[arg(long, short, value_name = "FILE", default_value = "edgeward.toml")]
     pub(crate) config: PathBuf,
@@ -119,7 +118,7 @@ pub(crate) fn parse() -> Cli {
 }
 
 /// `edgeward check`: prints every error, or what would run.
-pub(crate) fn check(args: &ConfigFile) -> ExitCode {
+pub(crate) fn check(args: &Config) -> ExitCode {
     match load::load(&args.config, load::KeyFile::LeaveAlone) {
         Ok(config) => {
             print(&format!(
@@ -137,7 +136,7 @@ pub(crate) fn check(args: &ConfigFile) -> ExitCode {
     }
 }
 
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     // Whoever reads the output may stop to; that is no error of ours.
     let _ = io::stdout().write_all(text.as_bytes());
 }

@@ -1,17 +1,18 @@
-//! Where do datagrams lie between receiving and sending? In buffers lent by the poller, not by its sockets.
+//! Where do datagrams lie between receiving and sending? In buffers of the poller, not of its sockets.
 
-use std::io::IoSliceMut;
+use std::io::{self, IoSliceMut};
 
 use arrayvec::ArrayVec;
 use edgeward_core::action::Run;
-use quinn_udp::RecvMeta;
+
+use crate::sys::Meta;
 
 /// Receive buffers, filled one behind the other until all are sent and given back at once.
 #[derive(Debug)]
 pub(crate) struct Arena {
     bytes: Box<[u8]>,
     /// What each filled buffer holds.
-    metas: Vec<RecvMeta>,
+    metas: Vec<Meta>,
 }
 
 impl Arena {
@@ -23,22 +24,23 @@ impl Arena {
         }
     }
 
-    /// Lends up to `limit` free buffers to `receive`, which says how many it filled; returns what it returned.
-    pub(crate) fn fill<E>(
+    /// Lends up to `limit` free buffers to `receive`, which appends what it filled; returns what it returned.
+    pub(crate) fn fill(
         &mut self,
         limit: usize,
-        receive: impl FnOnce(&mut [IoSliceMut<'_>], &mut [RecvMeta]) -> Result<usize, E>,
-    ) -> Result<usize, E> {
-        let first = self.metas.len();
-        let mut buffers: ArrayVec<_, BATCH_MAX> = self.bytes[first * STRIDE..]
+        receive: impl FnOnce(&mut [IoSliceMut<'_>], &mut Vec<Meta>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut buffers: ArrayVec<_, BATCH_MAX> = self.bytes[self.metas.len() * STRIDE..]
             .chunks_exact_mut(STRIDE)
             .take(limit.min(BATCH_MAX))
             .map(|buffer| IoSliceMut::new(&mut buffer[..RUN_BYTES_MAX]))
             .collect();
-        self.metas.resize_with(first + buffers.len(), RecvMeta::default);
-        let filled = receive(&mut buffers, &mut self.metas[first..]);
-        self.metas.truncate(first + *filled.as_ref().unwrap_or(&0));
-        filled
+        receive(&mut buffers, &mut self.metas)
+    }
+
+    /// Gives all buffers back.
+    pub(crate) fn clear(&mut self) {
+        self.metas.clear();
     }
 
     /// How many buffers are free.
@@ -51,25 +53,27 @@ impl Arena {
         self.metas.len()
     }
 
+    /// What is told about the buffers from `first` on.
+    pub(crate) fn metas(&self, first: usize) -> &[Meta] {
+        &self.metas[first..]
+    }
+
     /// What the buffers from `first` on hold; at most one batch.
     pub(crate) fn runs(&self, first: usize) -> ArrayVec<Run<'_>, BATCH_MAX> {
-        let run = |(index, meta): (usize, &RecvMeta)| Run {
-            peer: meta.addr,
-            local: meta.dst_ip,
-            stride: meta.stride,
-            bytes: self.bytes(first + index),
-        };
-        self.metas[first..].iter().enumerate().map(run).collect()
+        (first..)
+            .zip(&self.metas[first..])
+            .map(|(index, meta)| Run {
+                peer: meta.peer,
+                local: meta.local,
+                stride: meta.stride,
+                bytes: self.bytes(index),
+            })
+            .collect()
     }
 
     /// The bytes in a filled buffer.
     pub(crate) fn bytes(&self, index: usize) -> &[u8] {
         &self.bytes[index * STRIDE..][..self.metas[index].len]
-    }
-
-    /// Gives all buffers back.
-    pub(crate) fn clear(&mut self) {
-        self.metas.clear();
     }
 }
 

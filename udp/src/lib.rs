@@ -11,9 +11,11 @@
 mod arena;
 mod bind;
 mod counters;
+mod outbox;
 mod pace;
 mod poller;
 mod socket;
+mod sys;
 mod table;
 
 pub use bind::bind_shared;

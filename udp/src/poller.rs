@@ -2,22 +2,24 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    io, mem,
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     thread,
     time::{Duration, Instant},
 };
 
-use edgeward_core::action::{BindError, Egress, IoKind, Run, SocketId, Transmit};
+use edgeward_core::action::{BindError, Egress, IoKind, Run, SocketId};
 use mio::{Events, Interest, Poll, unix::SourceFd};
 
 use crate::{
     arena::{Arena, BATCH_MAX},
     bind::bind_exclusive,
     counters::Counters,
+    outbox::Outbox,
     pace::Pace,
     socket::{Buffers, Socket},
+    sys,
     table::{Table, token},
 };
 
@@ -34,7 +36,6 @@ pub struct Poller {
     /// What the shard answered to each batch in the arena; the first [`Poller::pending`] are in use.
     batches: Vec<Batch>,
     pending: usize,
-    scratch: Vec<u8>,
     pace: Pace,
     counters: Counters,
 }
@@ -98,7 +99,7 @@ pub enum Turn {
     More,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Batch {
     /// Its first buffer in the arena.
     first: usize,
@@ -106,11 +107,15 @@ struct Batch {
 }
 
 impl Poller {
-    /// A poller without sockets.
+    /// A poller without sockets. Made on the thread that will use it: where it may nap, it makes the timers of this
+    /// thread more exact.
     ///
     /// # Errors
     /// When the process has no descriptor left.
     pub fn new(options: Options) -> io::Result<Self> {
+        if !options.coalesce.is_zero() {
+            sys::sharpen_timers()?;
+        }
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
@@ -120,7 +125,6 @@ impl Poller {
             arena: Arena::new(),
             batches: Vec::new(),
             pending: 0,
-            scratch: Vec::new(),
             pace: Pace::new(options.coalesce, Instant::now()),
             counters: Counters::default(),
         })
@@ -135,7 +139,7 @@ impl Poller {
             SocketId::Turn(_) | SocketId::Sip => self.options.shared,
             SocketId::Relay(_) => self.options.relay,
         };
-        let socket = Socket::new(udp, buffers)?;
+        let socket = Socket::new(id, udp, buffers)?;
         let fd = socket.io.as_raw_fd();
         self.poll
             .registry()
@@ -197,10 +201,9 @@ impl Poller {
 
     /// Sends and clears what the shard wrote outside of a turn; it can name no run.
     pub fn send(&mut self, egress: &mut Egress) {
-        for transmit in &egress.transmits {
-            egress.gather(transmit, |_| &[], &mut self.scratch);
-            send(&mut self.sockets, transmit, &self.scratch, &mut self.counters);
-        }
+        Outbox::send(&mut self.sockets, &mut self.counters, |outbox| {
+            outbox.push(egress, |_| &[])
+        });
         egress.clear();
     }
 
@@ -221,10 +224,11 @@ impl Poller {
             let Some(id) = self.sockets.id(event.token()) else {
                 continue;
             };
-            if let Some(socket) = self.sockets.get_mut(id)
-                && !socket.ready
-            {
-                socket.ready = true;
+            let Some(socket) = self.sockets.get_mut(id) else {
+                continue;
+            };
+            socket.failed |= event.is_error();
+            if !mem::replace(&mut socket.ready, true) {
                 self.ready.push_back(id);
             }
         }
@@ -250,71 +254,64 @@ impl Poller {
             return 0;
         };
         let first = self.arena.filled();
+        let egress = next_egress(&mut self.batches, &mut self.pending, first);
+        if socket.failed {
+            let mut reports = 0;
+            while reports < REPORTS_MAX
+                && let Some(report) = socket.receive_report()
+            {
+                reports += 1;
+                let (peer, kind) = (report.peer, report.kind());
+                handle(now, Event::Error { socket: id, peer, kind }, egress);
+            }
+            self.counters.errors += reports as u64;
+            socket.failed = reports == REPORTS_MAX;
+        }
         let count = self
             .arena
             .fill(limit, |buffers, metas| socket.receive(buffers, metas))
             .unwrap_or(0);
         // Fewer than asked for: it is drained, and the kernel will tell of the next.
-        socket.ready = count == limit;
+        socket.ready = count == limit || socket.failed;
         if socket.ready {
             self.ready.push_back(id);
         }
-        if count == 0 {
-            return 0;
+        if count > 0 {
+            let runs = self.arena.runs(first);
+            self.counters.runs += count as u64;
+            self.counters.received += runs.iter().map(|run| run.segments().count() as u64).sum::<u64>();
+            self.counters.dropped_unread += socket.newly_dropped(self.arena.metas(first));
+            let runs = &runs;
+            handle(now, Event::Datagrams { socket: id, runs }, egress);
         }
-        let runs = self.arena.runs(first);
-        self.counters.runs += count as u64;
-        self.counters.received += runs.iter().map(|run| run.segments().count() as u64).sum::<u64>();
-        if self.pending == self.batches.len() {
-            self.batches.push(Batch {
-                first,
-                egress: Egress::default(),
-            });
-        }
-        let batch = &mut self.batches[self.pending];
-        batch.first = first;
-        handle(
-            now,
-            Event::Datagrams {
-                socket: id,
-                runs: &runs,
-            },
-            &mut batch.egress,
-        );
-        self.pending += 1;
         count
     }
 
     /// Sends what the shard answered, and gives the buffers back.
     fn flush(&mut self) {
-        for Batch { first, egress } in &mut self.batches[..self.pending] {
-            for transmit in &egress.transmits {
-                egress.gather(
-                    transmit,
-                    |run| self.arena.bytes(*first + run as usize),
-                    &mut self.scratch,
-                );
-                send(&mut self.sockets, transmit, &self.scratch, &mut self.counters);
+        let answered = &mut self.batches[..self.pending];
+        Outbox::send(&mut self.sockets, &mut self.counters, |outbox| {
+            for Batch { first, egress } in &*answered {
+                outbox.push(egress, |run| self.arena.bytes(first + run as usize));
             }
-            egress.clear();
+        });
+        for batch in answered {
+            batch.egress.clear();
         }
         self.pending = 0;
         self.arena.clear();
     }
 }
 
-fn send(sockets: &mut Table<Socket>, transmit: &Transmit, bytes: &[u8], counters: &mut Counters) {
-    let count = transmit.pieces.len() as u64;
-    let Some(socket) = sockets.get_mut(transmit.socket) else {
-        counters.dropped_closed += count;
-        return;
-    };
-    counters.send_calls += 1;
-    match socket.send(transmit, bytes) {
-        Ok(()) => counters.sent += count,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => counters.dropped_full += count,
-        Err(_) => counters.dropped_refused += count,
+/// An empty egress for the batch whose first buffer is `first`.
+fn next_egress<'a>(batches: &'a mut Vec<Batch>, pending: &mut usize, first: usize) -> &'a mut Egress {
+    if *pending == batches.len() {
+        batches.push(Batch::default());
     }
+    let batch = &mut batches[*pending];
+    *pending += 1;
+    batch.first = first;
+    &mut batch.egress
 }
 
 impl AsRawFd for Poller {
@@ -333,5 +330,7 @@ impl AsFd for Poller {
 const BATCHES_MAX: usize = 64;
 /// Runs received from a relay by one call at most.
 const RELAY_BATCH_MAX: usize = 8;
+/// Reports taken from the error queue of a socket in one turn at most.
+const REPORTS_MAX: usize = 8;
 /// Sockets that the kernel tells of in one turn at most.
 const EVENTS_MAX: usize = 256;

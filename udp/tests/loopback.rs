@@ -8,7 +8,7 @@ use std::{
 };
 
 use edgeward_core::{
-    action::{BindError, Egress, Prefix, RelayId, SocketId, Source},
+    action::{BindError, Egress, IoKind, Prefix, RelayId, SocketId, Source},
     slab::Key,
 };
 use edgeward_udp::{Event, Options, Poller, Turn, bind_shared};
@@ -206,6 +206,33 @@ fn busy_sockets_take_turns() -> io::Result<()> {
     for pair in served[..served.len() - 1].chunks_exact(2) {
         assert_ne!(pair[0], pair[1]);
     }
+    Ok(())
+}
+
+#[test]
+fn a_closed_peer_is_reported() -> io::Result<()> {
+    let mut poller = Poller::new(Options::default())?;
+    let id = relay(0, 0);
+    let at = poller.bind(id, any()).map_err(failed)?;
+    let gone = UdpSocket::bind(any())?.local_addr()?;
+    let there = client()?;
+    let mut egress = Egress::default();
+    // The report of the first one must cost no other datagram.
+    for peer in [gone, there.local_addr()?] {
+        push_made(&mut egress, id, peer, b"anybody?");
+        poller.send(&mut egress);
+    }
+    assert_eq!(take(&there)?, (b"anybody?".to_vec(), at));
+    let mut reports = Vec::new();
+    drive(
+        &mut poller,
+        |event, _| match event {
+            Event::Error { socket, peer, kind } => reports.push((socket, peer, kind)),
+            Event::Datagrams { .. } => panic!("nobody answered"),
+        },
+        |counters| counters.errors == 1,
+    )?;
+    assert_eq!(reports, [(id, gone, IoKind::Refused)]);
     Ok(())
 }
 

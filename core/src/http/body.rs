@@ -29,6 +29,13 @@ pub enum BodyLength {
     UntilClose,
 }
 
+impl BodyLength {
+    /// Whether it is known that no byte will come.
+    pub const fn is_empty(self) -> bool {
+        matches!(self, Self::Empty | Self::Known(0))
+    }
+}
+
 /// A part of a body as it comes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part<'b> {

@@ -314,7 +314,7 @@ impl Client {
                     None => BodyLength::UntilClose,
                 };
                 // An upstream that declares a body where there can be none might send it all the same.
-                let is_doubtful = status == 204 && !matches!(length, BodyLength::Empty | BodyLength::Known(0));
+                let is_doubtful = status == 204 && !length.is_empty();
                 let is_last = connection.close || head.version == Version::Http10 || length == BodyLength::UntilClose;
                 self.persists &= !is_doubtful && !is_last;
                 self.input = Input::Body(Reader::new(if is_bodiless { BodyLength::Empty } else { length }));

@@ -98,7 +98,7 @@ impl<'b> Request<'b> {
         let length = declared_length(&fields, version)?;
         // RFC 9112 section 6.3: without either field there is no body.
         let body = length.unwrap_or(BodyLength::Empty);
-        if matches!(method, Method::Get | Method::Head) && !matches!(body, BodyLength::Empty | BodyLength::Known(0)) {
+        if matches!(method, Method::Get | Method::Head) && !body.is_empty() {
             // RFC 9110 section 9.3.1: content in a GET has no meaning, and servers that leave it unread take it for
             // the next request.
             return Err(Reject::new(400, "body in GET or HEAD"));
@@ -117,7 +117,7 @@ impl<'b> Request<'b> {
         {
             return Err(Reject::new(400, "host of target and Host differ"));
         }
-        let expects_continue = expectation(&fields, version)?;
+        let expects_continue = expectation(&fields, version)? && !body.is_empty();
         Ok(Self {
             method,
             version,

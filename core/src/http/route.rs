@@ -44,11 +44,17 @@ pub enum Decision<'c> {
 
 /// Decides about a request. Rate limits and connections are somebody else's business.
 pub fn route<'c>(config: &'c Config, request: &Request<'_>) -> Decision<'c> {
-    decide(config, request).unwrap_or_else(Decision::Refuse)
+    let hosts = config.https.as_ref().map_or(&[][..], |https| &https.hosts);
+    let routes = config.web.as_ref().map_or(&[][..], |web| &web.routes);
+    decide(hosts, config.sip.as_ref(), routes, request).unwrap_or_else(Decision::Refuse)
 }
 
-fn decide<'c>(config: &'c Config, request: &Request<'_>) -> Result<Decision<'c>, Answer> {
-    let hosts = config.https.as_ref().map_or(&[][..], |https| &https.hosts);
+fn decide<'c>(
+    hosts: &[String],
+    sip: Option<&Sip>,
+    routes: &'c [Route],
+    request: &Request<'_>,
+) -> Result<Decision<'c>, Answer> {
     // RFC 9110 section 7.4: a request for somebody else.
     if !request.host.is_some_and(|host| is_listed(&host, hosts)) {
         return Err(Answer::new(421));
@@ -61,13 +67,12 @@ fn decide<'c>(config: &'c Config, request: &Request<'_>) -> Result<Decision<'c>,
         return Err(Answer::new(508));
     }
     let path = request.target.path();
-    if let Some(sip) = &config.sip
+    if let Some(sip) = sip
         && let Some(mediaserver) = mediaserver(sip, path)
     {
         let accept = sip_websocket(sip, hosts, request)?;
         return Ok(Decision::Sip { mediaserver, accept });
     }
-    let routes = config.web.as_ref().map_or(&[][..], |web| &web.routes);
     let route = longest_match(routes, path).ok_or_else(Answer::not_found)?;
     if matches!(request.body, BodyLength::Known(bytes) if bytes > route.body_bytes_max) {
         return Err(Answer::new(413));
@@ -162,3 +167,6 @@ fn is_match(route: &Route, path: &str) -> bool {
     path.strip_prefix(&*route.path)
         .is_some_and(|rest| rest.is_empty() || route.below && (route.path.ends_with('/') || rest.starts_with('/')))
 }
+
+#[cfg(test)]
+mod tests;

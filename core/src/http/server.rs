@@ -342,7 +342,7 @@ impl Server {
         let request = Request::parse(head)?;
         self.version = request.version;
         self.is_head = request.method == Method::Head;
-        self.awaits_continue = request.expects_continue && request.body != BodyLength::Empty;
+        self.awaits_continue = request.expects_continue;
         self.body_bytes_left = u64::MAX;
         // RFC 9112 section 9.3: a proxy must not keep a connection to an HTTP/1.0 client. And where the client wanted
         // another protocol, it may have sent bytes of that one already.
@@ -396,7 +396,7 @@ impl Server {
     }
 
     /// Whether nothing of the request is left to be read, be its end pulled or not.
-    fn is_request_read(&self) -> bool {
+    pub fn is_request_read(&self) -> bool {
         matches!(self.input, Input::Ended | Input::Body(Reader::Length(0)))
     }
 

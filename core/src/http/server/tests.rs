@@ -3,7 +3,9 @@
 use bytes::BytesMut;
 
 use super::*;
-use crate::time::UnixTime;
+
+mod attacks;
+mod responses;
 
 const NOW: UnixTime = UnixTime(784_111_777);
 
@@ -52,12 +54,13 @@ fn feed(stream: &[u8], cuts: &[usize]) -> Seen {
     seen
 }
 
-#[test]
-fn a_request_is_taken() {
-    let seen = feed(
-        b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhiGET /b HTTP/1.1\r\nHost: b\r\n\r\n",
-        &[],
-    );
-    assert_eq!(seen.requests, ["POST /a hi", "GET /b "]);
-    assert_eq!((seen.refused, seen.left), (None, 0));
+/// What a stream comes to, which must be the same however it is cut into pieces.
+fn check_splits(name: &str, stream: &[u8]) -> Seen {
+    let whole = feed(stream, &[]);
+    for cut in 0..stream.len() {
+        assert_eq!(feed(stream, &[cut]), whole, "{name} cut at {cut}");
+    }
+    let bytes: Vec<usize> = (0..stream.len()).collect();
+    assert_eq!(feed(stream, &bytes), whole, "{name} byte by byte");
+    whole
 }
