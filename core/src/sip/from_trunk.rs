@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cx::Cx,
     slab::Key,
-    wire::sip::{Framing, Message, Name, Start, uri::Uri},
+    wire::sip::{Framing, Message, Name, Start, uri::Uri, via::Via},
 };
 
 /// Where a request goes, and as what.
@@ -82,17 +82,18 @@ impl Bridge {
         reason: &str,
         detail: Detail,
     ) {
-        let Some(via) = message.value(Name::Via).and_then(crate::wire::sip::via::Via::first) else {
+        let Some(value) = message.value(Name::Via) else {
             // Nobody could tell what this would be an answer to.
+            cx.stats.sip.dropped += 1;
             return;
         };
         let tag = self.tag(message);
-        let stamped = local::stamp(&via, from, false, &mut self.stamped);
-        let top = if stamped {
-            TopVia::Stamped(&via, &self.stamped)
-        } else {
-            TopVia::Kept
-        };
+        let via = Via::first(value);
+        let stamped = via
+            .as_ref()
+            .filter(|via| local::stamp(via, from, false, &mut self.stamped));
+        let top = stamped.map_or(TopVia::Kept, |via| TopVia::Stamped(via, &self.stamped));
+        let to = via.map_or(from, |via| local::reply_address(&via, from));
         let answer = Answer {
             status,
             reason,
@@ -102,7 +103,7 @@ impl Bridge {
         let start = cx.made.len();
         answer.write(message, top, cx.made);
         let end = cx.made.len();
-        self.send_trunk(cx, local::reply_address(&via, from), start..end);
+        self.send_trunk(cx, to, start..end);
     }
 
     fn handle_trunk_request(

@@ -17,6 +17,7 @@ use crate::{
 mod calls;
 mod register;
 mod requests;
+mod torture;
 
 /// The address that mediaserver number `index` has.
 fn mediaserver(index: usize) -> SocketAddr {
