@@ -413,7 +413,7 @@ fn edge_fields(request: &Request<'_>, forward: &Forward<'_>, out: &mut BytesMut)
         write::decimal(out, u64::from(hops.saturating_sub(1)));
         out.extend_from_slice(b"\r\n");
     }
-    forwarded::write(forward.peer, forward.trusted_proxies, &request.fields, out);
+    forwarded::write_fields(forward.peer, forward.trusted_proxies, &request.fields, out);
     authority(b"X-Forwarded-Host: ", request, out);
     out.extend_from_slice(b"X-Forwarded-Port: ");
     let port = request.host.and_then(|host| host.port);

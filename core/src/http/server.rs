@@ -67,10 +67,6 @@ enum Output {
 
 /// What a client sends, in order: for each request its head, its body as it comes, its end.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a head is taken apart at once; boxing it would cost more than it saves"
-)]
 pub enum Item<'b> {
     /// The head of a request.
     Request(Request<'b>),
@@ -320,6 +316,11 @@ impl Server {
     /// Whether no request is open: the connection may be let go of at any time.
     pub fn is_idle(&self) -> bool {
         self.output == Output::Idle
+    }
+
+    /// Whether more bytes of the client can give an item now. Where not, they are better left unread.
+    pub fn reads(&self) -> bool {
+        matches!(self.input, Input::Head { .. } | Input::Body(_))
     }
 
     /// Whether the response has begun, so that it is too late for another one.

@@ -599,7 +599,7 @@ fn exchanges_follow_one_another() {
     client.next(b"").expect("a response").expect("an end");
     assert!(client.reusable());
     let limits = HttpLimits::default();
-    let Ok(Some((Item::Request(request), _))) = Server::new(&limits).next(GET.as_bytes()).map(|item| item) else {
+    let Ok(Some((Item::Request(request), _))) = Server::new(&limits).next(GET.as_bytes()) else {
         panic!("a request");
     };
     client.request(&request, &forward(false), &mut BytesMut::new());

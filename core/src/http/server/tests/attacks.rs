@@ -155,7 +155,7 @@ fn transfer_codings() {
             (
                 "TE-DUPLICATE-IDENTITY",
                 b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
-                501,
+                400,
             ),
             ("TE-LEADING-COMMA", b"Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n", 400),
             (
