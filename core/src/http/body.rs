@@ -1,5 +1,5 @@
-//! Where does a message body end? Its length as the head gives it, a reader that takes it off the bytes of a connection,
-//! and a writer that frames it anew.
+//! Where does a message body end? Its length as the head gives it, a reader that takes it off the bytes of a
+//! connection, and a writer that frames it anew.
 
 use bytes::BytesMut;
 

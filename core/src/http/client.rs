@@ -65,7 +65,7 @@ enum Input {
     Ignored,
 }
 
-/// What an upstream sends, in order: perhaps interim responses, the head of the response, its body as it comes, its end.
+/// What an upstream sends, in order: perhaps interim responses, the head of the response, its body, its end.
 #[derive(Debug)]
 pub enum ClientItem<'b> {
     /// An interim response (RFC 9110 section 15.2), for [`super::Server::inform`]; never 101.
@@ -215,7 +215,8 @@ impl Client {
         }
     }
 
-    /// The next item and how many bytes it took off the front of `bytes`; `None` when more bytes are needed.
+    /// The next item and how many bytes it took off the front of `bytes`, which begin where the last item ended; `None`
+    /// when more bytes are needed.
     ///
     /// # Errors
     /// When the bytes are not the response that was asked for; nothing follows then.
@@ -413,7 +414,7 @@ fn edge_fields(request: &Request<'_>, forward: &Forward<'_>, out: &mut BytesMut)
         write::decimal(out, u64::from(hops.saturating_sub(1)));
         out.extend_from_slice(b"\r\n");
     }
-    forwarded::write(forward.peer, forward.trusted_proxies, &request.fields, out);
+    forwarded::write_fields(forward.peer, forward.trusted_proxies, &request.fields, out);
     authority(b"X-Forwarded-Host: ", request, out);
     out.extend_from_slice(b"X-Forwarded-Port: ");
     let port = request.host.and_then(|host| host.port);

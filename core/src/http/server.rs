@@ -20,8 +20,8 @@ use crate::{
 
 /// The side of a connection that reads requests and writes responses.
 ///
-/// Requests are taken strictly one after the other: [`Self::next`] gives nothing of the next request before the response
-/// to the last one has ended. Once the connection is bound to close, whatever else the client sent is ignored.
+/// Requests are taken strictly one after the other: [`Self::next`] gives nothing of the next request before the
+/// response to the last one has ended. Once the connection is bound to close, whatever else the client sent is ignored.
 #[derive(Debug)]
 pub struct Server {
     limits: http1::Limits,
@@ -67,10 +67,6 @@ enum Output {
 
 /// What a client sends, in order: for each request its head, its body as it comes, its end.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a head is taken apart at once; boxing it would cost more than it saves"
-)]
 pub enum Item<'b> {
     /// The head of a request.
     Request(Request<'b>),
@@ -130,8 +126,8 @@ impl Server {
         }
     }
 
-    /// The next item and how many bytes it took off the front of `bytes`. `None` when more bytes are needed, or the next
-    /// request must wait for the response to the last one.
+    /// The next item and how many bytes it took off the front of `bytes`, which begin where the last item ended. `None`
+    /// when more bytes are needed, or the next request must wait for the response to the last one.
     ///
     /// # Errors
     /// When the bytes are not a request that can be served; nothing follows then.
@@ -284,7 +280,8 @@ impl Server {
         self.respond_local(&answer, now, out);
     }
 
-    /// Passes a 101 (Switching Protocols) on that a [`super::Client`] has checked. The connection is a tunnel from here.
+    /// Passes a 101 (Switching Protocols) on that a [`super::Client`] has checked. The connection is a tunnel from
+    /// here.
     pub fn switch(&mut self, head: &ResponseHead<'_>, out: &mut BytesMut) {
         if self.output != Output::Awaited || !self.is_request_read() {
             return self.abort();
@@ -320,6 +317,11 @@ impl Server {
     /// Whether no request is open: the connection may be let go of at any time.
     pub fn is_idle(&self) -> bool {
         self.output == Output::Idle
+    }
+
+    /// Whether more bytes of the client can give an item now. Where not, they are better left unread.
+    pub fn reads(&self) -> bool {
+        matches!(self.input, Input::Head { .. } | Input::Body(_))
     }
 
     /// Whether the response has begun, so that it is too late for another one.
