@@ -5,15 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a part of the core may name of the rest of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Part {
-    /// Its module.
-    pub name: &'static str,
-    /// Modules that it must never name.
-    pub never: &'static [&'static str],
-}
-
 /// A rule that a source file breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach {
@@ -68,13 +59,30 @@ impl Source {
         first.trim_end_matches(".rs")
     }
 
-    /// The lines that name one of these modules: by `crate::`, by `super::` from a file of the root, or within the
-    /// braces of a `use crate::{..}`.
-    pub fn names_modules(&self, modules: &[&str]) -> Vec<Breach> {
-        let paths = self.paths();
-        let wrong = paths
-            .into_iter()
-            .filter(|(_, module)| modules.contains(&module.as_str()));
+    /// The places that name a module of their own crate for which `wrong` holds: by `crate::`, by `super::` from a file
+    /// of the root, or within the braces of `use crate::{..}`.
+    pub fn own_modules(&self, wrong: impl Fn(&str) -> bool) -> Vec<Breach> {
+        let mut found = self.names_behind("crate::", &wrong);
+        // Deeper down, `super::` does not lead to the root.
+        if self.file.components().count() == 1 {
+            found.extend(self.names_behind("super::", &wrong));
+        }
+        found
+    }
+
+    /// The places where behind this prefix, which ends in `::`, or first within the braces behind it, a name stands for
+    /// which `wrong` holds.
+    pub fn names_behind(&self, prefix: &str, wrong: impl Fn(&str) -> bool) -> Vec<Breach> {
+        let mut names = Vec::new();
+        for (at, _) in self.code.match_indices(prefix) {
+            let start = at + prefix.len();
+            let rest = &self.code[start..];
+            match rest.strip_prefix('{') {
+                Some(group) => names.extend(heads(group).into_iter().map(|(at, name)| (start + 1 + at, name))),
+                None => names.push((start, name_at(rest))),
+            }
+        }
+        let wrong = names.into_iter().filter(|(_, name)| wrong(name));
         wrong.map(|(at, _)| self.breach(at)).collect()
     }
 
@@ -88,26 +96,6 @@ impl Source {
             .filter(|at| !is_name(bytes.get(at + text.len())))
             .map(|at| self.breach(at))
             .collect()
-    }
-
-    /// Where a module of the crate is named, and which.
-    fn paths(&self) -> Vec<(usize, String)> {
-        let mut found = Vec::new();
-        let mut starts: Vec<usize> = ends_of(&self.code, "crate::");
-        // `super::` leads to the root from a file there only, and not from a `mod` within it.
-        if self.file.components().count() == 1 {
-            starts.extend(ends_of(&self.code, "super::"));
-        }
-        for start in starts {
-            let rest = &self.code[start..];
-            if let Some(group) = rest.strip_prefix('{') {
-                let offset = start + 1;
-                found.extend(heads(group).into_iter().map(|(at, name)| (offset + at, name)));
-            } else {
-                found.push((start, name_at(rest)));
-            }
-        }
-        found
     }
 
     fn breach(&self, at: usize) -> Breach {
@@ -175,10 +163,6 @@ fn raw_string(text: &str) -> usize {
     text[start..].find(&end).map_or(text.len(), |at| start + at + end.len())
 }
 
-fn ends_of(text: &str, what: &str) -> Vec<usize> {
-    text.match_indices(what).map(|(at, _)| at + what.len()).collect()
-}
-
 fn name_at(text: &str) -> String {
     text.chars()
         .take_while(|character| character.is_alphanumeric() || *character == '_')
@@ -231,11 +215,11 @@ mod tests {
             "pub(crate) use crate::sip as other;",
         ];
         for way in ways {
-            let found = source("turn/server.rs", way).names_modules(&["sip"]);
+            let found = source("turn/server.rs", way).own_modules(|name| name == "sip");
             assert_eq!(found.len(), 1, "{way}");
         }
         let from_root = source("turn.rs", "use super::sip::Bridge;");
-        assert_eq!(lines(&from_root.names_modules(&["sip"])), [1]);
+        assert_eq!(lines(&from_root.own_modules(|name| name == "sip")), [1]);
     }
 
     #[test]
@@ -250,7 +234,7 @@ mod tests {
             "use super::sip;",
         ];
         for way in ways {
-            let found = source("turn/server.rs", way).names_modules(&["sip"]);
+            let found = source("turn/server.rs", way).own_modules(|name| name == "sip");
             assert!(found.is_empty(), "{way}: {found:?}");
         }
     }
