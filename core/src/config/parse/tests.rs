@@ -157,7 +157,7 @@ fn everything_has_a_default_but_what_only_the_administrator_knows() {
         ports: 10_000..=20_000,
     };
     assert_eq!(turn.peers, [rule]);
-    assert!(!turn.public_peers);
+    assert!(turn.public_peers);
 }
 
 #[test]
@@ -802,7 +802,7 @@ t:14: there are two users with the name `asterisk`
 #[test]
 fn turn_needs_somebody_to_relay_to() {
     check(
-        "[turn]\nlisten = '192.0.2.10'\nrealm = 'example.com'\nsecrets = 'sixteen letters.'",
+        "[turn]\nlisten = '192.0.2.10'\nrealm = 'example.com'\nsecrets = 'sixteen letters.'\npublic_peers = false",
         r#"
 t:1: [turn] may relay to nobody
     fix: add mediaservers = ["10.0.0.5"], or a block [[turn.peer]], or public_peers = true

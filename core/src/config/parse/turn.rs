@@ -36,7 +36,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
         );
     }
     let peers = peers(cx, &mut section, sip);
-    let public_peers = section.given_or(cx, "public_peers", false, values::flag);
+    let public_peers = section.given_or(cx, "public_peers", true, values::flag);
     let limits = section.or(cx, "limits", TurnLimits::default(), limits);
     section.finish(cx);
     let (listen_udp, listen_tcp) = listen?;
