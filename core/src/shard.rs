@@ -149,9 +149,7 @@ impl Shard {
         *self.clients.entry(client).or_default() += 1;
         let deadline = conn.deadline;
         let mut conn = *conn;
-        // Neither the heap nor the list of the other shard means anything here.
-        conn.armed = None;
-        conn.listed = false;
+        conn.moved();
         let id = ConnId(self.conns.insert(conn));
         self.set_deadline(id, Some(deadline.unwrap_or(now.mono)));
         Ok(id)
