@@ -374,7 +374,7 @@ impl Shard {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         conn.written();
         let pair = conn.stage.pair();
-        self.list(id);
+        self.browser_reads(now, id);
         // The other end may have been left unread because of us.
         for id in [Some(id), pair].into_iter().flatten() {
             let Some(conn) = self.conns.get(id.0) else { continue };
