@@ -463,7 +463,8 @@ impl Bridge {
             transaction.cancel_answered();
             return Some(());
         }
-        if (response.method == Method::Invite) != (transaction.method == Method::Invite) {
+        // RFC 3261 section 16.7, item 3: without another Via it was meant for us.
+        if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
             return None;
         }
         let reply = transaction.response(cx.now.mono, status);
@@ -565,10 +566,12 @@ pub(super) struct Response<'a> {
     pub(super) branch: Branch,
     pub(super) method: Method,
     method_text: &'a [u8],
+    /// Whether there is a Via below ours.
+    pub(super) goes_on: bool,
 }
 
 impl<'a> Response<'a> {
-    /// Reads a response to a request of ours; `None` when it is broken, or is for somebody else.
+    /// Reads a response to a request that we forwarded; `None` when it is broken, or is for somebody else.
     pub(super) fn read(message: &Message<'a>) -> Option<Self> {
         if message.fault().is_some() {
             return None;
@@ -580,7 +583,9 @@ impl<'a> Response<'a> {
             check::single(message, name).and_then(Address::parse)?;
         }
         check::single(message, Name::CallId)?;
+        let goes_on = message.value(Name::Via).is_some_and(|value| via.end < value.len());
         Some(Self {
+            goes_on: goes_on || message.all(Name::Via).nth(1).is_some(),
             via,
             branch,
             method: Method::of(method_text),

@@ -342,7 +342,8 @@ impl Bridge {
             transaction.cancel_answered();
             return Some(());
         }
-        if (response.method == Method::Invite) != (transaction.method == Method::Invite) {
+        // RFC 3261 section 16.7, item 3: without another Via it was meant for us.
+        if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
             return None;
         }
         let reply = transaction.response(cx.now.mono, status);

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod calls;
+mod model;
 mod rebind;
 mod register;
 mod requests;

@@ -58,6 +58,10 @@ impl Method {
         }
     }
 
+    pub(super) const fn is_invite(self) -> bool {
+        matches!(self, Self::Invite)
+    }
+
     /// Whether its dialog must come back through us (RFC 3261 section 16.6, item 4).
     pub(super) const fn is_recorded(self) -> bool {
         matches!(self, Self::Invite | Self::Dialog)
