@@ -389,7 +389,7 @@ impl Server {
     }
 
     /// Whether nothing of the request is left to be read, be its end pulled or not.
-    fn is_request_read(&self) -> bool {
+    pub fn is_request_read(&self) -> bool {
         matches!(self.input, Input::Ended | Input::Body(Reader::Length(0)))
     }
 
