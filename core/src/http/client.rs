@@ -433,7 +433,8 @@ fn edge_fields(request: &Request<'_>, forward: &Forward<'_>, out: &mut BytesMut)
 /// How often we have forwarded this request already.
 pub(super) fn times_forwarded(request: &Request<'_>) -> usize {
     let hops = request.fields.all(Name::Via).flat_map(list);
-    hops.filter(|hop| hop.ends_with(PSEUDONYM)).count()
+    let is_ours = |hop: &&[u8]| hop.split(|byte| *byte == b' ').any(|part| part == PSEUDONYM);
+    hops.filter(is_ours).count()
 }
 
 #[cfg(test)]
