@@ -9,6 +9,7 @@ use std::{
     ops::RangeInclusive,
     rc::Rc,
     thread,
+    time::Duration,
 };
 
 use edgeward_core::{config::Sources, tls::Provider};
@@ -43,6 +44,19 @@ pub(crate) struct Options {
     pub(crate) media_ports: RangeInclusive<u16>,
 }
 
+impl From<&crate::cli::Demo> for Options {
+    fn from(args: &crate::cli::Demo) -> Self {
+        Self {
+            address: args.address,
+            https_port: args.https_port,
+            turn_port: args.turn_port,
+            sip_port: args.sip_port,
+            relay_ports: args.relay_ports.clone(),
+            media_ports: args.media_ports.clone(),
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -55,6 +69,9 @@ impl Default for Options {
         }
     }
 }
+
+/// Who presses Ctrl-C does not want to wait.
+pub(crate) const SHUTDOWN: Duration = Duration::from_millis(700);
 
 /// The LAN in a box. It runs until it is dropped.
 #[derive(Debug)]

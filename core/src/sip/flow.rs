@@ -1,0 +1,117 @@
+//! Who is at the other end of this WebSocket? Flows, what they have registered, and what waits for them while they are
+//! lost (RFC 5626 section 5.3).
+
+use alloc::collections::VecDeque;
+use core::{net::SocketAddr, time::Duration};
+
+use arrayvec::ArrayVec;
+
+use super::{
+    FlowId,
+    limit::Buckets,
+    token::{Identity, TokenText},
+};
+use crate::{action::ConnId, slab::Key, time::Instant};
+
+/// How long a lost flow may come back: less than timers B and H of whoever waits.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+/// How long a new request for a lost flow waits for it to come back.
+pub(super) const HOLD: Duration = Duration::from_secs(2);
+/// Contacts that one flow may have registered.
+pub(super) const REGISTRATIONS_MAX: usize = 4;
+/// Messages that wait for a lost flow.
+pub(super) const HELD_MAX: usize = 64;
+/// Messages that cannot be read, after which a WebSocket is closed.
+pub(super) const FAULTS_MAX: u32 = 16;
+
+/// A browser, by its WebSocket.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// Its WebSocket; `None` while it is lost.
+    pub(super) conn: Option<ConnId>,
+    /// Where its requests go, whatever they say.
+    pub(super) mediaserver: usize,
+    pub(super) peer: SocketAddr,
+    pub(super) secure: bool,
+    pub(super) subject: Option<String>,
+    /// User part of our URIs in its dialogs.
+    pub(super) token: TokenText,
+    pub(super) registrations: ArrayVec<Registration, REGISTRATIONS_MAX>,
+    /// Its transactions; each knows its place here.
+    pub(super) transactions: Vec<Key>,
+    /// Of those, how many wait for a final response.
+    pub(super) pending: usize,
+    /// What could not be delivered, in order.
+    pub(super) held: VecDeque<Held>,
+    pub(super) held_bytes: usize,
+    /// When a lost flow is given up.
+    pub(super) grace: Option<Instant>,
+    pub(super) buckets: Buckets,
+    pub(super) faults: u32,
+}
+
+/// A message for a lost flow.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The transaction whose request it is, if it is one.
+    pub(super) request_of: Option<Key>,
+    pub(super) bytes: Box<[u8]>,
+}
+
+/// A contact that the mediaserver has accepted.
+#[derive(Debug, Clone)]
+pub(super) struct Registration {
+    pub(super) identity: Identity,
+    /// What the mediaserver knows in place of the browser's Contact URI, where it may not know that.
+    pub(super) alias: Option<TokenText>,
+    /// The browser's Contact URI, as written.
+    pub(super) contact: Box<[u8]>,
+}
+
+/// What a REGISTER on its way asks for.
+#[derive(Debug)]
+pub(super) struct Registering {
+    /// Its contacts, each with whether it asks to forget it.
+    pub(super) contacts: ArrayVec<(Registration, bool), REGISTRATIONS_MAX>,
+    /// Whether the browser understands Path in the response (RFC 3327 section 5.3).
+    pub(super) path_supported: bool,
+}
+
+impl Flow {
+    /// The identity that its dialogs are known by.
+    pub(super) fn identity(&self) -> Identity {
+        self.registrations
+            .first()
+            .map_or(Identity::NONE, |registration| registration.identity)
+    }
+
+    /// Remembers an accepted contact; the latest of the same identity counts. Returns the oldest one, forgotten, when
+    /// there are too many.
+    pub(super) fn register(&mut self, registration: Registration) -> Option<Identity> {
+        if let Some(known) = self
+            .registrations
+            .iter_mut()
+            .find(|known| known.identity == registration.identity)
+        {
+            *known = registration;
+            return None;
+        }
+        let forgotten = self
+            .registrations
+            .is_full()
+            .then(|| self.registrations.remove(0).identity);
+        self.registrations.push(registration);
+        forgotten
+    }
+}
+
+/// Wakes what a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    /// A transaction.
+    Transaction(Key),
+    /// A lost flow.
+    Flow(FlowId),
+    /// A mediaserver, by its index.
+    Mediaserver(usize),
+}

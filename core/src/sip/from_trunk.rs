@@ -1,0 +1,460 @@
+//! What happens to a message from a mediaserver? It goes to the browser whose flow token it carries.
+
+use core::net::SocketAddr;
+
+use super::{
+    branch::{BRANCH_LEN, Kind},
+    bridge::{Bridge, FlowId},
+    check::{self, Detail, Rejection, Request},
+    from_flow::{Own, Response, reasons},
+    local::{self, Answer, TopVia, hop_request},
+    rewrite::{self, Hops},
+    transaction::{Beginning, Method, Reply, Side, State, Transaction},
+};
+use crate::{
+    cx::Cx,
+    slab::Key,
+    wire::sip::{Framing, Message, Name, Start, uri::Uri, via::Via},
+};
+
+/// Where a request goes, and as what.
+struct Target {
+    flow: FlowId,
+    hops: Hops,
+    /// Which Route values go on.
+    keep: core::ops::Range<usize>,
+    /// The Request-URI that the browser knows, if it is not the one that came.
+    uri: Option<Vec<u8>>,
+}
+
+impl Bridge {
+    /// One datagram from the SIP socket; whoever is not a mediaserver gets no answer.
+    pub fn from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, datagram: &[u8]) {
+        let Some(mediaserver) = self.mediaserver_at(from) else {
+            cx.stats.sip.dropped += 1;
+            return;
+        };
+        cx.stats.sip.from_trunk += 1;
+        let Some(message) = Message::read(datagram, Framing::Datagram) else {
+            // Empty lines keep a way through a NAT open (RFC 5626 section 3.5.1).
+            cx.stats.sip.dropped += u64::from(!datagram.trim_ascii().is_empty());
+            return;
+        };
+        match message.start() {
+            Start::Request { .. } => {
+                self.health[mediaserver].heard();
+                self.request_from_trunk(cx, mediaserver, from, &message);
+            }
+            Start::Response { status } => {
+                if self.response_from_trunk(cx, mediaserver, &message, *status).is_none() {
+                    cx.stats.sip.dropped += 1;
+                }
+            }
+        }
+    }
+
+    fn request_from_trunk(&mut self, cx: &mut Cx<'_>, mediaserver: usize, from: SocketAddr, message: &Message<'_>) {
+        let Start::Request { method, .. } = message.start() else {
+            return;
+        };
+        let is_ack = *method == b"ACK";
+        let handled = check::request(message)
+            .and_then(|request| self.handle_trunk_request(cx, mediaserver, from, message, &request));
+        match handled {
+            Ok(()) => {}
+            Err(_) if is_ack => cx.stats.sip.dropped += 1,
+            Err(rejection) => self.reject_to_trunk(cx, from, message, rejection),
+        }
+    }
+
+    fn reject_to_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>, rejection: Rejection) {
+        cx.stats.sip.refused += u64::from(rejection.status >= 300);
+        self.answer_to_trunk(cx, from, message, rejection.status, rejection.reason, rejection.detail);
+    }
+
+    /// Answers a request that has no transaction. A repeat of it gets the same answer.
+    fn answer_to_trunk(
+        &mut self,
+        cx: &mut Cx<'_>,
+        from: SocketAddr,
+        message: &Message<'_>,
+        status: u16,
+        reason: &str,
+        detail: Detail,
+    ) {
+        let Some(value) = message.value(Name::Via) else {
+            // Nobody could tell what this would be an answer to.
+            cx.stats.sip.dropped += 1;
+            return;
+        };
+        let tag = self.tag(message);
+        let via = Via::first(value);
+        let stamped = via
+            .as_ref()
+            .filter(|via| local::stamp(via, from, false, &mut self.stamped));
+        let top = stamped.map_or(TopVia::Kept, |via| TopVia::Stamped(via, &self.stamped));
+        let to = via.map_or(from, |via| local::reply_address(&via, from));
+        let answer = Answer {
+            status,
+            reason,
+            detail,
+            tag,
+        };
+        let start = cx.made.len();
+        answer.write(message, top, cx.made);
+        let end = cx.made.len();
+        self.send_trunk(cx, to, start..end);
+    }
+
+    fn handle_trunk_request(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mediaserver: usize,
+        from: SocketAddr,
+        message: &Message<'_>,
+        request: &Request<'_>,
+    ) -> Result<(), Rejection> {
+        let server = self.server_id(Side::Down, request);
+        let known = self.server(server);
+        match request.method {
+            Method::Ack => return self.ack_from_trunk(cx, mediaserver, from, message, request, known),
+            Method::Cancel => {
+                let key = known.ok_or(Rejection::new(481, "Call/Transaction Does Not Exist"))?;
+                self.answer_to_trunk(cx, from, message, 200, "OK", Detail::None);
+                self.cancel(cx, key, &reasons(message));
+                return Ok(());
+            }
+            _ => {}
+        }
+        if let Some(key) = known {
+            self.repeat_to_trunk(cx, key);
+            return Ok(());
+        }
+        check::policy(message, request)?;
+        let Some(target) = self.target(mediaserver, message, request)? else {
+            return Ok(());
+        };
+        if !self.has_room() {
+            return Err(Rejection::unavailable(1));
+        }
+        let Some(flow) = self.flows.get(target.flow.0) else {
+            return Ok(());
+        };
+        if flow.pending >= self.sip().limits.transactions_per_flow_max {
+            return Err(Rejection::unavailable(1));
+        }
+        let held = flow.conn.is_none();
+        let mut transaction = Transaction::new(
+            cx.now.mono,
+            Beginning {
+                side: Side::Down,
+                method: request.method,
+                flow: target.flow,
+                mediaserver,
+                reply_to: local::reply_address(&request.via, from),
+                server,
+            },
+        );
+        if held {
+            transaction.hold(self.hold_until(cx.now.mono));
+        }
+        let key = self.begin(transaction);
+        let branch = self.branch(Kind::Transaction, key);
+        let bytes = self.write_down(cx, from, message, request, &target, &branch);
+        if let Some(transaction) = self.transactions.get_mut(key) {
+            // What is made of it later needs no body.
+            let head = bytes.len() - message.body().len();
+            transaction.request = cx.made[bytes.clone()][..head].to_vec();
+        }
+        if request.method == Method::Invite {
+            // RFC 3261 section 16.2: at once, so that the mediaserver repeats nothing.
+            self.trying(cx, key);
+        }
+        self.send_flow(cx, target.flow, bytes, Some(key));
+        Ok(())
+    }
+
+    /// A request came again: so does its answer, if there is one.
+    fn repeat_to_trunk(&mut self, cx: &mut Cx<'_>, key: Key) {
+        let Some(transaction) = self.transactions.get(key) else {
+            return;
+        };
+        // RFC 6026 section 7.1: after a 2xx the browser repeats it, not we.
+        if matches!(transaction.state(), State::Accepted | State::Confirmed) || transaction.response.is_empty() {
+            return;
+        }
+        let (start, to) = (cx.made.len(), transaction.reply_to);
+        cx.made.extend_from_slice(&transaction.response);
+        cx.stats.sip.retransmitted += 1;
+        let end = cx.made.len();
+        self.send_trunk(cx, to, start..end);
+    }
+
+    fn ack_from_trunk(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mediaserver: usize,
+        from: SocketAddr,
+        message: &Message<'_>,
+        request: &Request<'_>,
+        known: Option<Key>,
+    ) -> Result<(), Rejection> {
+        if let Some(key) = known
+            && let Some(transaction) = self.transactions.get_mut(key)
+            && transaction.acknowledged(cx.now.mono)
+        {
+            self.settle(key);
+            return Ok(());
+        }
+        if request.max_forwards == Some(0) {
+            return Err(Rejection::new(483, "Too Many Hops"));
+        }
+        // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
+        let Some(target) = self.target(mediaserver, message, request)? else {
+            return Ok(());
+        };
+        let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
+        let branch = self.branch(Kind::Stateless, unique);
+        let bytes = self.write_down(cx, from, message, request, &target, &branch);
+        self.send_flow(cx, target.flow, bytes, None);
+        Ok(())
+    }
+
+    /// The flow that a request is for (RFC 3261 sections 16.4 and 16.5, RFC 5626 section 5.3); `None` when there is
+    /// nothing to say.
+    fn target(
+        &self,
+        mediaserver: usize,
+        message: &Message<'_>,
+        request: &Request<'_>,
+    ) -> Result<Option<Target>, Rejection> {
+        let hops = rewrite::hops(message)?;
+        let (mut keep, mut uri, mut token, mut alias) = (0..hops.len(), None, None, None);
+        let own_uri = Uri::parse(request.uri).ok();
+        // A user of ours in the Request-URI that is no token is somebody whom we do not know.
+        let own = own_uri.map_or(Own::No, |uri| self.own(&uri).unwrap_or(Own::Plain));
+        if let (Own::Token(found), Some(own_uri)) = (own, own_uri) {
+            if own_uri.is_loose() {
+                // RFC 3261 section 16.4: a strict router has put our Record-Route where the Request-URI belongs.
+                token = Some(found);
+                if let Some(last) = hops.last() {
+                    uri = Some(last.uri(message).to_vec());
+                    keep.end -= 1;
+                }
+            } else {
+                alias = Some(found);
+            }
+        }
+        while keep.start < keep.end {
+            let Ok(route) = Uri::parse(hops[keep.start].uri(message)) else {
+                break;
+            };
+            match self.own(&route)? {
+                Own::No => break,
+                Own::Plain => {}
+                Own::Token(found) => token = token.or(Some(found)),
+            }
+            keep.start += 1;
+        }
+        let Some(token) = token.or(alias) else {
+            return Err(match (own, request.method) {
+                // RFC 3261 section 11: a question after our own health.
+                (Own::Plain, Method::Options) => Rejection::new(200, "OK"),
+                _ => Rejection::new(404, "Not Found"),
+            });
+        };
+        let Some(flow) = self
+            .resolve(&token)
+            .filter(|_| usize::from(token.mediaserver) == mediaserver)
+        else {
+            return match request.method {
+                // Any answer would keep the contact alive for a mediaserver that asks whether it is.
+                Method::Options => Ok(None),
+                _ => Err(Rejection::new(430, "Flow Failed")),
+            };
+        };
+        if request.method == Method::Options && self.flows.get(flow.0).is_some_and(|flow| flow.conn.is_none()) {
+            return Ok(None);
+        }
+        if let Some(alias) = alias {
+            let registrations = self.flows.get(flow.0).map(|flow| &flow.registrations);
+            let known = registrations.and_then(|all| all.iter().find(|known| known.identity == alias.identity));
+            let known = known.ok_or(Rejection::new(404, "Not Found"))?;
+            uri = Some(known.contact.to_vec());
+        }
+        Ok(Some(Target { flow, hops, keep, uri }))
+    }
+
+    /// Appends a request as it goes to the browser.
+    fn write_down(
+        &mut self,
+        cx: &mut Cx<'_>,
+        from: SocketAddr,
+        message: &Message<'_>,
+        request: &Request<'_>,
+        target: &Target,
+        branch: &[u8; BRANCH_LEN],
+    ) -> core::ops::Range<usize> {
+        let Some(flow) = self.flows.get(target.flow.0) else {
+            return 0..0;
+        };
+        let protocol = if flow.secure { &b"WSS"[..] } else { b"WS" };
+        let splices = &mut self.splices;
+        splices.clear();
+        let stamped = local::stamp(&request.via, from, false, &mut self.stamped);
+        let below = stamped.then_some((&request.via, &self.stamped[..]));
+        rewrite::via(splices, message, [protocol, self.names.ws.as_bytes(), branch], below);
+        if request.method.is_recorded() {
+            rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Down);
+        }
+        if let Some(uri) = &target.uri {
+            rewrite::request_uri(splices, message, uri);
+        }
+        rewrite::max_forwards(splices, message, request.max_forwards);
+        rewrite::keep_hops(splices, message, &target.hops, target.keep.clone());
+        rewrite::finish(splices, message, cx.made)
+    }
+
+    fn response_from_trunk(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mediaserver: usize,
+        message: &Message<'_>,
+        status: u16,
+    ) -> Option<()> {
+        let response = Response::read(message)?;
+        if !self.names.udp.is_sent_by(&response.via) {
+            return None;
+        }
+        if let Some((index, number)) = self.ping_of(&response.branch) {
+            self.health
+                .get_mut(index)
+                .filter(|_| index == mediaserver)?
+                .answered(number, status);
+            return Some(());
+        }
+        self.health[mediaserver].heard();
+        let key = self.transaction_of(&response.branch)?;
+        let transaction = self.transactions.get_mut(key)?;
+        if transaction.side != Side::Up || transaction.mediaserver != mediaserver {
+            return None;
+        }
+        if response.is_to_cancel(transaction.method) {
+            transaction.cancel_answered();
+            return Some(());
+        }
+        if (response.method == Method::Invite) != (transaction.method == Method::Invite) {
+            return None;
+        }
+        let reply = transaction.response(cx.now.mono, status);
+        match reply {
+            Reply::Drop => {}
+            Reply::Trying => self.trying(cx, key),
+            Reply::Forward => self.forward_up_response(cx, key, message, &response, status),
+            Reply::ForwardAndAck => {
+                self.ack_to_trunk(cx, key, message);
+                self.forward_up_response(cx, key, message, &response, status);
+            }
+            Reply::Ack => self.ack_again(cx, key),
+        }
+        self.after_provisional(cx, key, status);
+        self.settle(key);
+        Some(())
+    }
+
+    /// RFC 3261 section 17.1.1.3: the ACK to a final response that is not 2xx goes one hop.
+    fn ack_to_trunk(&mut self, cx: &mut Cx<'_>, key: Key, message: &Message<'_>) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        let start = cx.made.len();
+        if let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram) {
+            hop_request(b"ACK", &forwarded, message.value(Name::To), b"", cx.made);
+        }
+        let bytes = start..cx.made.len();
+        transaction.request = cx.made[bytes.clone()].to_vec();
+        self.send_onward(cx, key, bytes);
+    }
+
+    /// The final response was repeated, so its ACK was lost.
+    fn ack_again(&mut self, cx: &mut Cx<'_>, key: Key) {
+        let Some(transaction) = self
+            .transactions
+            .get(key)
+            .filter(|transaction| !transaction.request.is_empty())
+        else {
+            return;
+        };
+        let start = cx.made.len();
+        cx.made.extend_from_slice(&transaction.request);
+        cx.stats.sip.retransmitted += 1;
+        let end = cx.made.len();
+        self.send_onward(cx, key, start..end);
+    }
+
+    /// Writes a mediaserver's response as it goes to the browser.
+    fn forward_up_response(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: Key,
+        message: &Message<'_>,
+        response: &Response<'_>,
+        status: u16,
+    ) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        let splices = &mut self.splices;
+        splices.clear();
+        rewrite::pop_via(splices, message, &response.via);
+        if let Some(registering) = transaction.registering.as_deref() {
+            rewrite::restore_contacts(splices, message, registering);
+            // RFC 3327 section 5.3: Path is for those who understand it. RFC 5626 section 5.4: Flow-Timer is the edge's
+            // to give, and we ping ourselves.
+            if !registering.path_supported {
+                rewrite::remove_all(splices, message, Name::Path);
+            }
+            rewrite::remove_all(splices, message, Name::FlowTimer);
+        }
+        let bytes = rewrite::finish(splices, message, cx.made);
+        let flow = transaction.flow;
+        if status >= 200 && transaction.state() != State::Completed
+            || transaction.method != Method::Invite && status >= 200
+        {
+            // No repeat of the request any more.
+            transaction.request = Vec::new();
+        }
+        let accepted = transaction.registering.take().filter(|_| (200..300).contains(&status));
+        self.send_flow(cx, flow, bytes, None);
+        if let Some(registering) = accepted {
+            self.registered(cx, flow, *registering);
+        }
+    }
+
+    /// The mediaserver has accepted a REGISTER.
+    fn registered(&mut self, cx: &mut Cx<'_>, id: FlowId, registering: super::flow::Registering) {
+        for (registration, removed) in registering.contacts {
+            let identity = registration.identity;
+            let Some(flow) = self.flows.get_mut(id.0) else { return };
+            if removed {
+                flow.registrations.retain(|known| known.identity != identity);
+                self.disown(identity, id);
+                continue;
+            }
+            // The newest WebSocket counts, not the one that registered last: two that live would take turns.
+            let is_new = flow.registrations.iter().all(|known| known.identity != identity);
+            let forgotten = flow.register(registration);
+            if let Some(forgotten) = forgotten {
+                self.disown(forgotten, id);
+            }
+            if is_new && let Some(old) = self.identities.insert(identity, id) {
+                self.take_over(cx, old, id);
+            }
+        }
+        let Some(flow) = self.flows.get(id.0) else { return };
+        let token = self.token(id.0, flow.mediaserver, flow.identity());
+        if let Some(flow) = self.flows.get_mut(id.0) {
+            flow.token = token;
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! What does the TURN server do with what arrives? The doors of the machine, and the way of a request through it.
+
+use alloc::{collections::VecDeque, sync::Arc};
+use core::{net::SocketAddr, time::Duration};
+
+use super::{
+    auth::{Auth, Denied, PASSWORD_ALGORITHMS},
+    limiter::{Cost, Limiter},
+    policy::Policy,
+    ports::Ports,
+    reply::Form,
+    request::Request,
+    table::{Allocation, Client, Relay, Table},
+    verdict::{Payload, Verdict},
+};
+use crate::{
+    action::{BindError, ConnId, IoKind, Prefix, RelayId, ShardId},
+    config::{self, Config, TurnLimits},
+    cx::Cx,
+    rng::Rng,
+    slab::Key,
+    time::Instant,
+    wire::{
+        channel,
+        stun::{Class, Code, Family, Kind, Message, Method, ParseError},
+    },
+};
+
+mod allocate;
+mod manage;
+mod relay;
+
+/// The TURN server of one shard.
+#[derive(Debug)]
+pub struct Server {
+    limits: TurnLimits,
+    auth: Auth,
+    policy: Policy,
+    limiter: Limiter,
+    table: Table,
+    /// Relay addresses by family.
+    pools: [Option<Pool>; 2],
+    /// Held ports, soonest to expire first.
+    reservations: VecDeque<Reservation>,
+    shard: ShardId,
+    asks: VecDeque<Ask>,
+    sweep: Sweep,
+    draining: bool,
+}
+
+/// What the server wants done with a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Bind a socket; answered once, by [`Server::bound`].
+    Bind {
+        /// The name of the socket from now on.
+        relay: RelayId,
+        /// The address to bind.
+        at: SocketAddr,
+    },
+    /// Close a socket; its name is dead already.
+    Close(RelayId),
+}
+
+/// A relay address and its ports.
+#[derive(Debug)]
+struct Pool {
+    relay: config::Relay,
+    ports: Ports,
+}
+
+/// A port that is held for a token.
+#[derive(Debug)]
+struct Reservation {
+    token: [u8; 8],
+    family: Family,
+    port: u16,
+    /// Who may have it.
+    user: Box<[u8]>,
+    expires: Instant,
+}
+
+/// Looking for what has expired: a little at a time, round and round.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// When to look next; `None` while there is nothing to look at.
+    at: Option<Instant>,
+    /// The slot to go on with.
+    slot: usize,
+}
+
+impl Sweep {
+    /// Between two looks.
+    const INTERVAL: Duration = Duration::from_secs(1);
+    /// Slots looked at in one go.
+    const SLOTS: usize = 2048;
+
+    /// There is something to look at.
+    fn start(&mut self, now: Instant) {
+        self.at.get_or_insert(now + Self::INTERVAL);
+    }
+}
+
+impl Server {
+    /// The server of one of `shards` shards, whose ports are its slice of the range.
+    ///
+    /// # Panics
+    /// When the configuration has no turn role.
+    pub fn new(config: Arc<Config>, shard: ShardId, shards: u16, rng: &mut Rng) -> Self {
+        let turn = config.turn.as_ref().expect("the turn role is on");
+        let pools = Family::ALL.map(|family| {
+            let relay = turn.relays.iter().find(|relay| Family::of(relay.bind) == family)?;
+            Some(Pool {
+                relay: *relay,
+                ports: Ports::new(&turn.relay_ports, shard, shards),
+            })
+        });
+        Self {
+            limits: turn.limits.clone(),
+            policy: Policy::new(&config),
+            limiter: Limiter::new(turn.limits.unauthenticated_per_second, rng),
+            table: Table::new(rng),
+            pools,
+            reservations: VecDeque::new(),
+            shard,
+            asks: VecDeque::new(),
+            sweep: Sweep::default(),
+            draining: false,
+            auth: Auth::new(config, rng),
+        }
+    }
+
+    /// Takes one message of a client: a datagram, or a unit that [`Stream`](super::Stream) cut out.
+    pub fn client(&mut self, cx: &mut Cx<'_>, from: Client, bytes: &[u8]) -> Verdict {
+        match bytes.first() {
+            Some(first) if channel::FIRST_BYTES.contains(first) => self.channel_data(cx, &from, bytes),
+            Some(_) => self.message(cx, from, bytes),
+            None => dropped(cx),
+        }
+    }
+
+    /// Takes one datagram that arrived at a relayed transport address.
+    pub fn peer(&mut self, cx: &mut Cx<'_>, relay: RelayId, from: SocketAddr, bytes: &[u8]) -> Verdict {
+        self.peer_data(cx, relay, from, bytes)
+    }
+
+    /// Takes the answer to [`Ask::Bind`]: the address that the socket has.
+    pub fn bound(&mut self, cx: &mut Cx<'_>, relay: RelayId, result: Result<SocketAddr, BindError>) -> Verdict {
+        self.relay_bound(cx, relay, result)
+    }
+
+    /// Takes notice that a datagram to `peer` came to nothing, and tells the client.
+    pub fn socket_error(&mut self, cx: &mut Cx<'_>, relay: RelayId, peer: SocketAddr, kind: IoKind) -> Verdict {
+        self.icmp(cx, relay, peer, kind)
+    }
+
+    /// Takes notice that a client's connection is gone, and its allocation with it.
+    pub fn closed(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        if let Some(key) = self.table.find_stream(conn) {
+            self.release(cx, key);
+        }
+    }
+
+    /// Refuses new allocations from now on, with an answer.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// The next thing to be done with a socket, in order.
+    pub fn poll_ask(&mut self) -> Option<Ask> {
+        self.asks.pop_front()
+    }
+
+    /// When [`Server::timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.sweep.at
+    }
+
+    /// Lets go of what has expired. Whether that happens early or late, nothing that has expired is ever used.
+    pub fn timeout(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        if self.sweep.at.is_none_or(|at| now < at) {
+            return;
+        }
+        let slots = self.sweep.slot..(self.sweep.slot + Sweep::SLOTS).min(self.table.allocations.slots());
+        self.sweep.slot = if slots.end < self.table.allocations.slots() {
+            slots.end
+        } else {
+            0
+        };
+        let mut expired = Vec::new();
+        for (key, allocation) in self.table.allocations.range_mut(slots) {
+            allocation.peers.sweep(now);
+            if Family::ALL.iter().any(|family| allocation.has_expired(*family, now)) {
+                expired.push(key);
+            }
+        }
+        for key in expired {
+            self.expire(cx, key);
+        }
+        while let Some(reservation) = self.reservations.front()
+            && reservation.expires <= now
+        {
+            self.forget_reservation(now, reservation.token);
+        }
+        let idle = self.table.allocations.is_empty() && self.reservations.is_empty();
+        self.sweep.at = (!idle).then_some(now + Sweep::INTERVAL);
+    }
+
+    /// Whether a connection has an allocation, or one in the making.
+    pub fn has_allocation(&self, conn: ConnId) -> bool {
+        self.table.find_stream(conn).is_some()
+    }
+
+    /// How many allocations there are, with those in the making.
+    pub fn allocations(&self) -> usize {
+        self.table.allocations.len()
+    }
+
+    /// Takes a STUN message.
+    fn message(&mut self, cx: &mut Cx<'_>, from: Client, bytes: &[u8]) -> Verdict {
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(ParseError::Attributes(header)) if header.class == Class::Request => {
+                return self.refuse_stranger(cx, &from, &Form::bare(header), Code::BAD_REQUEST);
+            }
+            Err(_) => return dropped(cx),
+        };
+        match (message.header().class, message.header().method) {
+            (Class::Request, Method::BINDING) => self.binding(cx, &from, &Request::read(message)),
+            (Class::Request, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND) => {
+                self.request(cx, from, &Request::read(message))
+            }
+            (Class::Indication, Method::SEND) => self.send(cx, &from, &message),
+            // RFC 8489 section 6.3.2 and RFC 8445 section 11: a Binding indication keeps a NAT open, no more.
+            (Class::Indication, Method::BINDING) => Verdict::NOTHING,
+            // RFC 8489 section 6.3: the agent checks "that the method value is a supported method" and "that the message
+            // class is allowed for the particular method"; else "the message is silently discarded".
+            _ => dropped(cx),
+        }
+    }
+
+    /// Answers a Binding request: no credentials, no state (RFC 8489 section 12).
+    fn binding(&mut self, cx: &mut Cx<'_>, from: &Client, request: &Request<'_>) -> Verdict {
+        let form = Form::unsigned(request);
+        let cost = if request.has_unknown { Cost::Full } else { Cost::Tenth };
+        if !self.may_answer(cx, from, cost) {
+            return Verdict::NOTHING;
+        }
+        if request.has_unknown {
+            return refuse_unknown(cx, from, &form, request);
+        }
+        let range = form.success(cx.made, |writer| {
+            writer.address(Kind::XOR_MAPPED_ADDRESS, from.source())
+        });
+        from.send(Prefix::NONE, Payload::Made(range))
+    }
+
+    /// Takes a request that needs credentials.
+    fn request(&mut self, cx: &mut Cx<'_>, from: Client, request: &Request<'_>) -> Verdict {
+        let slot = self.table.find(&from).filter(|key| self.expire(cx, *key));
+        let form = Form::unsigned(request);
+        let session = slot.and_then(|key| self.table.allocations.get(key));
+        let session = session.map(|allocation| (&*allocation.user, &allocation.session));
+        let identity = match self.auth.authenticate(cx.now.unix, from.source(), request, session) {
+            Ok(identity) => identity,
+            Err(denied) => return self.deny(cx, &from, &form, denied),
+        };
+        let form = form.signed(identity.integrity, identity.session.key.clone());
+        if request.has_unknown {
+            return refuse_unknown(cx, &from, &form, request);
+        }
+        let method = request.header().method;
+        if method == Method::ALLOCATE {
+            return self.allocate(cx, from, request, identity, form, slot);
+        }
+        // RFC 8656 section 5: a request on a 5-tuple without an allocation is "rejected with a 437", one of another user
+        // "with a 441".
+        let Some((key, allocation)) = slot.and_then(|key| Some((key, self.table.allocations.get(key)?))) else {
+            return refuse(cx, &from, &form, Code::ALLOCATION_MISMATCH);
+        };
+        if *allocation.user != *identity.user {
+            return refuse(cx, &from, &form, Code::WRONG_CREDENTIALS);
+        }
+        let lifetime = match method {
+            Method::REFRESH => self.refresh(cx, key, request).map(Some),
+            Method::CREATE_PERMISSION => self.create_permission(cx, key, request).map(|()| None),
+            _ => self.channel_bind(cx, key, request).map(|()| None),
+        };
+        match lifetime {
+            Err(code) => refuse(cx, &from, &form, code),
+            Ok(lifetime) => {
+                let range = form.success(cx.made, |writer| {
+                    if let Some(secs) = lifetime {
+                        writer.u32(Kind::LIFETIME, secs);
+                    }
+                });
+                from.send(Prefix::NONE, Payload::Made(range))
+            }
+        }
+    }
+
+    /// Answers somebody whose credentials are missing or not good.
+    fn deny(&mut self, cx: &mut Cx<'_>, from: &Client, form: &Form, denied: Denied) -> Verdict {
+        let code = match denied {
+            Denied::Malformed => return self.refuse_stranger(cx, from, form, Code::BAD_REQUEST),
+            Denied::Unsigned | Denied::Wrong => Code::UNAUTHENTICATED,
+            Denied::Stale => Code::STALE_NONCE,
+        };
+        if !self.may_answer(
+            cx,
+            from,
+            if denied == Denied::Wrong {
+                Cost::Guess
+            } else {
+                Cost::Full
+            },
+        ) {
+            return Verdict::NOTHING;
+        }
+        if denied == Denied::Wrong {
+            cx.stats.turn.refused += 1;
+        } else {
+            cx.stats.turn.challenged += 1;
+        }
+        let nonce = self.auth.nonce(cx.now.unix, from.source());
+        // RFC 8489 section 9.2.4: what REALM, NONCE and PASSWORD-ALGORITHMS are in, and nothing that depends on the user.
+        let range = form.error(cx.made, code, |writer| {
+            writer.attribute(Kind::REALM, self.auth.realm());
+            writer.attribute(Kind::NONCE, &nonce);
+            writer.attribute(Kind::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS);
+        });
+        from.send(Prefix::NONE, Payload::Made(range))
+    }
+
+    /// Refuses a request of somebody who has proved nothing.
+    fn refuse_stranger(&mut self, cx: &mut Cx<'_>, from: &Client, form: &Form, code: Code) -> Verdict {
+        if self.may_answer(cx, from, Cost::Full) {
+            return refuse(cx, from, form, code);
+        }
+        Verdict::NOTHING
+    }
+
+    /// Whether somebody who has proved nothing gets an answer of this cost.
+    fn may_answer(&mut self, cx: &mut Cx<'_>, from: &Client, cost: Cost) -> bool {
+        // Whoever has a connection has proved its address: answers there flood nobody else.
+        let proved = matches!(from, Client::Stream { .. }) && cost != Cost::Guess;
+        let source = from.source().ip();
+        let admitted = proved || self.policy.is_trusted(source) || self.limiter.admit(cx.now.mono, source, cost);
+        cx.stats.turn.withheld += u64::from(!admitted);
+        admitted
+    }
+
+    /// Lets go of what has expired of an allocation, and says whether anything is left of it.
+    fn expire(&mut self, cx: &mut Cx<'_>, key: Key) -> bool {
+        let now = cx.now.mono;
+        let Some(allocation) = self.table.allocations.get(key) else {
+            return false;
+        };
+        for family in Family::ALL.map(|family| allocation.has_expired(family, now).then_some(family)) {
+            family.inspect(|family| self.release_family(now, key, *family));
+        }
+        let live = self.table.allocations.get(key).is_some_and(Allocation::is_live);
+        if !live {
+            self.release(cx, key);
+        }
+        live
+    }
+
+    /// Ends an allocation.
+    fn release(&mut self, cx: &mut Cx<'_>, key: Key) {
+        let Some(allocation) = self.table.remove(key) else {
+            return;
+        };
+        let now = cx.now.mono;
+        for relayed in allocation.relayed.into_iter().flatten() {
+            self.close(now, relayed.relay);
+        }
+        self.table.count_down(self.auth.person(&allocation.user));
+        if allocation.pending.is_none() {
+            cx.stats.turn.released += 1;
+            tracing::debug!(client = %allocation.client.source(), "allocation ended");
+        } else if let Some(token) = allocation.token {
+            self.forget_reservation(now, token);
+        }
+    }
+
+    /// Ends one relayed transport address of an allocation.
+    // RFC 8656 section 8.1: this "destroys any permissions or channels associated with that particular allocation", and
+    // none of the other family.
+    fn release_family(&mut self, now: Instant, key: Key, family: Family) {
+        let Some(allocation) = self.table.allocations.get_mut(key) else {
+            return;
+        };
+        allocation.peers.forget(family);
+        if let Some(relayed) = allocation.relayed[family as usize].take() {
+            self.close(now, relayed.relay);
+        }
+    }
+
+    /// Has a bound socket closed.
+    fn close(&mut self, now: Instant, relay: RelayId) {
+        self.discard(now, relay);
+        self.asks.push_back(Ask::Close(relay));
+    }
+
+    /// Lets go of a socket that is not there any more.
+    fn discard(&mut self, now: Instant, relay: RelayId) {
+        if let Some(Relay { family, port, .. }) = self.table.relays.remove(relay.0) {
+            self.give_back(now, family, port);
+        }
+    }
+
+    fn give_back(&mut self, now: Instant, family: Family, port: u16) {
+        if let Some(pool) = &mut self.pools[family as usize] {
+            pool.ports.give_back(port, now);
+        }
+    }
+
+    /// Lets go of a held port that nobody came for.
+    fn forget_reservation(&mut self, now: Instant, token: [u8; 8]) {
+        let place = self
+            .reservations
+            .iter()
+            .position(|reservation| reservation.token == token);
+        if let Some(reservation) = place.and_then(|place| self.reservations.remove(place)) {
+            self.table.count_down(self.auth.person(&reservation.user));
+            self.give_back(now, reservation.family, reservation.port);
+        }
+    }
+}
+
+/// Nothing comes of what arrived.
+fn dropped(cx: &mut Cx<'_>) -> Verdict {
+    cx.stats.turn.dropped += 1;
+    Verdict::NOTHING
+}
+
+/// Answers with an error.
+fn refuse(cx: &mut Cx<'_>, from: &Client, form: &Form, code: Code) -> Verdict {
+    cx.stats.turn.refused += 1;
+    tracing::debug!(client = %from.source(), code = code.0, "request refused");
+    let range = form.error(cx.made, code, |_| ());
+    from.send(Prefix::NONE, Payload::Made(range))
+}
+
+/// Answers with an error that lists what was not understood.
+// RFC 8489 section 6.3.1: the server "includes an UNKNOWN-ATTRIBUTES attribute in the response".
+fn refuse_unknown(cx: &mut Cx<'_>, from: &Client, form: &Form, request: &Request<'_>) -> Verdict {
+    cx.stats.turn.refused += 1;
+    let kinds: Vec<u8> = request.unknown().flat_map(|kind| kind.0.to_be_bytes()).collect();
+    let range = form.error(cx.made, Code::UNKNOWN_ATTRIBUTE, |writer| {
+        writer.attribute(Kind::UNKNOWN_ATTRIBUTES, &kinds);
+    });
+    from.send(Prefix::NONE, Payload::Made(range))
+}
