@@ -38,7 +38,7 @@ pub use request::{Method, Request};
 pub use route::{Decision, route};
 pub use server::{Item, Reject, Server};
 pub use target::{ArgumentError, Authority, Target};
-pub use upgrade::{Accept, Handshake, HandshakeError, websocket};
+pub use upgrade::Accept;
 
 use crate::{config::HttpLimits, wire::http1};
 

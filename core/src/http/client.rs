@@ -278,11 +278,6 @@ impl Client {
         self.persists && is_over
     }
 
-    /// Whether the head of the response has come, so that the request must not be sent again.
-    pub fn has_response(&self) -> bool {
-        matches!(self.input, Input::Body(_) | Input::Ended | Input::Ignored)
-    }
-
     fn next_response<'b>(&mut self, bytes: &'b [u8]) -> Result<Option<(ClientItem<'b>, usize)>, UpstreamError> {
         let Some((head, len)) = http1::response_head(bytes, &self.limits)? else {
             return Ok(None);

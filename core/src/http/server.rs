@@ -312,11 +312,6 @@ impl Server {
         self.output == Output::Idle
     }
 
-    /// Whether more bytes of the client can give an item now. Where not, they are better left unread.
-    pub fn reads(&self) -> bool {
-        matches!(self.input, Input::Head { .. } | Input::Body(_))
-    }
-
     /// Whether the response has begun, so that it is too late for another one.
     pub fn has_responded(&self) -> bool {
         matches!(self.output, Output::Body(_) | Output::Ended | Output::Tunnel)
