@@ -7,7 +7,8 @@ use core::{
 
 use bytes::BytesMut;
 
-use crate::{conn::Conn, slab::Key, time::Instant};
+pub use crate::{conn::Conn, slab::Key};
+use crate::time::Instant;
 
 /// Which shard, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
