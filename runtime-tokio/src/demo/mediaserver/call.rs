@@ -18,6 +18,8 @@ const RING: Duration = Duration::from_secs(30);
 const CALLBACK_TALK: Duration = Duration::from_secs(2);
 /// How long after that it rings.
 const CALLBACK_PAUSE: Duration = Duration::from_secs(1);
+/// RFC 5626 section 11.5: the edge has lost the browser.
+const FLOW_FAILED: u16 = 430;
 /// An answer to a request within a call must come within this.
 const RENEGOTIATION: Duration = Duration::from_secs(10);
 
@@ -90,14 +92,17 @@ impl Mediaserver {
             Ok(response) => response,
             Err(_) => invitation.cancel().await,
         };
-        let Some(ok) = answered.filter(|response| response.status() < 300) else {
+        let Some(ok) = answered.as_ref().filter(|response| response.status() < 300) else {
+            if answered.is_some_and(|response| response.status() == FLOW_FAILED) {
+                self.unreachable(&user, &binding);
+            }
             tracing::info!(%user, "callback: not answered");
             return;
         };
-        if dialog.confirm(&ok).is_none() {
+        if dialog.confirm(ok).is_none() {
             return;
         }
-        dialog.acknowledge(&invitation, &ok);
+        dialog.acknowledge(&invitation, ok);
         if media.answered(&ok.body).is_err() {
             return dialog.bye().await;
         }
@@ -139,6 +144,10 @@ impl Mediaserver {
                 () = &mut ring => break (invitation.cancel().await, 480),
             }
         };
+        if status == FLOW_FAILED {
+            self.unreachable(&callee, &binding);
+            return near.respond(&request, 480);
+        }
         let Some(ok) = answered.filter(|response| response.status() < 300) else {
             return near.respond(&request, status);
         };

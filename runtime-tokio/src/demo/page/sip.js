@@ -27,9 +27,10 @@ export class UserAgent extends EventTarget {
   #clients = new Map();
   #sessions = new Map();
   #invites = new Map();
-  #register = { callId: token(), tag: token(), cseq: 0 };
+  #register = { callId: token(), tag: token(), cseq: 0, challenge: null };
   #instance = crypto.randomUUID();
 
+  /** `url` is asked for at each attempt to connect. */
   constructor({ url, user, password, domain }) {
     super();
     Object.assign(this, { url, user, password, domain });
@@ -54,6 +55,13 @@ export class UserAgent extends EventTarget {
     }
     this.#socket?.close(1000);
     this.#become("offline");
+  }
+
+  /** Unregisters without waiting, for a page that is about to go. */
+  leave() {
+    if (this.state === "registered") {
+      this.send(this.#buildRegister(0));
+    }
   }
 
   /** Calls a number or a user with this offer. */
@@ -110,19 +118,14 @@ export class UserAgent extends EventTarget {
     }
   }
 
-  /** Sends the request that `build` makes and waits for its final response; proves who we are when asked. */
-  async exchange(build) {
-    const request = build([]);
-    const response = await this.#final(request);
-    return isChallenge(response) ? this.#final(build([this.authorization(response, request)])) : response;
-  }
-
   /** The header that answers a challenge (RFC 2617 section 3.2.2). */
   authorization(challenged, { method, uri }) {
     const [asked, answer] =
       challenged.status === 401 ? ["WWW-Authenticate", "Authorization"] : ["Proxy-Authenticate", "Proxy-Authorization"];
     const { user, password } = this;
-    return [answer, digest(header(challenged, asked) ?? "", { user, password, method, uri })];
+    // How often the nonce was used.
+    const count = (challenged.count = (challenged.count ?? 0) + 1);
+    return [answer, digest(header(challenged, asked) ?? "", { user, password, method, uri, count })];
   }
 
   respond(request, status, { tag, headers = [], body = "" } = {}) {
@@ -155,7 +158,7 @@ export class UserAgent extends EventTarget {
 
   #connect() {
     this.#become("connecting");
-    const socket = new WebSocket(this.url, "sip");
+    const socket = new WebSocket(this.url(), "sip");
     this.#socket = socket;
     socket.onopen = () => {
       this.#retry = 0;
@@ -199,23 +202,32 @@ export class UserAgent extends EventTarget {
     this.#timers.refresh = setTimeout(() => this.#refresh(), (granted * 2000) / 3);
   }
 
-  #sendRegister(expires) {
-    const { callId, tag } = this.#register;
-    return this.exchange((proof) =>
-      this.build("REGISTER", `sip:${this.domain}`, {
-        from: `<${this.aor}>;tag=${tag}`,
-        to: `<${this.aor}>`,
-        callId,
-        cseq: ++this.#register.cseq,
-        headers: [
-          ["Contact", `${this.contact};+sip.instance="<urn:uuid:${this.#instance}>";reg-id=1;expires=${expires}`],
-          ["Expires", `${expires}`],
-          ["Supported", "path, outbound"],
-          ["Allow", ALLOW],
-          ...proof,
-        ],
-      }),
-    );
+  /** Registers, or leaves; with a proof for the last challenge, which may still be good. */
+  async #sendRegister(expires) {
+    const response = await this.#final(this.#buildRegister(expires));
+    if (!isChallenge(response)) {
+      return response;
+    }
+    this.#register.challenge = response;
+    return this.#final(this.#buildRegister(expires));
+  }
+
+  #buildRegister(expires) {
+    const { callId, tag, challenge } = this.#register;
+    const [method, uri] = ["REGISTER", `sip:${this.domain}`];
+    return this.build(method, uri, {
+      from: `<${this.aor}>;tag=${tag}`,
+      to: `<${this.aor}>`,
+      callId,
+      cseq: ++this.#register.cseq,
+      headers: [
+        ["Contact", `${this.contact};+sip.instance="<urn:uuid:${this.#instance}>";reg-id=1;expires=${expires}`],
+        ["Expires", `${expires}`],
+        ["Supported", "path, outbound"],
+        ["Allow", ALLOW],
+        ...(challenge ? [this.authorization(challenge, { method, uri })] : []),
+      ],
+    });
   }
 
   #final(request) {
@@ -666,14 +678,14 @@ export function param(value, name) {
 }
 
 /** The value of an Authorization header for a challenge: MD5, with `qop=auth` where it is offered. */
-export function digest(challenge, { user, password, method, uri, cnonce = token() }) {
+export function digest(challenge, { user, password, method, uri, count = 1, cnonce = token() }) {
   const pairs = challenge.matchAll(/([\w-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))/g);
   const params = Object.fromEntries(Array.from(pairs, ([, key, quoted, bare]) => [key.toLowerCase(), quoted ?? bare]));
   const { realm = "", nonce = "", opaque } = params;
   const qop = (params.qop ?? "").split(",").some((offered) => offered.trim() === "auth");
   const ha1 = md5(`${user}:${realm}:${password}`);
   const ha2 = md5(`${method}:${uri}`);
-  const nc = "00000001";
+  const nc = count.toString(16).padStart(8, "0");
   const response = md5(qop ? `${ha1}:${nonce}:${nc}:${cnonce}:auth:${ha2}` : `${ha1}:${nonce}:${ha2}`);
   const fields = [`username="${user}"`, `realm="${realm}"`, `nonce="${nonce}"`, `uri="${uri}"`];
   fields.push(`response="${response}"`, "algorithm=MD5");
