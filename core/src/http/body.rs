@@ -13,7 +13,7 @@ use crate::wire::{
 const EXTENSIONS_BYTES_MAX: usize = 4096;
 
 /// Limits of a trailer section, which is read and dropped.
-const TRAILER_BYTES_MAX: usize = 8192;
+const TRAILER_BYTES_MAX: usize = 4096;
 const TRAILER_FIELDS_MAX: usize = 32;
 
 /// How long a message body is (RFC 9112 section 6.3).

@@ -278,11 +278,6 @@ impl Client {
         self.persists && is_over
     }
 
-    /// Whether the head of the response has come, so that the request must not be sent again.
-    pub fn has_response(&self) -> bool {
-        matches!(self.input, Input::Body(_) | Input::Ended | Input::Ignored)
-    }
-
     fn next_response<'b>(&mut self, bytes: &'b [u8]) -> Result<Option<(ClientItem<'b>, usize)>, UpstreamError> {
         let Some((head, len)) = http1::response_head(bytes, &self.limits)? else {
             return Ok(None);
@@ -433,7 +428,8 @@ fn edge_fields(request: &Request<'_>, forward: &Forward<'_>, out: &mut BytesMut)
 /// How often we have forwarded this request already.
 pub(super) fn times_forwarded(request: &Request<'_>) -> usize {
     let hops = request.fields.all(Name::Via).flat_map(list);
-    hops.filter(|hop| hop.ends_with(PSEUDONYM)).count()
+    let is_ours = |hop: &&[u8]| hop.split(|byte| *byte == b' ').any(|part| part == PSEUDONYM);
+    hops.filter(is_ours).count()
 }
 
 #[cfg(test)]

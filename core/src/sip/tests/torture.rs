@@ -246,7 +246,7 @@ fn raw(world: &mut World, call: impl FnOnce(&mut Bridge, &mut Cx<'_>)) -> Vec<(b
         .map(|out| match out {
             Out::Flow { bytes, .. } => (false, world.made[bytes].to_vec()),
             Out::Trunk { bytes, .. } => (true, world.made[bytes].to_vec()),
-            Out::Close { .. } => (false, b"closed".to_vec()),
+            Out::Probe { .. } | Out::Close { .. } => (false, b"closed".to_vec()),
         })
         .collect()
 }
