@@ -1,8 +1,9 @@
 // The page: logs in, registers, calls and is called, and shows what happens.
 
 import { Media, openSource } from "./call.js";
+import { header, parse } from "./message.js";
 import { Plot } from "./plot.js";
-import { UserAgent, header, parse } from "./sip.js";
+import { UserAgent } from "./sip.js";
 
 /** SIP messages that are kept in sight. */
 const LOG_MAX = 200;
@@ -197,8 +198,7 @@ async function hold(held = !current?.held) {
 
 function begin({ remote, outgoing }) {
   fail(null);
-  plot.clear();
-  edgeward.stats = null;
+  clearStats();
   current = { remote, outgoing, held: false, started: performance.now(), transport: choice("transport") };
   render();
   return current;
@@ -367,6 +367,16 @@ function renderStats(stats) {
   show("round-trip", time(stats.roundTrip));
   show("jitter", time(stats.jitter));
   plot.add([stats.roundTrip, stats.jitter]);
+}
+
+function clearStats() {
+  edgeward.stats = null;
+  plot.clear();
+  for (const figure of document.querySelectorAll("tbody td, dd, .path b")) {
+    figure.textContent = "–";
+  }
+  show("local-address", "");
+  show("remote-address", "");
 }
 
 /** Browsers tell these times in whole milliseconds. */

@@ -3,8 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { digest } from "./digest.js";
 import { md5 } from "./md5.js";
-import { UserAgent, digest, header, list, param, parse, uriOf, write } from "./sip.js";
+import { header, list, param, parse, uriOf, write } from "./message.js";
+import { UserAgent } from "./sip.js";
 
 /** The other end of the WebSocket, played by the tests. */
 class FakeSocket {
@@ -262,7 +264,12 @@ test("an incoming call ends unanswered: taken back, or declined", async (t) => {
 /** An agent that has registered, in a time that only the test moves on. */
 async function registered(t) {
   t.mock.timers.enable({ apis: ["setTimeout"] });
-  const agent = new UserAgent({ url: () => "wss://x/wssip?token=t", user: "alice", password: "p", domain: "lan.example" });
+  const agent = new UserAgent({
+    url: () => "wss://x/wssip?token=t",
+    user: "alice",
+    password: "p",
+    domain: "lan.example",
+  });
   agent.start();
   const socket = FakeSocket.opened.at(-1);
   socket.onopen();
