@@ -438,6 +438,6 @@ mod tests {
         };
         let segments: Vec<_> = run.segments().map(|range| &run.bytes[range]).collect();
         assert_eq!(segments, [b"aaaa".as_slice(), b"bbbb", b"cc"]);
-        assert_eq!(Run::one(peer(1), b"").segments().collect::<Vec<_>>(), [0..0]);
+        assert!(Run::one(peer(1), b"").segments().eq([0..0_usize]));
     }
 }

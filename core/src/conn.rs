@@ -157,6 +157,15 @@ impl Conn {
         self.tls.as_ref()
     }
 
+    /// It has another shard and another stream now: what the last ones were asked for means nothing to them.
+    pub(crate) fn moved(&mut self) {
+        self.armed = None;
+        self.listed = false;
+        self.in_flight = 0;
+        self.flush_raised = false;
+        self.reading = true;
+    }
+
     /// Decrypts what came from the wire into `plain`; only for a connection with TLS.
     pub(crate) fn open(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
         let Some(tls) = &mut self.tls else { return Ok(()) };

@@ -3,6 +3,17 @@
 //! A [`Server`] reads requests and writes responses of one connection, a [`Client`] the other way round. Whoever owns
 //! both connections carries items from one to the other; nothing is forwarded as it came, everything is written anew
 //! from what was understood. [`route`] decides what a request may do, without any state.
+//!
+//! ```text
+//! browser bytes -> Server::next -> Request -> route -> Client::request -> upstream bytes
+//!                                  Body, End        -> Client::body, end
+//! browser bytes <- Server::respond, body, end <- Response, Body, End <- Client::next <- upstream bytes
+//!                  Server::inform             <- Informational
+//!                  Server::switch             <- Switched             then both are tunnels
+//! ```
+//!
+//! The head of a request can be written before its upstream is connected: a `Client` made for the exchange writes into
+//! a buffer that is sent, or sent once more, when there is a connection.
 
 mod answer;
 mod body;
@@ -27,7 +38,7 @@ pub use request::{Method, Request};
 pub use route::{Decision, route};
 pub use server::{Item, Reject, Server};
 pub use target::{ArgumentError, Authority, Target};
-pub use upgrade::{Accept, Handshake, HandshakeError, websocket};
+pub use upgrade::Accept;
 
 use crate::{config::HttpLimits, wire::http1};
 

@@ -1,4 +1,4 @@
-//! Who comes too often? Rates of each client address, by the generic cell rate algorithm, in a table that does not grow.
+//! Who comes too often? Rates of each client address, by the generic cell rate algorithm, in a bounded table.
 
 use core::{net::IpAddr, time::Duration};
 use std::collections::HashMap;

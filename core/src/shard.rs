@@ -149,9 +149,7 @@ impl Shard {
         *self.clients.entry(client).or_default() += 1;
         let deadline = conn.deadline;
         let mut conn = *conn;
-        // Neither the heap nor the list of the other shard means anything here.
-        conn.armed = None;
-        conn.listed = false;
+        conn.moved();
         let id = ConnId(self.conns.insert(conn));
         self.set_deadline(id, Some(deadline.unwrap_or(now.mono)));
         Ok(id)
@@ -376,7 +374,7 @@ impl Shard {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         conn.written();
         let pair = conn.stage.pair();
-        self.list(id);
+        self.browser_reads(now, id);
         // The other end may have been left unread because of us.
         for id in [Some(id), pair].into_iter().flatten() {
             let Some(conn) = self.conns.get(id.0) else { continue };

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 /// `edgeward run`.
 fn run(args: &cli::Config) -> ExitCode {
     match cli::load::load(&args.config, cli::load::KeyFile::Make) {
-        Ok(config) => serve(config),
+        Ok(config) => serve(config, || ()),
         Err(error) => fail(&error.to_string()),
     }
 }
@@ -52,15 +52,14 @@ fn show(args: &cli::Demo) -> ExitCode {
         Ok(mut config) => {
             config.server.workers = args.workers;
             config.server.shutdown = demo::SHUTDOWN;
-            cli::print(&lan.banner());
-            serve(config)
+            serve(config, || cli::print(&lan.banner()))
         }
         Err(errors) => fail(&errors.display("the configuration of the demonstration")),
     }
 }
 
-fn serve(config: Config) -> ExitCode {
-    match serve::serve(&Arc::new(config)) {
+fn serve(config: Config, ready: impl FnOnce()) -> ExitCode {
+    match serve::serve(&Arc::new(config), ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

@@ -35,11 +35,11 @@ struct Bound {
     sockets: Vec<(SocketId, UdpSocket)>,
 }
 
-/// Runs the edge until it is told to stop and has stopped.
+/// Runs the edge until it is told to stop and has stopped. `ready` is called once it answers.
 ///
 /// # Errors
 /// What the administrator has to mend: each address that cannot be bound, or what the system refused.
-pub(crate) fn serve(config: &SharedConfig) -> Result<(), String> {
+pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), String> {
     let shards = config.server.workers.unwrap_or_else(cpus).max(1);
     let descriptors = raise_descriptor_limit();
     let bound = bind(config, shards)?;
@@ -70,6 +70,7 @@ pub(crate) fn serve(config: &SharedConfig) -> Result<(), String> {
         })
         .collect::<Result<Vec<_>, String>>()?;
     tracing::info!("ready");
+    ready();
 
     runtime.block_on(async {
         signals.stop().await;

@@ -18,6 +18,7 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::oneshot,
     time::timeout,
 };
 
@@ -44,7 +45,7 @@ enum Fate {
     /// Write the pending bytes, then close.
     Close,
     /// Hand the descriptor to whoever waits for it.
-    Move(tokio::sync::oneshot::Sender<TcpStream>),
+    Move(oneshot::Sender<TcpStream>),
 }
 
 /// How far a write got.
@@ -119,8 +120,8 @@ impl Stream {
     }
 
     /// Gives the descriptor away; the core has forgotten the connection.
-    pub(crate) fn give_away(&self) -> tokio::sync::oneshot::Receiver<TcpStream> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+    pub(crate) fn give_away(&self) -> oneshot::Receiver<TcpStream> {
+        let (sender, receiver) = oneshot::channel();
         *self.fate.borrow_mut() = Fate::Move(sender);
         self.wake();
         receiver
@@ -190,9 +191,7 @@ async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut read: O
     let Some(stream) = Rc::into_inner(stream) else { return };
     let Ok(socket) = read.reunite(stream.write) else { return };
     match fate {
-        Fate::Move(sender) => {
-            let _ = sender.send(socket);
-        }
+        Fate::Move(sender) => move_away(socket, pending, sender).await,
         Fate::Close | Fate::Live => linger(socket, pending, eof).await,
     }
 }
@@ -242,6 +241,14 @@ fn poll_turn(
     }
     *stream.waker.borrow_mut() = Some(cx.waker().clone());
     Poll::Pending
+}
+
+/// Hands the descriptor on once everything of this shard is written.
+async fn move_away(mut socket: TcpStream, mut pending: BytesMut, to: oneshot::Sender<TcpStream>) {
+    if let Ok(Ok(())) = timeout(LINGER, socket.write_all_buf(&mut pending)).await {
+        // Where nobody waits any more the stream is closed, and the client comes again.
+        let _ = to.send(socket);
+    }
 }
 
 /// Writes the last bytes and waits for the peer to have read them: a socket closed over unread input would be reset,

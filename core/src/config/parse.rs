@@ -4,15 +4,20 @@ use core::fmt;
 
 use toml::de::DeTable;
 
-use self::reader::{Reader, Section};
+use self::{reader::Reader, section::Section};
 use super::{Config, Https, Keys, Server, Turn};
 use crate::tls::Provider;
 
+mod addresses;
 mod https;
+mod nearest;
 mod reader;
+mod secret;
+mod section;
 mod server;
 mod sip;
 mod turn;
+mod urls;
 mod values;
 mod web;
 

@@ -36,6 +36,16 @@ impl Answer {
         self
     }
 
+    /// The content; `None` where there can be none.
+    pub(super) fn content(&self) -> Option<Cow<'_, [u8]>> {
+        match self.status {
+            // RFC 9110 section 15.3.5: a 204 has neither content nor a length.
+            204 => None,
+            status if self.body.is_empty() => Some(format!("{status} {}\n", reason(status)).into_bytes().into()),
+            _ => Some(Cow::Borrowed(&self.body)),
+        }
+    }
+
     /// 404, for a path that nothing is let through to.
     pub const fn not_found() -> Self {
         Self::new(404)

@@ -1,5 +1,5 @@
-//! Where does a message body end? Its length as the head gives it, a reader that takes it off the bytes of a connection,
-//! and a writer that frames it anew.
+//! Where does a message body end? Its length as the head gives it, a reader that takes it off the bytes of a
+//! connection, and a writer that frames it anew.
 
 use bytes::BytesMut;
 
@@ -13,7 +13,7 @@ use crate::wire::{
 const EXTENSIONS_BYTES_MAX: usize = 4096;
 
 /// Limits of a trailer section, which is read and dropped.
-const TRAILER_BYTES_MAX: usize = 8192;
+const TRAILER_BYTES_MAX: usize = 4096;
 const TRAILER_FIELDS_MAX: usize = 32;
 
 /// How long a message body is (RFC 9112 section 6.3).

@@ -65,7 +65,7 @@ enum Input {
     Ignored,
 }
 
-/// What an upstream sends, in order: perhaps interim responses, the head of the response, its body as it comes, its end.
+/// What an upstream sends, in order: perhaps interim responses, the head of the response, its body, its end.
 #[derive(Debug)]
 pub enum ClientItem<'b> {
     /// An interim response (RFC 9110 section 15.2), for [`super::Server::inform`]; never 101.
@@ -215,7 +215,8 @@ impl Client {
         }
     }
 
-    /// The next item and how many bytes it took off the front of `bytes`; `None` when more bytes are needed.
+    /// The next item and how many bytes it took off the front of `bytes`, which begin where the last item ended; `None`
+    /// when more bytes are needed.
     ///
     /// # Errors
     /// When the bytes are not the response that was asked for; nothing follows then.
@@ -275,11 +276,6 @@ impl Client {
             Input::Head { .. } | Input::Body(_) | Input::Ignored => false,
         };
         self.persists && is_over
-    }
-
-    /// Whether the head of the response has come, so that the request must not be sent again.
-    pub fn has_response(&self) -> bool {
-        matches!(self.input, Input::Body(_) | Input::Ended | Input::Ignored)
     }
 
     fn next_response<'b>(&mut self, bytes: &'b [u8]) -> Result<Option<(ClientItem<'b>, usize)>, UpstreamError> {
@@ -413,7 +409,7 @@ fn edge_fields(request: &Request<'_>, forward: &Forward<'_>, out: &mut BytesMut)
         write::decimal(out, u64::from(hops.saturating_sub(1)));
         out.extend_from_slice(b"\r\n");
     }
-    forwarded::write(forward.peer, forward.trusted_proxies, &request.fields, out);
+    forwarded::write_fields(forward.peer, forward.trusted_proxies, &request.fields, out);
     authority(b"X-Forwarded-Host: ", request, out);
     out.extend_from_slice(b"X-Forwarded-Port: ");
     let port = request.host.and_then(|host| host.port);
@@ -432,7 +428,8 @@ fn edge_fields(request: &Request<'_>, forward: &Forward<'_>, out: &mut BytesMut)
 /// How often we have forwarded this request already.
 pub(super) fn times_forwarded(request: &Request<'_>) -> usize {
     let hops = request.fields.all(Name::Via).flat_map(list);
-    hops.filter(|hop| hop.ends_with(PSEUDONYM)).count()
+    let is_ours = |hop: &&[u8]| hop.split(|byte| *byte == b' ').any(|part| part == PSEUDONYM);
+    hops.filter(is_ours).count()
 }
 
 #[cfg(test)]

@@ -34,27 +34,25 @@ impl FieldsError {
 }
 
 /// The length that the framing fields declare; `None` when there are none.
+// RFC 9112 section 6.3: two of them ought to be handled as an error, even if they agree.
 pub(super) fn declared_length(fields: &Fields<'_>, version: Version) -> Result<Option<BodyLength>, FieldsError> {
-    let mut declared = None;
-    for field in fields.iter() {
-        let length = match field.id {
-            Name::ContentLength => BodyLength::Known(content_length(field.value)?),
-            // RFC 9112 section 6.1: Transfer-Encoding in HTTP/1.0 is faulty framing.
-            Name::TransferEncoding if version == Version::Http10 => return Err(FieldsError::TransferEncoding),
-            Name::TransferEncoding => transfer_encoding(field.value)?,
-            _ => continue,
-        };
-        // RFC 9112 section 6.3: two of them ought to be handled as an error, even if they agree.
-        match declared.replace(length) {
-            None => {}
-            Some(BodyLength::Known(_)) if matches!(length, BodyLength::Known(_)) => {
-                return Err(FieldsError::ContentLength);
-            }
-            Some(BodyLength::Chunked) if length == BodyLength::Chunked => return Err(FieldsError::TransferEncoding),
-            Some(_) => return Err(FieldsError::TwoLengths),
+    match (fields.first(Name::ContentLength), fields.first(Name::TransferEncoding)) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(FieldsError::TwoLengths),
+        (Some(_), None) => {
+            let value = fields.only(Name::ContentLength).ok_or(FieldsError::ContentLength)?;
+            Ok(Some(BodyLength::Known(content_length(value)?)))
+        }
+        // RFC 9112 section 6.1: Transfer-Encoding in HTTP/1.0 is faulty framing.
+        (None, Some(_)) if version == Version::Http10 => Err(FieldsError::TransferEncoding),
+        (None, Some(_)) => {
+            let value = fields
+                .only(Name::TransferEncoding)
+                .ok_or(FieldsError::TransferEncoding)?;
+            transfer_encoding(value)?;
+            Ok(Some(BodyLength::Chunked))
         }
     }
-    Ok(declared)
 }
 
 // RFC 9110 section 8.6: Content-Length = 1*DIGIT. Zeros in front are an octal number to some, so they are refused.
@@ -67,16 +65,16 @@ fn content_length(value: &[u8]) -> Result<u64, FieldsError> {
 }
 
 // RFC 9112 section 6.1: Transfer-Encoding = #transfer-coding. We speak chunked alone.
-fn transfer_encoding(value: &[u8]) -> Result<BodyLength, FieldsError> {
-    if value.eq_ignore_ascii_case(b"chunked") {
-        return Ok(BodyLength::Chunked);
+fn transfer_encoding(value: &[u8]) -> Result<(), FieldsError> {
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    if is_chunked(value) {
+        return Ok(());
     }
-    // A list that is well-formed but holds something else deserves the status that says so.
-    let mut codings = value.split(|byte| *byte == b',').map(trim);
-    let well_formed = codings.all(|coding| !coding.is_empty() && is_token(coding));
-    let chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
-    let has_chunked = value.split(|byte| *byte == b',').map(trim).any(chunked);
-    Err(if well_formed && !has_chunked {
+    // A list of codings without chunked deserves the status that says so; anything else only looks like one.
+    let codings = || value.split(|byte| *byte == b',').map(trim);
+    let is_list = codings().all(|coding| !coding.is_empty() && is_token(coding));
+    let is_foreign = is_list && !codings().any(is_chunked);
+    Err(if is_foreign {
         FieldsError::TransferCoding
     } else {
         FieldsError::TransferEncoding

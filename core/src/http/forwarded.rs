@@ -1,12 +1,13 @@
 //! Who is the client, and what is the upstream told about it? Nothing that a client says about itself is believed; what
 //! a trusted proxy says is.
 
-use core::{fmt::Write as _, net::IpAddr, str};
+use core::{net::IpAddr, str};
 
 use arrayvec::ArrayVec;
 use bytes::BytesMut;
 use ipnet::IpNet;
 
+use super::write;
 use crate::wire::http1::{Fields, Name, trim};
 
 /// Proxies in front of us that are looked through. One or two are usual.
@@ -20,13 +21,16 @@ pub fn client_address(peer: IpAddr, trusted: &[IpNet], fields: &Fields<'_>) -> I
 }
 
 /// Adds `X-Real-IP`, the client, and `X-Forwarded-For`, the client and the trusted proxies that it came through.
-pub(super) fn write(peer: IpAddr, trusted: &[IpNet], fields: &Fields<'_>, out: &mut BytesMut) {
+pub(super) fn write_fields(peer: IpAddr, trusted: &[IpNet], fields: &Fields<'_>, out: &mut BytesMut) {
     let hops = hops(peer, trusted, fields);
     let client = hops.last().copied().unwrap_or(peer);
-    // Writing into a buffer that grows never fails.
-    let _ = write!(out, "X-Real-IP: {client}\r\nX-Forwarded-For: {client}");
+    out.extend_from_slice(b"X-Real-IP: ");
+    write::address(out, client);
+    out.extend_from_slice(b"\r\nX-Forwarded-For: ");
+    write::address(out, client);
     for hop in hops.iter().rev().skip(1) {
-        let _ = write!(out, ", {hop}");
+        out.extend_from_slice(b", ");
+        write::address(out, *hop);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -76,7 +80,7 @@ mod tests {
             "{forwarded_for:?}"
         );
         let mut out = BytesMut::new();
-        write(peer, &trusted, &fields, &mut out);
+        write_fields(peer, &trusted, &fields, &mut out);
         let written = format!(
             "X-Real-IP: {}\r\nX-Forwarded-For: {}\r\n",
             expected[0],

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::{action::ConnId, config::HttpLimits, time::Instant};
 
-/// Idle connections to upstreams. Whoever gets a [`ConnId`] out of here other than by [`Self::pop`] closes it.
+/// Idle connections to upstreams. Each is closed by a deadline of its own and then removed from here.
 #[derive(Debug)]
 pub struct Pool {
     /// For each upstream, the oldest in front.
@@ -65,30 +65,6 @@ impl Pool {
         };
         idle.remove(index).is_some()
     }
-
-    /// One connection that has been idle for too long.
-    pub fn pop_expired(&mut self, now: Instant) -> Option<ConnId> {
-        let expired = |oldest: &Idle| oldest.since + self.idle <= now;
-        let queue = self
-            .upstreams
-            .iter_mut()
-            .find(|queue| queue.front().is_some_and(expired))?;
-        queue.pop_front().map(|idle| idle.conn)
-    }
-
-    /// When the next connection will have been idle for too long.
-    pub fn deadline(&self) -> Option<Instant> {
-        let oldest = self.upstreams.iter().filter_map(VecDeque::front);
-        oldest.map(|oldest| oldest.since + self.idle).min()
-    }
-
-    /// All connections, for the end of the pool.
-    pub fn drain(&mut self) -> impl Iterator<Item = ConnId> {
-        self.upstreams
-            .iter_mut()
-            .flat_map(|idle| idle.drain(..))
-            .map(|idle| idle.conn)
-    }
 }
 
 #[cfg(test)]
@@ -125,22 +101,21 @@ mod tests {
         assert!(pool.remove(0, conn(2)));
         assert!(!pool.remove(0, conn(2)));
         assert_eq!(pool.pop(0, now), None);
-        assert_eq!(pool.drain().collect::<Vec<_>>(), [conn(4)]);
+        assert_eq!(pool.pop(1, now), Some(conn(4)));
+        assert_eq!(pool.pop(2, now), None);
     }
 
     #[test]
     fn what_was_idle_too_long_is_not_used() {
         let (mut pool, start) = (pool(), Instant::ZERO);
-        assert_eq!(pool.deadline(), None);
         pool.push(0, conn(1), start + SECOND);
         pool.push(1, conn(2), start);
         pool.push(1, conn(3), start + 2 * SECOND);
-        assert_eq!(pool.deadline(), Some(start + 10 * SECOND));
         let later = start + 11 * SECOND;
         assert_eq!(pool.pop(0, later), None);
         assert_eq!(pool.pop(1, later), Some(conn(3)));
-        assert_eq!(pool.pop_expired(later), Some(conn(1)));
-        assert_eq!(pool.pop_expired(later), Some(conn(2)));
-        assert_eq!(pool.pop_expired(later), None);
+        assert_eq!(pool.pop(1, later), None);
+        // It is still known, until whoever closes it says so.
+        assert!(pool.remove(1, conn(2)));
     }
 }

@@ -164,8 +164,13 @@ fn longest_match<'c>(routes: &'c [Route], path: &str) -> Option<&'c Route> {
 }
 
 fn is_match(route: &Route, path: &str) -> bool {
-    path.strip_prefix(&*route.path)
-        .is_some_and(|rest| rest.is_empty() || route.below && (route.path.ends_with('/') || rest.starts_with('/')))
+    let (at, path) = (route.path.as_bytes(), path.as_bytes());
+    // The byte behind it rules most routes out before anything is compared.
+    let ends_there = match path.get(at.len()) {
+        None => true,
+        Some(next) => route.below && (*next == b'/' || at.ends_with(b"/")),
+    };
+    ends_there && path.starts_with(at)
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use crate::{
 
 /// The side of a connection that reads requests and writes responses.
 ///
-/// Requests are taken strictly one after the other: [`Self::next`] gives nothing of the next request before the response
-/// to the last one has ended. Once the connection is bound to close, whatever else the client sent is ignored.
+/// Requests are taken strictly one after the other: [`Self::next`] gives nothing of the next request before the
+/// response to the last one has ended. Once the connection is bound to close, whatever else the client sent is ignored.
 #[derive(Debug)]
 pub struct Server {
     limits: http1::Limits,
@@ -67,10 +67,6 @@ enum Output {
 
 /// What a client sends, in order: for each request its head, its body as it comes, its end.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a head is taken apart at once; boxing it would cost more than it saves"
-)]
 pub enum Item<'b> {
     /// The head of a request.
     Request(Request<'b>),
@@ -130,8 +126,9 @@ impl Server {
         }
     }
 
-    /// The next item and how many bytes it took off the front of `bytes`. `None` when more bytes are needed, or the next
-    /// request must wait for the response to the last one.
+    /// The next item and how many bytes it took off the front of `bytes`, which begin where the last item ended. `None`
+    /// when more bytes are needed, or the next request must wait for the response to the last one. Those left then are
+    /// to be given again, with more behind them; they are never more than a head or the framing of a chunk may have.
     ///
     /// # Errors
     /// When the bytes are not a request that can be served; nothing follows then.
@@ -244,32 +241,24 @@ impl Server {
             Output::Idle => self.close = true,
             Output::Body(_) | Output::Ended | Output::Tunnel => return self.abort(),
         }
-        let phrase = reason(answer.status);
-        // RFC 9110 section 15.3.5: a 204 has no content and no length.
-        let text = match (answer.status, answer.body.is_empty()) {
-            (204, _) => String::new(),
-            (status, true) => format!("{status} {phrase}\n"),
-            (_, false) => String::new(),
+        let content = answer.content();
+        let writer = match content {
+            Some(ref content) => Writer::Length(content.len() as u64),
+            None => Writer::Nothing,
         };
-        let body = if text.is_empty() {
-            &*answer.body
-        } else {
-            text.as_bytes()
-        };
-        let writer = Writer::Length(body.len() as u64);
         self.settle_persistence(writer);
-        status_line(answer.status, phrase.as_bytes(), out);
+        status_line(answer.status, reason(answer.status).as_bytes(), out);
         write::field(out, b"Date", &imf_fixdate(now));
         for (name, value) in &answer.fields {
             write::field(out, name.as_bytes(), value.as_bytes());
         }
-        if answer.status != 204 {
+        if content.is_some() {
             write::field(out, b"Content-Type", answer.content_type.as_bytes());
-            writer.announce(out);
         }
+        writer.announce(out);
         self.end_head(out);
-        if !self.is_head && answer.status != 204 {
-            out.extend_from_slice(body);
+        if !self.is_head {
+            out.extend_from_slice(&content.unwrap_or_default());
         }
         self.output = Output::Ended;
         self.turn();
@@ -284,7 +273,8 @@ impl Server {
         self.respond_local(&answer, now, out);
     }
 
-    /// Passes a 101 (Switching Protocols) on that a [`super::Client`] has checked. The connection is a tunnel from here.
+    /// Passes a 101 (Switching Protocols) on that a [`super::Client`] has checked. The connection is a tunnel from
+    /// here.
     pub fn switch(&mut self, head: &ResponseHead<'_>, out: &mut BytesMut) {
         if self.output != Output::Awaited || !self.is_request_read() {
             return self.abort();
@@ -327,15 +317,13 @@ impl Server {
         matches!(self.output, Output::Body(_) | Output::Ended | Output::Tunnel)
     }
 
-    /// Whether the connection is to be closed once all that was written is sent.
+    /// Whether the connection is to be closed once all that was written is sent. A client that may still be sending must
+    /// be let finish for a while, unread, or it never sees the answer (RFC 9112 section 9.6).
     pub fn closes(&self) -> bool {
         self.close && matches!(self.output, Output::Ended | Output::Idle)
     }
 
     fn next_request<'b>(&mut self, bytes: &'b [u8]) -> Result<Option<(Item<'b>, usize)>, Reject> {
-        if self.close {
-            return Ok(None);
-        }
         let Some((head, len)) = http1::request_head(bytes, &self.limits)? else {
             return Ok(None);
         };

@@ -25,16 +25,16 @@ pub struct Accept([u8; 28]);
 
 /// A valid opening handshake of a client.
 #[derive(Debug, Clone, Copy)]
-pub struct Handshake<'b> {
+pub(super) struct Handshake<'b> {
     /// What the server must answer.
-    pub accept: Accept,
+    pub(super) accept: Accept,
     /// Who opened the page that asks, when a browser asks.
-    pub origin: Option<&'b [u8]>,
+    pub(super) origin: Option<&'b [u8]>,
 }
 
 /// Why a request that wants a WebSocket does not get one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandshakeError {
+pub(super) enum HandshakeError {
     /// It does not follow RFC 6455 section 4.2.1: 400.
     Malformed,
     /// It is for another version of the protocol: 426.
@@ -46,7 +46,7 @@ pub enum HandshakeError {
 /// # Errors
 /// When it asks for one, but not in the way it must.
 // RFC 6455 section 4.2.1, and stricter: a handshake has no body, and every field is there once.
-pub fn websocket<'b>(request: &Request<'b>) -> Result<Option<Handshake<'b>>, HandshakeError> {
+pub(super) fn websocket<'b>(request: &Request<'b>) -> Result<Option<Handshake<'b>>, HandshakeError> {
     // RFC 9110 section 7.8: Upgrade in HTTP/1.0 must be ignored.
     if request.version == Version::Http10 || !asks_websocket(request) {
         return Ok(None);

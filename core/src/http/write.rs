@@ -1,5 +1,7 @@
 //! How is a head written? Numbers and fields into an output buffer, without allocation.
 
+use core::{fmt::Write as _, net::IpAddr};
+
 use bytes::BytesMut;
 
 /// Decimal digits of a `u64`.
@@ -40,8 +42,26 @@ pub(super) fn hexadecimal(out: &mut BytesMut, number: u64) {
 
 /// Adds 32 hexadecimal digits.
 pub(super) fn hexadecimal_id(out: &mut BytesMut, id: u128) {
-    let digits: [u8; 32] = core::array::from_fn(|index| hex_digit((id >> (124 - 4 * index)) as u8 & 0xf));
-    out.extend_from_slice(&digits);
+    let digits = id
+        .to_be_bytes()
+        .map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 0xf)]);
+    out.extend_from_slice(digits.as_flattened());
+}
+
+/// Adds an address.
+pub(super) fn address(out: &mut BytesMut, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.extend_from_slice(b".");
+                }
+                decimal(out, u64::from(octet));
+            }
+        }
+        // Writing into a buffer that grows never fails.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
 }
 
 const fn hex_digit(value: u8) -> u8 {
@@ -64,5 +84,14 @@ mod tests {
         let mut out = BytesMut::new();
         hexadecimal_id(&mut out, 0xab << 64);
         assert_eq!(out, format!("{:032x}", 0xab_u128 << 64).as_bytes());
+    }
+
+    #[test]
+    fn addresses() {
+        for text in ["192.0.2.1", "0.0.0.0", "255.255.255.255", "2001:db8::1", "::"] {
+            let mut out = BytesMut::new();
+            address(&mut out, text.parse().unwrap());
+            assert_eq!(out, text.as_bytes());
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which bytes go into the SIP bridge, and where does what it says go?
 
 use ahash::RandomState;
-use core::net::SocketAddr;
+use core::{net::SocketAddr, ops::Range, time::Duration};
 
 use crate::{
     action::{Action, ConnId, Egress, Foreign, IoKind, Parcel, Prefix, Run, ShardId, SocketId, Source},
@@ -9,7 +9,7 @@ use crate::{
     http::{Accept, Answer, Server},
     shard::{Shard, Step},
     sip::{Bridge, FlowId, Opening as FlowOpening, Out},
-    time::Now,
+    time::{Instant, Now},
     ws::{self, Item, Kind, close_code},
 };
 
@@ -220,19 +220,24 @@ impl Shard {
 
     /// Nothing has come for a while: ask once whether the browser is there, then give it up (RFC 6455 section 5.5.2).
     pub(super) fn websocket_is_silent(&mut self, now: Now, id: ConnId, out: &mut Egress) {
-        let (Some(conn), Some(sip)) = (self.conns.get_mut(id.0), &self.config.sip) else {
-            return;
-        };
-        let (Stage::Sip(socket), write) = conn.stage_and_out() else {
+        let Some(Stage::Sip(socket)) = self.conns.get(id.0).map(|conn| &conn.stage) else {
             return;
         };
         if socket.pinged {
             self.close(now, id, out);
-            return;
+        } else if let Some(sip) = &self.config.sip {
+            self.ping_websocket(id, now.mono + sip.limits.ping);
         }
+    }
+
+    /// Asks a browser whether it is there; without any word from it until `answer_by` it is lost.
+    fn ping_websocket(&mut self, id: ConnId, answer_by: Instant) {
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        let (Stage::Sip(socket), write) = conn.stage_and_out() else {
+            return;
+        };
         socket.pinged = true;
         ws::Conn::ping(b"", write);
-        let answer_by = now.mono + sip.limits.ping;
         self.set_deadline(id, Some(answer_by));
         self.list(id);
     }
@@ -253,12 +258,13 @@ impl Shard {
             match said {
                 Out::Trunk { to, bytes } => out.push(SocketId::Sip, to, None, Prefix::NONE, Source::Made(bytes)),
                 Out::Flow { conn, bytes } => self.write_websocket(now, conn, bytes, out),
+                Out::Probe { conn } => self.ping_websocket(conn, now.mono + PROBE_WAIT),
                 Out::Close { conn, code, reason } => self.close_websocket(now, conn, code, reason, out),
             }
         }
     }
 
-    fn write_websocket(&mut self, now: Now, id: ConnId, bytes: core::ops::Range<usize>, out: &mut Egress) {
+    fn write_websocket(&mut self, now: Now, id: ConnId, bytes: Range<usize>, out: &mut Egress) {
         let (Some(conn), Some(sip)) = (self.conns.get_mut(id.0), &self.config.sip) else {
             return;
         };
@@ -272,6 +278,9 @@ impl Shard {
         self.list(id);
     }
 }
+
+/// How long a browser that seems to have come back elsewhere may take to show that its old WebSocket lives.
+const PROBE_WAIT: Duration = Duration::from_secs(3);
 
 /// RFC 7118 section 4.1.
 const SUBPROTOCOL: &str = "sip";

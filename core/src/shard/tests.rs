@@ -493,3 +493,45 @@ fn plain_http_is_told_where_it_is() {
     );
     assert_eq!(world.closed, [conn]);
 }
+
+#[test]
+fn a_browser_that_reads_slowly_is_waited_for() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let upstream = world.answer_dial();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 20);
+    world.receive_stuck(upstream, head.as_bytes(), Some(browser.conn));
+    while !world.unread.contains(&upstream) {
+        world.receive_stuck(upstream, &[b'x'; 16 * 1024], Some(browser.conn));
+    }
+    // What the kernel takes meanwhile shows that somebody reads.
+    for _ in 0..10 {
+        let bytes = world.shard.take_output(browser.conn).unwrap_or_default();
+        world.written.entry(browser.conn).or_default().extend_from_slice(&bytes);
+        world.pass(Duration::from_secs(20));
+        world.handle(Input::Written(browser.conn));
+        world.receive_stuck(upstream, &[b'x'; 16 * 1024], Some(browser.conn));
+    }
+    assert_eq!(world.closed, []);
+    world.pass(Duration::from_secs(61));
+    assert!(world.closed.contains(&browser.conn) && world.closed.contains(&upstream));
+}
+
+#[test]
+fn an_upstream_that_does_not_read_is_given_up() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    let post = "POST /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\nContent-Length: 1000000\r\n\r\n";
+    world.send(&mut browser, post);
+    let upstream = world.answer_dial();
+    while !world.unread.contains(&browser.conn) {
+        let mut sealed = BytesMut::new();
+        browser.tls.seal(&[b'x'; 16 * 1024], &mut sealed).expect("sealed");
+        world.receive_stuck(browser.conn, &sealed, Some(upstream));
+    }
+    world.pass(Duration::from_secs(31));
+    let answer = world.read(&mut browser);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(world.closed.contains(&upstream));
+}

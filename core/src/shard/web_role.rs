@@ -1,8 +1,12 @@
 //! What happens between a browser and the servers behind us? Requests are judged, forwarded, answered.
 
+use core::{net::SocketAddr, time::Duration};
+
+use bytes::BytesMut;
+
 use crate::{
     action::{ConnId, Egress},
-    config::{Config, Route},
+    config::{Config, HttpLimits, Offer, Route},
     conn::Stage,
     http::{Accept, Answer, Decision, Forward, Item, Method, Pool, Request, Server, client_address, route},
     rng::Rng,
@@ -151,8 +155,7 @@ impl Shard {
         let mut client = conn.peer;
         client.set_ip(client_address(conn.peer.ip(), trusted, &request.fields));
         let token = request.target.argument("token").ok().flatten();
-        let Stage::Http(browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(crate::config::Offer::Https))
-        else {
+        let Stage::Http(browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
             return Step::Gone;
         };
         tracing::info!(target: "edgeward::access", %client, path = request.target.path(), "WebSocket for SIP");
@@ -197,13 +200,13 @@ impl Shard {
             upgrade,
         };
         self.stats.web.forwarded += 1;
-        let upstream = self.connect_upstream(now, id, route.upstream, request, &forward, out);
-        if let Some((browser, _)) = self.browser(id) {
-            browser.pair = upstream;
-            self.list(id);
-            return Step::Used(0);
+        self.connect_upstream(now, id, route.upstream, request, &forward, out);
+        self.list(id);
+        if self.conns.get(id.0).is_some() {
+            Step::Used(0)
+        } else {
+            Step::Gone
         }
-        Step::Gone
     }
 
     fn request_body(&mut self, now: Now, id: ConnId, data: &[u8]) -> Step {
@@ -286,11 +289,15 @@ impl Shard {
 
     /// Nothing has moved for a while.
     pub(super) fn browser_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
-        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        let Some(conn) = self.conns.get(id.0) else { return };
+        if self.is_held_up(id)
+            && let Some(pair) = conn.stage.pair()
+        {
+            // It would send more, if the upstream would read.
+            return self.upstream_is_late(now, pair, out);
+        }
         let backlog = conn.backlog();
-        let (Stage::Http(browser), _) = conn.stage_and_out() else {
-            return;
-        };
+        let Some((browser, _)) = self.browser(id) else { return };
         let waits_for_upstream = browser.pair.is_some() && browser.server.is_request_read() && backlog == 0;
         if waits_for_upstream {
             // The upstream has a deadline of its own.
@@ -306,6 +313,13 @@ impl Shard {
         }
     }
 
+    /// The browser takes what it gets, however slowly.
+    pub(super) fn browser_reads(&mut self, now: Now, id: ConnId) {
+        if self.browser(id).is_some_and(|(browser, _)| browser.pair.is_some()) {
+            self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        }
+    }
+
     pub(super) fn drain_browser(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some((browser, _)) = self.browser(id) else { return };
         browser.server.close_after_response();
@@ -315,24 +329,20 @@ impl Shard {
     }
 
     /// The HTTP side of a browser's connection, and where to write to it.
-    fn browser(&mut self, id: ConnId) -> Option<(&mut Downstream, &mut bytes::BytesMut)> {
+    fn browser(&mut self, id: ConnId) -> Option<(&mut Downstream, &mut BytesMut)> {
         match self.conns.get_mut(id.0)?.stage_and_out() {
             (Stage::Http(browser), write) => Some((browser, write)),
             _ => None,
         }
     }
 
-    fn http_deadline(
-        &self,
-        now: Now,
-        limit: impl Fn(&crate::config::HttpLimits) -> core::time::Duration,
-    ) -> Option<Instant> {
+    fn http_deadline(&self, now: Now, limit: impl Fn(&HttpLimits) -> Duration) -> Option<Instant> {
         self.config.https.as_ref().map(|https| now.mono + limit(&https.limits))
     }
 }
 
 impl Exchange {
-    fn log(&self, now: Now, client: core::net::SocketAddr) {
+    fn log(&self, now: Now, client: SocketAddr) {
         tracing::info!(
             target: "edgeward::access",
             %client,

@@ -13,7 +13,7 @@ use super::{
     check::{Detail, Request},
     flow::{Flow, GRACE, HELD_MAX, HOLD, Held, Owner},
     home,
-    limit::Buckets,
+    limit::{Buckets, Locks},
     local::{Answer, TopVia, hop_request},
     names::Names,
     token::{Identity, Token, TokenText},
@@ -78,6 +78,12 @@ pub enum Out {
         /// The datagram.
         bytes: Range<usize>,
     },
+    /// Ping a WebSocket whose user has come back on another one: if it does not answer within seconds, it is
+    /// [lost](Bridge::lost).
+    Probe {
+        /// The WebSocket.
+        conn: ConnId,
+    },
     /// Close a WebSocket; its flow is closed already.
     Close {
         /// The WebSocket.
@@ -108,6 +114,9 @@ pub struct Bridge {
     /// The newest flow on which a registration was accepted.
     pub(super) identities: HashMap<Identity, FlowId, RandomState>,
     pub(super) health: Vec<Health>,
+    pub(super) locks: Locks,
+    /// How many transactions have begun.
+    begun: u64,
     timers: Timers<Owner>,
     out: VecDeque<Out>,
     pub(super) splices: Splices,
@@ -135,6 +144,8 @@ impl Bridge {
             server_hashers: [rng.hasher(), rng.hasher()],
             identities: HashMap::with_hasher(rng.hasher()),
             health,
+            locks: Locks::new(rng.hasher()),
+            begun: 0,
             timers: Timers::new(),
             out: VecDeque::new(),
             splices: Splices::new(),
@@ -165,6 +176,7 @@ impl Bridge {
             peer,
             secure,
             subject,
+            address_of_record: None,
             token: Token {
                 shard: self.shard,
                 epoch: self.epoch,
@@ -211,7 +223,14 @@ impl Bridge {
         let until = cx.now.mono + GRACE;
         lost.conn = None;
         lost.grace = Some(until);
-        self.timers.arm(until, Owner::Flow(flow));
+        let newer = lost.registrations.iter().find_map(|registration| {
+            let newest = self.identities.get(&registration.identity);
+            newest.copied().filter(|newest| *newest != flow)
+        });
+        match newer {
+            Some(newer) => self.take_over(cx, flow, newer),
+            None => self.timers.arm(until, Owner::Flow(flow)),
+        }
     }
 
     /// A datagram could not be delivered: requests that wait for a first answer fail with 503 (RFC 3261 section 16.9).
@@ -306,16 +325,16 @@ impl Bridge {
         .seal(&self.config.keys.flow)
     }
 
-    /// The flow that a token leads to by now (RFC 5626 section 5.3): the newest one that the registration was accepted
-    /// on, or the one it was made for.
+    /// The flow that a token leads to by now (RFC 5626 section 5.3): the one it was made for while that is connected,
+    /// else the newest one that the same registration was accepted on.
     pub(super) fn resolve(&self, token: &Token) -> Option<FlowId> {
-        if token.identity != Identity::NONE
-            && let Some(flow) = self.identities.get(&token.identity)
-        {
-            return Some(*flow);
-        }
         let ours = token.shard == self.shard && token.epoch == self.epoch;
-        (ours && self.flows.get(token.flow).is_some()).then_some(FlowId(token.flow))
+        let own = self.flows.get(token.flow).filter(|_| ours);
+        if own.is_some_and(|flow| flow.conn.is_some()) {
+            return Some(FlowId(token.flow));
+        }
+        let newest = self.identities.get(&token.identity).copied();
+        newest.or(own.map(|_| FlowId(token.flow)))
     }
 
     pub(super) fn branch(&self, kind: Kind, key: Key) -> [u8; BRANCH_LEN] {
@@ -376,7 +395,9 @@ impl Bridge {
     }
 
     /// Takes a transaction in; the caller forwards its request.
-    pub(super) fn begin(&mut self, transaction: Transaction) -> Key {
+    pub(super) fn begin(&mut self, mut transaction: Transaction) -> Key {
+        self.begun += 1;
+        transaction.serial = self.begun;
         let (server, flow) = (transaction.server, transaction.flow);
         let key = self.transactions.insert(transaction);
         self.servers.insert(server, key);
@@ -679,32 +700,51 @@ impl Bridge {
         now + HOLD
     }
 
-    /// The user of `old` has come back as `new`: what is under way goes on there.
-    pub(super) fn take_over(&mut self, cx: &mut Cx<'_>, old: FlowId, new: FlowId) {
-        if old == new {
-            return;
+    /// The mediaserver has accepted on `new` what was registered on `old`. If `old` still lives, the browser has two
+    /// windows, and each keeps its calls; if it only seems to, it is lost soon.
+    pub(super) fn succeed(&mut self, cx: &mut Cx<'_>, old: FlowId, new: FlowId) {
+        match self.flows.get(old.0).map(|flow| flow.conn) {
+            Some(Some(conn)) => self.out.push_back(Out::Probe { conn }),
+            Some(None) => self.take_over(cx, old, new),
+            None => {}
         }
+    }
+
+    /// The user of the lost flow `old` has come back as `new`: what is under way goes on there.
+    pub(super) fn take_over(&mut self, cx: &mut Cx<'_>, old: FlowId, new: FlowId) {
         let Some(flow) = self.flows.get_mut(old.0) else { return };
-        let (held, transactions) = (core::mem::take(&mut flow.held), flow.transactions.clone());
-        let gone = flow.conn.is_none();
+        let (held, mut transactions) = (core::mem::take(&mut flow.held), core::mem::take(&mut flow.transactions));
+        // Requests of one dialog must not overtake each other.
+        transactions.sort_by_key(|key| self.transactions.get(*key).map(|transaction| transaction.serial));
+        for key in &transactions {
+            self.enlist(new, *key);
+        }
+        self.forget(old);
+        // What it may have missed while it only seemed to be there: requests that it said nothing to.
         for key in transactions {
-            self.delist(key);
-            self.enlist(new, key);
+            let Some(transaction) = self
+                .transactions
+                .get(key)
+                .filter(|transaction| transaction.is_unheard())
+            else {
+                continue;
+            };
+            let start = cx.made.len();
+            cx.made.extend_from_slice(&transaction.request);
+            let end = cx.made.len();
+            self.send_flow(cx, new, start..end, Some(key));
         }
         for Held { request_of, bytes } in held {
-            if let Some(key) = request_of
-                && let Some(transaction) = self.transactions.get_mut(key)
-            {
+            if let Some(transaction) = request_of.and_then(|key| self.transactions.get_mut(key)) {
                 transaction.start(cx.now.mono);
-                self.settle(key);
             }
             let start = cx.made.len();
             cx.made.extend_from_slice(&bytes);
             let end = cx.made.len();
-            self.send_flow(cx, new, start..end, None);
-        }
-        if gone {
-            self.forget(old);
+            self.send_flow(cx, new, start..end, request_of);
+            if let Some(key) = request_of {
+                self.settle(key);
+            }
         }
     }
 

@@ -84,7 +84,7 @@ pub(super) fn request<'a>(message: &Message<'a>) -> Result<Request<'a>, Rejectio
     match message.fault() {
         None => {}
         Some(Fault::Version) => return Err(Rejection::new(505, "Version Not Supported")),
-        Some(Fault::Head | Fault::TooManyFields) => return Err(Rejection::new(513, "Message Too Large")),
+        Some(Fault::HeadTooLong) => return Err(Rejection::new(513, "Message Too Large")),
         Some(Fault::StartLine) => return Err(Rejection::bad("Bad Request Line")),
         Some(Fault::Field) => return Err(Rejection::bad("Bad Header Field")),
         Some(Fault::ContentLength) => return Err(Rejection::bad("Bad Content-Length")),

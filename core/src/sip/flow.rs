@@ -11,7 +11,7 @@ use super::{
     limit::Buckets,
     token::{Identity, TokenText},
 };
-use crate::{action::ConnId, slab::Key, time::Instant};
+use crate::{action::ConnId, slab::Key, time::Instant, wire::sip::uri::Uri};
 
 /// How long a lost flow may come back: less than timers B and H of whoever waits.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
@@ -34,6 +34,8 @@ pub(super) struct Flow {
     pub(super) peer: SocketAddr,
     pub(super) secure: bool,
     pub(super) subject: Option<String>,
+    /// Whom it speaks for, once the mediaserver has accepted that.
+    pub(super) address_of_record: Option<AddressOfRecord>,
     /// User part of our URIs in its dialogs.
     pub(super) token: TokenText,
     pub(super) registrations: ArrayVec<Registration, REGISTRATIONS_MAX>,
@@ -68,9 +70,41 @@ pub(super) struct Registration {
     pub(super) contact: Box<[u8]>,
 }
 
+/// A user of a domain (RFC 3261 section 10), by what makes it differ from another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AddressOfRecord {
+    user: Box<[u8]>,
+    /// In lower case. Of a URI that is not SIP, all of it.
+    host: Box<[u8]>,
+}
+
+impl AddressOfRecord {
+    pub(super) fn of(uri: &[u8]) -> Self {
+        let (user, host) = user_and_host(uri);
+        Self {
+            user: user.into(),
+            host: host.to_ascii_lowercase().into(),
+        }
+    }
+
+    /// Whether a URI names it.
+    pub(super) fn is(&self, uri: &[u8]) -> bool {
+        let (user, host) = user_and_host(uri);
+        *self.user == *user && self.host.eq_ignore_ascii_case(host)
+    }
+}
+
+fn user_and_host(uri: &[u8]) -> (&[u8], &[u8]) {
+    match Uri::parse(uri) {
+        Ok(uri) => (uri.user.unwrap_or_default(), uri.host),
+        Err(_) => (&[], uri),
+    }
+}
+
 /// What a REGISTER on its way asks for.
 #[derive(Debug)]
 pub(super) struct Registering {
+    pub(super) address_of_record: AddressOfRecord,
     /// Its contacts, each with whether it asks to forget it.
     pub(super) contacts: ArrayVec<(Registration, bool), REGISTRATIONS_MAX>,
     /// Whether the browser understands Path in the response (RFC 3327 section 5.3).

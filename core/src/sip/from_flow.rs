@@ -1,14 +1,16 @@
 //! What happens to a message from a browser? It goes to the mediaserver of its flow, whatever it says.
 
+use arrayvec::ArrayVec;
+
 use super::{
     branch::{Branch, Kind},
     bridge::{Bridge, DATAGRAM_MAX, FlowId},
     check::{self, Rejection, Request},
-    flow::{FAULTS_MAX, Registering, Registration},
+    flow::{AddressOfRecord, FAULTS_MAX, Registering, Registration},
     local::{self, Answer, TopVia, hop_request, put},
     rewrite::{self, Hops},
     token::{Identity, Token, TokenText},
-    transaction::{Beginning, Method, Reply, Side, State, Transaction},
+    transaction::{Beginning, Cancel, Method, Reply, Side, Transaction},
 };
 use crate::{
     config::Reach,
@@ -119,22 +121,32 @@ impl Bridge {
             return Ok(());
         }
         check::policy(message, request)?;
+        self.check_sender(id, request)?;
         let (now, most) = (cx.now.mono, self.sip().limits.transactions_per_flow_max);
         let Some(flow) = self.flows.get_mut(id.0) else {
             return Ok(());
         };
-        let mediaserver = flow.mediaserver;
+        let (mediaserver, peer) = (flow.mediaserver, flow.peer.ip());
         if !flow.buckets.admit(now, request.method) || flow.pending >= most {
             return Err(Rejection::unavailable(RETRY_AFTER_SECS));
         }
         if !self.has_room() || !self.is_available(mediaserver) {
             return Err(Rejection::unavailable(RETRY_AFTER_SECS));
         }
+        let credentials_of = message
+            .field(Name::Credentials)
+            .map(|_| self.hash(&(peer, claimed(request))));
+        if credentials_of.is_some_and(|who| self.locks.is_locked(now, who)) {
+            return Err(Rejection::new(403, "Forbidden"));
+        }
         let (hops, own) = self.flow_route(message, request)?;
         let registering = match request.method {
             Method::Register => Some(self.registering(id, message, request)?),
             _ => None,
         };
+        if let Some(registering) = &registering {
+            self.come_back(cx, id, registering);
+        }
         let mut transaction = Transaction::new(
             now,
             Beginning {
@@ -147,6 +159,7 @@ impl Bridge {
             },
         );
         transaction.registering = registering.map(Box::new);
+        transaction.credentials_of = credentials_of;
         let key = self.begin(transaction);
         if request.method == Method::Invite {
             self.trying_to_flow(cx, id, message, request);
@@ -233,11 +246,49 @@ impl Bridge {
         }
     }
 
+    /// Once a flow has registered, it speaks for that address of record only.
+    fn check_sender(&self, id: FlowId, request: &Request<'_>) -> Result<(), Rejection> {
+        let own = self.flows.get(id.0).and_then(|flow| flow.address_of_record.as_ref());
+        let (Some(own), false) = (own, request.is_in_dialog()) else {
+            return Ok(());
+        };
+        let claimed = claimed(request);
+        if own.is(claimed) || is_anonymous(claimed) {
+            return Ok(());
+        }
+        Err(Rejection::new(403, "Forbidden"))
+    }
+
+    /// A user whose flow was lost is back, by what the token of the WebSocket says: nobody need wait for the mediaserver.
+    fn come_back(&mut self, cx: &mut Cx<'_>, id: FlowId, registering: &Registering) {
+        for (registration, removed) in &registering.contacts {
+            let Some(old) = self
+                .identities
+                .get(&registration.identity)
+                .copied()
+                .filter(|old| *old != id)
+            else {
+                continue;
+            };
+            let (Some(lost), Some(flow)) = (self.flows.get(old.0), self.flows.get(id.0)) else {
+                continue;
+            };
+            if !removed && lost.conn.is_none() && lost.subject.is_some() && lost.subject == flow.subject {
+                self.identities.insert(registration.identity, id);
+                if let Some(flow) = self.flows.get_mut(id.0) {
+                    flow.register(registration.clone());
+                }
+                self.take_over(cx, old, id);
+            }
+        }
+    }
+
     /// What a REGISTER asks for.
     fn registering(&self, id: FlowId, message: &Message<'_>, request: &Request<'_>) -> Result<Registering, Rejection> {
         let path_supported = rewrite::lists(message, Name::Supported, b"path");
         let mut registering = Registering {
-            contacts: arrayvec::ArrayVec::new(),
+            address_of_record: AddressOfRecord::of(request.to.uri),
+            contacts: ArrayVec::new(),
             path_supported,
         };
         let Some(flow) = self.flows.get(id.0) else {
@@ -412,7 +463,8 @@ impl Bridge {
             transaction.cancel_answered();
             return Some(());
         }
-        if (response.method == Method::Invite) != (transaction.method == Method::Invite) {
+        // RFC 3261 section 16.7, item 3: without another Via it was meant for us.
+        if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
             return None;
         }
         let reply = transaction.response(cx.now.mono, status);
@@ -467,7 +519,7 @@ impl Bridge {
         transaction.response.clear();
         transaction.response.extend_from_slice(&cx.made[bytes.clone()]);
         let to = transaction.reply_to;
-        if transaction.state() == State::Completed && transaction.method != Method::Invite {
+        if transaction.is_spent() {
             transaction.request = Vec::new();
         }
         self.send_trunk(cx, to, bytes);
@@ -481,7 +533,7 @@ impl Bridge {
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
-        if let super::transaction::Cancel::Wanted(reason) = &mut transaction.cancel {
+        if let Cancel::Wanted(reason) = &mut transaction.cancel {
             let reason = core::mem::take(reason);
             self.send_cancel(cx, key, &reason);
         }
@@ -514,10 +566,12 @@ pub(super) struct Response<'a> {
     pub(super) branch: Branch,
     pub(super) method: Method,
     method_text: &'a [u8],
+    /// Whether there is a Via below ours.
+    pub(super) goes_on: bool,
 }
 
 impl<'a> Response<'a> {
-    /// Reads a response to a request of ours; `None` when it is broken, or is for somebody else.
+    /// Reads a response to a request that we forwarded; `None` when it is broken, or is for somebody else.
     pub(super) fn read(message: &Message<'a>) -> Option<Self> {
         if message.fault().is_some() {
             return None;
@@ -529,7 +583,9 @@ impl<'a> Response<'a> {
             check::single(message, name).and_then(Address::parse)?;
         }
         check::single(message, Name::CallId)?;
+        let goes_on = message.value(Name::Via).is_some_and(|value| via.end < value.len());
         Some(Self {
+            goes_on: goes_on || message.all(Name::Via).nth(1).is_some(),
             via,
             branch,
             method: Method::of(method_text),
@@ -550,6 +606,19 @@ pub(super) fn reasons(message: &Message<'_>) -> Vec<u8> {
         put(&mut reasons, &[b"Reason: ", message.text(field), b"\r\n"]);
     }
     reasons
+}
+
+/// Whom a request says it is of.
+fn claimed<'a>(request: &Request<'a>) -> &'a [u8] {
+    match request.method {
+        Method::Register => request.to.uri,
+        _ => request.from.uri,
+    }
+}
+
+/// RFC 3323 section 4.1.1.3: who does not want to be known.
+fn is_anonymous(uri: &[u8]) -> bool {
+    Uri::parse(uri).is_ok_and(|uri| uri.host.eq_ignore_ascii_case(b"anonymous.invalid"))
 }
 
 /// Who registers what, without what may differ from time to time: parameters, and the case of hosts.

@@ -6,6 +6,7 @@ use super::{
     branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, FlowId},
     check::{self, Detail, Rejection, Request},
+    flow::Registering,
     from_flow::{Own, Response, reasons},
     local::{self, Answer, TopVia, hop_request},
     rewrite::{self, Hops},
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     cx::Cx,
     slab::Key,
-    wire::sip::{Framing, Message, Name, Start, uri::Uri},
+    wire::sip::{Framing, Message, Name, Start, uri::Uri, via::Via},
 };
 
 /// Where a request goes, and as what.
@@ -82,17 +83,18 @@ impl Bridge {
         reason: &str,
         detail: Detail,
     ) {
-        let Some(via) = message.value(Name::Via).and_then(crate::wire::sip::via::Via::first) else {
+        let Some(value) = message.value(Name::Via) else {
             // Nobody could tell what this would be an answer to.
+            cx.stats.sip.dropped += 1;
             return;
         };
         let tag = self.tag(message);
-        let stamped = local::stamp(&via, from, false, &mut self.stamped);
-        let top = if stamped {
-            TopVia::Stamped(&via, &self.stamped)
-        } else {
-            TopVia::Kept
-        };
+        let via = Via::first(value);
+        let stamped = via
+            .as_ref()
+            .filter(|via| local::stamp(via, from, false, &mut self.stamped));
+        let top = stamped.map_or(TopVia::Kept, |via| TopVia::Stamped(via, &self.stamped));
+        let to = via.map_or(from, |via| local::reply_address(&via, from));
         let answer = Answer {
             status,
             reason,
@@ -102,7 +104,7 @@ impl Bridge {
         let start = cx.made.len();
         answer.write(message, top, cx.made);
         let end = cx.made.len();
-        self.send_trunk(cx, local::reply_address(&via, from), start..end);
+        self.send_trunk(cx, to, start..end);
     }
 
     fn handle_trunk_request(
@@ -161,9 +163,7 @@ impl Bridge {
         let branch = self.branch(Kind::Transaction, key);
         let bytes = self.write_down(cx, from, message, request, &target, &branch);
         if let Some(transaction) = self.transactions.get_mut(key) {
-            // What is made of it later needs no body.
-            let head = bytes.len() - message.body().len();
-            transaction.request = cx.made[bytes.clone()][..head].to_vec();
+            transaction.request = cx.made[bytes.clone()].to_vec();
         }
         if request.method == Method::Invite {
             // RFC 3261 section 16.2: at once, so that the mediaserver repeats nothing.
@@ -342,7 +342,8 @@ impl Bridge {
             transaction.cancel_answered();
             return Some(());
         }
-        if (response.method == Method::Invite) != (transaction.method == Method::Invite) {
+        // RFC 3261 section 16.7, item 3: without another Via it was meant for us.
+        if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
             return None;
         }
         let reply = transaction.response(cx.now.mono, status);
@@ -417,11 +418,15 @@ impl Bridge {
         }
         let bytes = rewrite::finish(splices, message, cx.made);
         let flow = transaction.flow;
-        if status >= 200 && transaction.state() != State::Completed
-            || transaction.method != Method::Invite && status >= 200
-        {
-            // No repeat of the request any more.
+        if transaction.is_spent() {
             transaction.request = Vec::new();
+        }
+        if let Some(who) = transaction.credentials_of {
+            match (status, transaction.method) {
+                (200..300, _) => self.locks.accepted(who),
+                (401 | 407, _) | (403, Method::Register) => self.locks.denied(cx.now.mono, who),
+                _ => {}
+            }
         }
         let accepted = transaction.registering.take().filter(|_| (200..300).contains(&status));
         self.send_flow(cx, flow, bytes, None);
@@ -431,7 +436,9 @@ impl Bridge {
     }
 
     /// The mediaserver has accepted a REGISTER.
-    fn registered(&mut self, cx: &mut Cx<'_>, id: FlowId, registering: super::flow::Registering) {
+    fn registered(&mut self, cx: &mut Cx<'_>, id: FlowId, registering: Registering) {
+        let Some(flow) = self.flows.get_mut(id.0) else { return };
+        flow.address_of_record.get_or_insert(registering.address_of_record);
         for (registration, removed) in registering.contacts {
             let identity = registration.identity;
             let Some(flow) = self.flows.get_mut(id.0) else { return };
@@ -440,14 +447,12 @@ impl Bridge {
                 self.disown(identity, id);
                 continue;
             }
-            // The newest WebSocket counts, not the one that registered last: two that live would take turns.
-            let is_new = flow.registrations.iter().all(|known| known.identity != identity);
-            let forgotten = flow.register(registration);
-            if let Some(forgotten) = forgotten {
+            if let Some(forgotten) = flow.register(registration) {
                 self.disown(forgotten, id);
             }
-            if is_new && let Some(old) = self.identities.insert(identity, id) {
-                self.take_over(cx, old, id);
+            match self.identities.insert(identity, id) {
+                Some(old) if old != id => self.succeed(cx, old, id),
+                _ => {}
             }
         }
         let Some(flow) = self.flows.get(id.0) else { return };

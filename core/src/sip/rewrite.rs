@@ -98,7 +98,7 @@ pub(super) fn keep_hops(splices: &mut Splices, message: &Message<'_>, hops: &Hop
             splices.remove(field.line());
             continue;
         };
-        let last = kept.last().unwrap_or(first);
+        let last = kept.next_back().unwrap_or(first);
         let value = field.value();
         splices.remove(value.start..first.start);
         splices.remove(last.end..value.end);

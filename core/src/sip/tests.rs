@@ -15,8 +15,11 @@ use crate::{
 };
 
 mod calls;
+mod model;
+mod rebind;
 mod register;
 mod requests;
+mod torture;
 
 /// The address that mediaserver number `index` has.
 fn mediaserver(index: usize) -> SocketAddr {
@@ -63,6 +66,7 @@ enum Sent {
     Browser(ConnId, String),
     /// To a mediaserver.
     Trunk(SocketAddr, String),
+    Probe(ConnId),
     Close(ConnId, u16),
 }
 
@@ -90,6 +94,7 @@ impl Sent {
         match self {
             Self::Browser(_, text) => format!("browser: {}", start_line(text)),
             Self::Trunk(_, text) => format!("trunk: {}", start_line(text)),
+            Self::Probe(_) => "probe".into(),
             Self::Close(_, code) => format!("close {code}"),
         }
     }
@@ -144,6 +149,7 @@ impl World {
             sent.push(match out {
                 Out::Flow { conn, bytes } => Sent::Browser(conn, text(bytes)),
                 Out::Trunk { to, bytes } => Sent::Trunk(to, text(bytes)),
+                Out::Probe { conn } => Sent::Probe(conn),
                 Out::Close { conn, code, .. } => Sent::Close(conn, code),
             });
         }

@@ -58,6 +58,10 @@ impl Method {
         }
     }
 
+    pub(super) const fn is_invite(self) -> bool {
+        matches!(self, Self::Invite)
+    }
+
     /// Whether its dialog must come back through us (RFC 3261 section 16.6, item 4).
     pub(super) const fn is_recorded(self) -> bool {
         matches!(self, Self::Invite | Self::Dialog)
@@ -154,12 +158,16 @@ pub(super) struct Transaction {
     /// Down only: where responses go.
     pub(super) reply_to: SocketAddr,
     pub(super) server: ServerId,
-    /// The request as forwarded, for repeats (up) and for what is made of it: CANCEL, ACK, responses of our own. Down,
-    /// without body. Once an ACK to a final response was made, that ACK.
+    /// The request as forwarded, for repeats and for what is made of it: CANCEL, ACK, responses of our own. Up, once an
+    /// ACK to a final response was made, that ACK.
     pub(super) request: Vec<u8>,
     /// Down only: the last response, for repeats.
     pub(super) response: Vec<u8>,
     pub(super) cancel: Cancel,
+    /// Who will be locked out if these credentials are wrong too.
+    pub(super) credentials_of: Option<u64>,
+    /// Begun later than those with a smaller one.
+    pub(super) serial: u64,
     /// What a REGISTER asks for.
     pub(super) registering: Option<Box<super::flow::Registering>>,
     /// When the timer heap wakes it; [`Self::wake`] is what it wants.
@@ -203,6 +211,8 @@ impl Transaction {
             request: Vec::new(),
             response: Vec::new(),
             cancel: Cancel::None,
+            credentials_of: None,
+            serial: 0,
             registering: None,
             armed: None,
             state: State::Trying,
@@ -247,9 +257,23 @@ impl Transaction {
         matches!(self.state, State::Held | State::Trying | State::Proceeding)
     }
 
+    /// Whether nothing will be made of its request any more: no repeat, no CANCEL or ACK, no route set.
+    pub(super) fn is_spent(&self) -> bool {
+        match self.state {
+            State::Held | State::Trying | State::Proceeding => false,
+            State::Completed | State::Confirmed => self.method != Method::Invite,
+            State::Accepted => self.side == Side::Up,
+        }
+    }
+
     /// Whether it went to a mediaserver that has not said anything to it.
     pub(super) fn is_unanswered(&self) -> bool {
         self.side == Side::Up && self.state == State::Trying
+    }
+
+    /// Whether it went to a browser that has not said anything to it.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.side == Side::Down && self.state == State::Trying
     }
 
     /// When [`Self::due`] has something to say.

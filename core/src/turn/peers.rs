@@ -55,6 +55,7 @@ impl Peers {
     /// Installs or refreshes a permission for each address, or changes nothing and returns `false` when there would be
     /// more than `permissions_max`.
     pub(super) fn permit(&mut self, addresses: &[IpAddr], now: Instant, permissions_max: usize) -> bool {
+        self.sweep(now);
         let mut new: Vec<IpAddr> = addresses
             .iter()
             .copied()
@@ -63,10 +64,7 @@ impl Peers {
         new.sort_unstable();
         new.dedup();
         if self.permissions.len() + new.len() > permissions_max {
-            self.sweep(now);
-            if self.permissions.len() + new.len() > permissions_max {
-                return false;
-            }
+            return false;
         }
         for address in addresses {
             self.install(*address, now);

@@ -222,4 +222,4 @@ const SPECIAL: [IpNet; 13] = [
 const GLOBAL_UNICAST: IpNet = v6(0x2000, 0, 0, 3);
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -14,7 +14,7 @@ use super::{
     verdict::{Payload, Verdict},
 };
 use crate::{
-    action::{BindError, ConnId, IoKind, Prefix, RelayId, ShardId},
+    action::{ConnId, Prefix, RelayId, ShardId},
     config::{self, Config, TurnLimits},
     cx::Cx,
     rng::Rng,
@@ -139,21 +139,6 @@ impl Server {
         }
     }
 
-    /// Takes one datagram that arrived at a relayed transport address.
-    pub fn peer(&mut self, cx: &mut Cx<'_>, relay: RelayId, from: SocketAddr, bytes: &[u8]) -> Verdict {
-        self.peer_data(cx, relay, from, bytes)
-    }
-
-    /// Takes the answer to [`Ask::Bind`]: the address that the socket has.
-    pub fn bound(&mut self, cx: &mut Cx<'_>, relay: RelayId, result: Result<SocketAddr, BindError>) -> Verdict {
-        self.relay_bound(cx, relay, result)
-    }
-
-    /// Takes notice that a datagram to `peer` came to nothing, and tells the client.
-    pub fn socket_error(&mut self, cx: &mut Cx<'_>, relay: RelayId, peer: SocketAddr, kind: IoKind) -> Verdict {
-        self.icmp(cx, relay, peer, kind)
-    }
-
     /// Takes notice that a client's connection is gone, and its allocation with it.
     pub fn closed(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         if let Some(key) = self.table.find_stream(conn) {
@@ -217,6 +202,21 @@ impl Server {
         self.table.allocations.len()
     }
 
+    /// The sizes of all tables that clients could make grow.
+    #[cfg(test)]
+    pub(super) fn table_sizes(&self) -> [usize; 6] {
+        let [clients, connections, persons] = self.table.sizes();
+        let (relays, reservations) = (self.table.relays.len(), self.reservations.len());
+        [clients, connections, persons, relays, reservations, self.asks.len()]
+    }
+
+    /// Ports of each family that nobody has.
+    #[cfg(test)]
+    pub(super) fn free_ports(&self) -> [usize; 2] {
+        let available = |pool: &Option<Pool>| pool.as_ref().map_or(0, |pool| pool.ports.available());
+        self.pools.each_ref().map(available)
+    }
+
     /// Takes a STUN message.
     fn message(&mut self, cx: &mut Cx<'_>, from: Client, bytes: &[u8]) -> Verdict {
         let message = match Message::parse(bytes) {
@@ -274,9 +274,10 @@ impl Server {
         if method == Method::ALLOCATE {
             return self.allocate(cx, from, request, identity, form, slot);
         }
-        // RFC 8656 section 5: a request on a 5-tuple without an allocation is "rejected with a 437", one of another user
-        // "with a 441".
-        let Some((key, allocation)) = slot.and_then(|key| Some((key, self.table.allocations.get(key)?))) else {
+        // RFC 8656 section 5: a request on a 5-tuple without an allocation is rejected with a 437, one of another user
+        // than who made it with a 441.
+        let made = slot.and_then(|key| Some((key, self.table.allocations.get(key)?)));
+        let Some((key, allocation)) = made.filter(|(_, allocation)| allocation.pending.is_none()) else {
             return refuse(cx, &from, &form, Code::ALLOCATION_MISMATCH);
         };
         if *allocation.user != *identity.user {

@@ -203,6 +203,12 @@ impl Table {
             }
         }
     }
+
+    /// How many clients by datagrams and by connections there are, and persons.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 3] {
+        [self.datagrams.len(), self.streams.len(), self.counts.len()]
+    }
 }
 
 impl Allocation {

@@ -231,6 +231,13 @@ impl Lab {
         binds
     }
 
+    fn close(&mut self, conn: ConnId) {
+        self.call(&[], |server, cx| {
+            server.closed(cx, conn);
+            Verdict::NOTHING
+        });
+    }
+
     /// Sweeps for so long that every slot has been looked at.
     fn sweep(&mut self) {
         for _ in 0..8 {

@@ -5,14 +5,15 @@
 
 use core::fmt;
 
-use arrayvec::ArrayVec;
-
 mod name;
 
 pub use name::Name;
 
-/// Fields in a head that this tokenizer can hold, whatever the limits say.
-pub const FIELDS_MAX: usize = 128;
+/// Fields in a head, whatever the limits say.
+pub const FIELDS_MAX: usize = 1000;
+
+/// Fields for which there is room at once: more than most heads have.
+const FIELDS_USUAL: usize = 24;
 
 /// Bytes in a head that this tokenizer can index, whatever the limits say.
 pub const HEAD_BYTES_MAX: usize = u16::MAX as usize;
@@ -193,7 +194,7 @@ pub fn trailer_section<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<(F
 #[derive(Clone)]
 pub struct Fields<'b> {
     bytes: &'b [u8],
-    spans: ArrayVec<Span, FIELDS_MAX>,
+    spans: Vec<Span>,
 }
 
 /// One field.
@@ -349,57 +350,80 @@ fn split_at_space(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn field_lines<'b>(bytes: &'b [u8], start: usize, limits: &Limits) -> Result<Option<(Fields<'b>, usize)>, HeadError> {
     let max = usize::from(limits.head_bytes_max);
     let window = &bytes[..bytes.len().min(max)];
-    let mut spans = ArrayVec::new();
+    let mut spans = Vec::new();
     let mut at = start.min(window.len());
     loop {
-        let Some(end) = find_lf(&window[at..]) else {
-            return if window.len() == max {
-                Err(HeadError::HeadTooLarge)
-            } else {
-                Ok(None)
-            };
-        };
-        let line = line_before(&window[at..], end)?;
-        if line.is_empty() {
-            return Ok(Some((Fields { bytes, spans }, at + 2)));
+        match field_line(window, at) {
+            Ok(Line::Field(span, next)) => {
+                if spans.len() == usize::from(limits.fields_max) {
+                    return Err(HeadError::TooManyFields);
+                }
+                if spans.is_empty() {
+                    spans.reserve_exact(FIELDS_USUAL);
+                }
+                spans.push(span);
+                at = next;
+            }
+            Ok(Line::Empty(next)) => return Ok(Some((Fields { bytes, spans }, next))),
+            Ok(Line::Incomplete) => return incomplete(window, max),
+            // A line is judged only when it is whole.
+            Err(error) => match find_lf(&window[at..]) {
+                Some(end) => return line_before(&window[at..], end).and(Err(error)),
+                None => return incomplete(window, max),
+            },
         }
-        if spans.len() == usize::from(limits.fields_max) {
-            return Err(HeadError::TooManyFields);
-        }
-        spans.push(field_line(line, at)?);
-        at += end + 1;
     }
 }
 
-/// One field line that begins at `at` of its head.
-// RFC 9112 section 5: field-line = field-name ":" OWS field-value OWS.
-fn field_line(line: &[u8], at: usize) -> Result<Span, HeadError> {
-    // RFC 9112 sections 2.2 and 5.2: white space before the first field, or a folded line.
-    if matches!(line[0], b' ' | b'\t') {
-        return Err(HeadError::Folding);
+/// What a head whose end has not come means.
+fn incomplete<T>(window: &[u8], max: usize) -> Result<Option<T>, HeadError> {
+    if window.len() == max {
+        Err(HeadError::HeadTooLarge)
+    } else {
+        Ok(None)
     }
+}
+
+/// What begins at some place of a head, and where the next line begins.
+enum Line {
+    Field(Span, usize),
+    Empty(usize),
+    Incomplete,
+}
+
+/// The field line that begins at `at`. An error holds only if the line turns out to be whole.
+// RFC 9112 section 5: field-line = field-name ":" OWS field-value OWS.
+fn field_line(bytes: &[u8], at: usize) -> Result<Line, HeadError> {
+    let line = &bytes[at..];
     // RFC 9112 section 5.1: no white space between name and colon.
-    let name_len = line
-        .iter()
-        .position(|byte| !TOKEN[usize::from(*byte)])
-        .unwrap_or(line.len());
-    if name_len == 0 || name_len > NAME_BYTES_MAX || line.get(name_len) != Some(&b':') {
-        return Err(HeadError::FieldName);
+    let Some(name_len) = line.iter().position(|byte| !TOKEN[usize::from(*byte)]) else {
+        return Ok(Line::Incomplete);
+    };
+    match line[name_len..] {
+        [b':', ..] if name_len > 0 && name_len <= NAME_BYTES_MAX => {}
+        [b'\r', b'\n', ..] if name_len == 0 => return Ok(Line::Empty(at + 2)),
+        // RFC 9112 sections 2.2 and 5.2: white space before the first field, or a folded line.
+        [b' ' | b'\t', ..] if name_len == 0 => return Err(HeadError::Folding),
+        _ => return Err(HeadError::FieldName),
     }
     let raw = &line[name_len + 1..];
-    let value = trim(raw);
-    if !is_field_content(value) {
+    // The value ends at the first byte that cannot stand in it, which must be that of a CRLF.
+    let Some(raw_len) = find_control(raw) else {
+        return Ok(Line::Incomplete);
+    };
+    if !raw[raw_len..].starts_with(b"\r\n") {
         return Err(HeadError::FieldValue);
     }
-    let leading = raw.len() - trim_start(raw).len();
+    let value = trim_start(&raw[..raw_len]);
     let index = |offset: usize| u16::try_from(offset).expect("a head is shorter than 64 KiB");
-    Ok(Span {
+    let span = Span {
         name_start: index(at),
-        value_start: index(at + name_len + 1 + leading),
-        value_len: index(value.len()),
+        value_start: index(at + name_len + 1 + raw_len - value.len()),
+        value_len: index(trim(value).len()),
         name_len: u8::try_from(name_len).expect("the name was measured above"),
         id: Name::of(&line[..name_len]),
-    })
+    };
+    Ok(Line::Field(span, at + name_len + 1 + raw_len + 2))
 }
 
 /// Without white space around, which is SP and HTAB and nothing else (RFC 9110 section 5.6.3).
@@ -420,22 +444,38 @@ pub fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// Whether these bytes may stand in a field value: HTAB, SP, visible ASCII and obs-text (RFC 9110 section 5.5).
-// No early exit, so that the compiler can take many bytes at once.
 fn is_field_content(bytes: &[u8]) -> bool {
-    bytes.iter().fold(true, |good, byte| {
-        good & ((*byte >= 0x20) & (*byte != 0x7f) | (*byte == b'\t'))
-    })
+    find_control(bytes).is_none()
 }
 
-/// Where the first LF is, eight bytes at a time.
+/// Where the first byte is that may not stand in a field value.
+fn find_control(bytes: &[u8]) -> Option<usize> {
+    let is_control = |byte: &u8| *byte < b' ' && *byte != b'\t' || *byte == 0x7f;
+    let (words, _) = bytes.as_chunks::<8>();
+    let suspicious = words.iter().position(|word| has_control(u64::from_le_bytes(*word)));
+    // What is suspicious may be an HTAB only; then the rest is looked at byte by byte.
+    let start = suspicious.unwrap_or(words.len()) * 8;
+    let found = bytes[start..].iter().position(is_control)?;
+    Some(start + found)
+}
+
+const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// Whether one of eight bytes is below SP or is DEL.
+const fn has_control(word: u64) -> bool {
+    let below_space = word.wrapping_sub(ONES * b' ' as u64) & !word;
+    let not_delete = word ^ (ONES * 0x7f);
+    let delete = not_delete.wrapping_sub(ONES) & !not_delete;
+    (below_space | delete) & HIGHS != 0
+}
+
+/// Where the first LF is.
 pub fn find_lf(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-    const LINE_FEEDS: u64 = u64::from_ne_bytes([b'\n'; 8]);
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         // A byte of `differs` is zero where there is an LF; the lowest high bit of `zero` marks the first of them.
-        let differs = u64::from_le_bytes(*word) ^ LINE_FEEDS;
+        let differs = u64::from_le_bytes(*word) ^ (ONES * b'\n' as u64);
         let zero = differs.wrapping_sub(ONES) & !differs & HIGHS;
         if zero != 0 {
             return Some(index * 8 + zero.trailing_zeros() as usize / 8);

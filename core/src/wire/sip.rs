@@ -53,12 +53,10 @@ pub enum Fault {
     StartLine,
     /// Another version than SIP/2.0.
     Version,
-    /// A line without field name, a bare CR or LF, a control character.
+    /// A line without field name, a bare CR or LF, a control character, or no empty line at the end.
     Field,
-    /// More than [`FIELDS_MAX`] fields.
-    TooManyFields,
-    /// More than [`HEAD_BYTES_MAX`] bytes, or no end of the header at all.
-    Head,
+    /// More than [`FIELDS_MAX`] fields, or more than [`HEAD_BYTES_MAX`] bytes of them.
+    HeadTooLong,
     /// `Content-Length` is not a number, is there twice, or does not fit the body.
     ContentLength,
 }
@@ -200,7 +198,8 @@ impl<'a> Message<'a> {
             }
             let Some(end) = scan::field_end(head, at) else {
                 // Neither the end of the line nor of the header: nothing behind it can be trusted.
-                self.found(Fault::Head);
+                let cut = head.len() < self.bytes.len() && !scan::has_stray_line_end(&head[at..]);
+                self.found(if cut { Fault::HeadTooLong } else { Fault::Field });
                 self.head_end = at;
                 return;
             };
@@ -226,7 +225,7 @@ impl<'a> Message<'a> {
             value_end: offset(value.end),
         };
         if self.fields.try_push(field).is_err() {
-            self.found(Fault::TooManyFields);
+            self.found(Fault::HeadTooLong);
             return;
         }
         let first = &mut self.first[field.name as usize];
@@ -309,3 +308,6 @@ fn contains_version(line: &[u8]) -> bool {
 fn offset(at: usize) -> u16 {
     u16::try_from(at).expect("a head is no longer than HEAD_BYTES_MAX")
 }
+
+#[cfg(test)]
+mod tests;

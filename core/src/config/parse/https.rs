@@ -1,8 +1,10 @@
 //! How is `[https]` read: the port that browsers come to?
 
 use super::{
-    reader::{self, Reader, Section, Transport, Value},
-    values,
+    addresses,
+    reader::{Reader, Transport, Value},
+    section::{self, Section},
+    urls, values,
 };
 use crate::{
     config::{HttpLimits, Https},
@@ -12,8 +14,8 @@ use crate::{
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
     let mut section = Section::new(cx, "[https]", value)?;
     let listen = section.required(cx, "listen", "\"0.0.0.0:443\"", |cx, value| {
-        reader::list(cx, value, |cx, value| {
-            let address = values::socket_address(cx, value)?;
+        section::list(cx, value, |cx, value| {
+            let address = addresses::socket_address(cx, value)?;
             cx.listen(Transport::Tcp, address, value.span().start);
             Some(address)
         })
@@ -25,7 +27,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
         certificates,
     );
     let hosts = if section.has("hosts") {
-        section.list(cx, "hosts", values::host)
+        section.list(cx, "hosts", urls::host)
     } else {
         // The certificates say who we are.
         section.known("hosts");
@@ -46,7 +48,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
             "add hosts = [\"edge.example.com\"]: the names that browsers use",
         );
     }
-    let trusted_proxies = section.list(cx, "trusted_proxies", values::net);
+    let trusted_proxies = section.list(cx, "trusted_proxies", addresses::net);
     let limits = section.or(cx, "limits", HttpLimits::default(), limits);
     section.finish(cx);
     Some(Https {
@@ -59,7 +61,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
 }
 
 fn certificates(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<ServerTls> {
-    let pairs = reader::list(cx, value, |cx, value| {
+    let pairs = section::list(cx, value, |cx, value| {
         let mut section = Section::new(cx, "a certificate", value)?;
         let cert = section.required(cx, "cert", "\"fullchain.pem\"", values::file);
         let key = section.required(cx, "key", "\"privkey.pem\"", values::file);

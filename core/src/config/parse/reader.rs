@@ -1,10 +1,10 @@
-//! How is a value taken out of a table, and where is it noted when it is wrong?
+//! What was found wrong, and what is taken already?
 
-use core::{mem, net::SocketAddr};
+use core::net::SocketAddr;
 
 use toml::{
     Spanned,
-    de::{DeTable, DeValue, Error},
+    de::{DeValue, Error},
 };
 
 use super::{ConfigError, ConfigErrors, Sources};
@@ -73,7 +73,10 @@ impl<'a> Reader<'a> {
     pub(super) fn refuse_syntax(&mut self, errors: &[Error]) {
         for error in errors {
             let site = error.span().map_or(0, |span| span.start.min(self.text.len()));
-            let start = self.text[..site].rfind('\n').map_or(0, |end| end + 1);
+            let start = self.text.as_bytes()[..site]
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |end| end + 1);
             let line = self.text[start..].lines().next().unwrap_or_default();
             self.refuse::<()>(
                 start,
@@ -140,7 +143,8 @@ impl<'a> Reader<'a> {
 
     /// The line that something stands in.
     pub(super) fn line(&self, site: Site) -> usize {
-        1 + self.text[..site].matches('\n').count()
+        let before = &self.text.as_bytes()[..site];
+        1 + before.iter().filter(|byte| **byte == b'\n').count()
     }
 
     fn quote(&self, value: &Value<'_>) -> String {
@@ -152,187 +156,6 @@ impl<'a> Reader<'a> {
             _ => format!("`{source}`"),
         }
     }
-}
-
-/// A table of which each key is asked for by name.
-pub(super) struct Section<'v, 't> {
-    /// As it is written: `[https.limits]`.
-    name: String,
-    site: Site,
-    table: &'v DeTable<'t>,
-    known: Vec<&'static str>,
-}
-
-impl<'v, 't> Section<'v, 't> {
-    /// The whole text.
-    pub(super) fn root(table: &'v DeTable<'t>) -> Self {
-        Self {
-            name: "a configuration".into(),
-            site: 0,
-            table,
-            known: Vec::new(),
-        }
-    }
-
-    /// A value that must be a table.
-    pub(super) fn new(cx: &mut Reader<'_>, name: &str, value: &'v Value<'t>) -> Option<Self> {
-        let DeValue::Table(table) = value.get_ref() else {
-            return cx.refuse_value(value, "a table", &format!("{name}, and its keys below it"));
-        };
-        Some(Self {
-            name: name.into(),
-            site: value.span().start,
-            table,
-            known: Vec::new(),
-        })
-    }
-
-    /// What `read` makes of a key, if it is there.
-    pub(super) fn optional<T>(
-        &mut self,
-        cx: &mut Reader<'_>,
-        key: &'static str,
-        read: impl FnOnce(&mut Reader<'_>, &'v Value<'t>) -> Option<T>,
-    ) -> Option<T> {
-        self.known.push(key);
-        read(cx, self.table.get(key)?)
-    }
-
-    /// The same, and something else where it is absent; `None` where it is wrong.
-    pub(super) fn given_or<T>(
-        &mut self,
-        cx: &mut Reader<'_>,
-        key: &'static str,
-        default: T,
-        read: impl FnOnce(&mut Reader<'_>, &'v Value<'t>) -> Option<T>,
-    ) -> Option<T> {
-        if self.has(key) {
-            return self.optional(cx, key, read);
-        }
-        self.known(key);
-        Some(default)
-    }
-
-    /// The same, and something else where it is absent or wrong: what is wrong is noted, so nobody will use it.
-    pub(super) fn or<T>(
-        &mut self,
-        cx: &mut Reader<'_>,
-        key: &'static str,
-        default: T,
-        read: impl FnOnce(&mut Reader<'_>, &'v Value<'t>) -> Option<T>,
-    ) -> T {
-        self.optional(cx, key, read).unwrap_or(default)
-    }
-
-    /// Reads each item of a list, which is empty where the key is absent.
-    pub(super) fn list<T>(
-        &mut self,
-        cx: &mut Reader<'_>,
-        key: &'static str,
-        read: impl FnMut(&mut Reader<'_>, &'v Value<'t>) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        self.given_or(cx, key, Vec::new(), |cx, value| list(cx, value, read))
-    }
-
-    /// The same of a key that must be there.
-    pub(super) fn required<T>(
-        &mut self,
-        cx: &mut Reader<'_>,
-        key: &'static str,
-        example: &str,
-        read: impl FnOnce(&mut Reader<'_>, &'v Value<'t>) -> Option<T>,
-    ) -> Option<T> {
-        if !self.has(key) {
-            self.known(key);
-            return cx.refuse(
-                self.site,
-                format!("{} has no `{key}`", self.name),
-                format!("add {key} = {example}"),
-            );
-        }
-        self.optional(cx, key, read)
-    }
-
-    /// Tells of a key that has nothing to be read.
-    pub(super) fn known(&mut self, key: &'static str) {
-        self.known.push(key);
-    }
-
-    /// Refuses the keys that nobody asked for.
-    pub(super) fn finish(self, cx: &mut Reader<'_>) {
-        for key in self.table.keys() {
-            let name = key.get_ref().as_ref();
-            if self.known.contains(&name) {
-                continue;
-            }
-            let fix = nearest(name, self.known.iter().copied()).map_or_else(
-                || format!("remove it; {} takes {}", self.name, self.known.join(", ")),
-                |near| format!("write {near}"),
-            );
-            cx.refuse::<()>(key.span().start, format!("{} has no key `{name}`", self.name), fix);
-        }
-    }
-
-    /// Where a key of this table stands.
-    pub(super) fn site(&self, key: &str) -> Option<Site> {
-        self.table.get(key).map(|value| value.span().start)
-    }
-
-    /// Where this table begins.
-    pub(super) fn start(&self) -> Site {
-        self.site
-    }
-
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
-    }
-}
-
-/// Reads each item of a list; anything but a list is a list of one.
-pub(super) fn list<'v, 't, T>(
-    cx: &mut Reader<'_>,
-    value: &'v Value<'t>,
-    mut read: impl FnMut(&mut Reader<'_>, &'v Value<'t>) -> Option<T>,
-) -> Option<Vec<T>> {
-    let items = match value.get_ref() {
-        DeValue::Array(items) => items,
-        _ => core::slice::from_ref(value),
-    };
-    // Every item is read, so that each tells what is wrong with it.
-    let read: Vec<_> = items.iter().map(|item| read(cx, item)).collect();
-    read.into_iter().collect()
-}
-
-/// The same, with the place of each item.
-pub(super) fn sited<'v, 't: 'v, T>(
-    mut read: impl FnMut(&mut Reader<'_>, &'v Value<'t>) -> Option<T>,
-) -> impl FnMut(&mut Reader<'_>, &'v Value<'t>) -> Option<(T, Site)> {
-    move |cx, value| Some((read(cx, value)?, value.span().start))
-}
-
-/// The name that was probably meant.
-pub(super) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let close_enough = 1 + name.len() / 3;
-    names
-        .map(|other| (distance(name, other), other))
-        .filter(|(distance, _)| *distance <= close_enough)
-        .min()
-        .map(|(_, other)| other)
-}
-
-/// How many characters must be put in, left out or changed to make `b` of `a` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// What may heal a line that is not TOML. The line itself is not shown: it may hold a secret.

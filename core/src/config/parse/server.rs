@@ -1,7 +1,8 @@
 //! How is `[server]` read: the process?
 
 use super::{
-    reader::{Reader, Section, Value},
+    reader::{Reader, Value},
+    section::Section,
     values,
 };
 use crate::config::{Keys, Server};

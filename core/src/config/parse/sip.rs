@@ -3,20 +3,22 @@
 use core::{net::SocketAddr, ops::RangeInclusive};
 
 use super::{
-    reader::{self, Reader, Section, Site, Transport, Value},
-    values,
+    addresses,
+    reader::{Reader, Site, Transport, Value},
+    section::{self, Section},
+    urls, values,
 };
 use crate::config::{Https, Mediaserver, Reach, Sip, SipLimits};
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https>) -> Option<Sip> {
     let mut section = Section::new(cx, "[sip]", value)?;
     let listen = section.required(cx, "listen", "\"192.0.2.10:5060\"", |cx, value| {
-        let address = values::socket_address_or(SIP_PORT)(cx, value)?;
+        let address = addresses::socket_address_or(SIP_PORT)(cx, value)?;
         cx.listen(Transport::Udp, address, value.span().start);
         Some(address)
     });
     let advertise = section.optional(cx, "advertise", |cx, value| {
-        let address = values::socket_address_or(listen.map_or(SIP_PORT, |listen| listen.port()))(cx, value)?;
+        let address = addresses::socket_address_or(listen.map_or(SIP_PORT, |listen| listen.port()))(cx, value)?;
         check_family(cx, value.span().start, "the advertised address", address, listen?)?;
         Some(address)
     });
@@ -30,14 +32,14 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https
             "listen on one address, or add advertise = \"192.0.2.10:5060\", the one that mediaservers see",
         );
     }
-    let public_host = section.optional(cx, "public_host", values::host_and_port);
+    let public_host = section.optional(cx, "public_host", urls::host_and_port);
     let mediaservers = section.required(
         cx,
         "mediaserver",
         "..., or better a block\n[[sip.mediaserver]]\nname = \"default\"\naddress = \"10.0.0.3:5060\"",
         |cx, value| mediaservers(cx, value, listen),
     );
-    let origins = section.list(cx, "origins", values::origin);
+    let origins = section.list(cx, "origins", urls::origin);
     let token_required = section.or(cx, "token_required", true, values::flag);
     let limits = section.or(cx, "limits", SipLimits::default(), limits);
     section.finish(cx);
@@ -65,14 +67,14 @@ fn default_public_host(https: &Https) -> Option<String> {
 fn mediaservers(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAddr>) -> Option<Vec<Mediaserver>> {
     let mut names: Vec<String> = Vec::new();
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    let mediaservers = reader::list(cx, value, |cx, value| {
+    let mediaservers = section::list(cx, value, |cx, value| {
         let mut section = Section::new(cx, "[[sip.mediaserver]]", value)?;
         let name = section.given_or(cx, "name", "default".into(), values::name);
         let address = section.required(cx, "address", "\"10.0.0.3:5060\"", |cx, value| {
             mediaserver_address(cx, value, listen)
         });
         let reach = section.or(cx, "reach", Reach::default(), reach);
-        let media_ports = section.or(cx, "media_ports", MEDIA_PORTS, values::ports);
+        let media_ports = section.or(cx, "media_ports", MEDIA_PORTS, addresses::ports);
         let name_site = section.site("name").unwrap_or(section.start());
         let address_site = section.site("address").unwrap_or(section.start());
         section.finish(cx);
@@ -115,7 +117,7 @@ fn mediaservers(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAdd
 }
 
 fn mediaserver_address(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAddr>) -> Option<SocketAddr> {
-    let address = values::socket_address_or(SIP_PORT)(cx, value)?;
+    let address = addresses::socket_address_or(SIP_PORT)(cx, value)?;
     if address.ip().is_unspecified() {
         return cx.refuse_value(value, "the address of a mediaserver", "the one it can be reached by");
     }

@@ -9,7 +9,10 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{
-    reader::{self, Listener, Reader, Section, Site, Transport, Value},
+    addresses,
+    reader::{Listener, Reader, Site, Transport, Value},
+    secret::secret,
+    section::{self, Section},
     sip, values,
 };
 use crate::config::{PeerRule, Relay, Sip, Turn, TurnLimits, User};
@@ -18,12 +21,12 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
     let mut section = Section::new(cx, "[turn]", value)?;
     let listen = listeners(cx, &mut section);
     let relays = relays(cx, &mut section, listen.as_ref());
-    let relay_ports = section.or(cx, "relay_ports", RELAY_PORTS, values::ports);
+    let relay_ports = section.or(cx, "relay_ports", RELAY_PORTS, addresses::ports);
     if let Some(relays) = &relays {
         check_relay_ports(cx, &section, relays, &relay_ports);
     }
     let realm = section.required(cx, "realm", "\"edge.example.com\"", realm);
-    let secrets = section.list(cx, "secrets", values::secret);
+    let secrets = section.list(cx, "secrets", secret);
     let users = section.given_or(cx, "user", Vec::new(), users);
     if let (Some([]), Some([])) = (secrets.as_deref(), users.as_deref()) {
         cx.refuse::<()>(
@@ -33,7 +36,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
         );
     }
     let peers = peers(cx, &mut section, sip);
-    let public_peers = section.given_or(cx, "public_peers", false, values::flag);
+    let public_peers = section.given_or(cx, "public_peers", true, values::flag);
     let limits = section.or(cx, "limits", TurnLimits::default(), limits);
     section.finish(cx);
     let (listen_udp, listen_tcp) = listen?;
@@ -60,7 +63,7 @@ fn listeners(cx: &mut Reader<'_>, section: &mut Section<'_, '_>) -> Option<(Vec<
         ("listen_udp", &[Transport::Udp]),
         ("listen_tcp", &[Transport::Tcp]),
     ] {
-        let found = section.list(cx, key, reader::sited(values::socket_address_or(TURN_PORT)));
+        let found = section.list(cx, key, section::sited(addresses::socket_address_or(TURN_PORT)));
         is_right &= found.is_some();
         for (address, site) in found.unwrap_or_default() {
             for transport in transports {
@@ -89,7 +92,7 @@ fn relays(
 ) -> Option<Vec<Relay>> {
     if section.has("relay") {
         return section.optional(cx, "relay", |cx, value| {
-            let relays = reader::list(cx, value, reader::sited(relay))?;
+            let relays = section::list(cx, value, section::sited(relay))?;
             check_one_of_a_family(cx, &relays)?;
             if relays.is_empty() {
                 return cx.refuse_value(value, "an address to relay by", "one, like \"192.0.2.10\"");
@@ -125,14 +128,14 @@ fn relays(
 fn relay(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Relay> {
     let (bind, advertise) = if let DeValue::Table(_) = value.get_ref() {
         let mut section = Section::new(cx, "a relay", value)?;
-        let bind = section.required(cx, "bind", "\"10.1.0.2\"", values::address);
-        let advertise = section.optional(cx, "advertise", values::exact_address);
+        let bind = section.required(cx, "bind", "\"10.1.0.2\"", addresses::address);
+        let advertise = section.optional(cx, "advertise", addresses::exact_address);
         let has_advertise = section.has("advertise");
         section.finish(cx);
         let bind = bind?;
         (bind, if has_advertise { advertise? } else { bind })
     } else {
-        let address = values::address(cx, value)?;
+        let address = addresses::address(cx, value)?;
         (address, address)
     };
     if advertise.is_unspecified() {
@@ -202,16 +205,11 @@ fn realm(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
 
 fn users(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<User>> {
     let mut names: Vec<String> = Vec::new();
-    reader::list(cx, value, |cx, value| {
+    section::list(cx, value, |cx, value| {
         let mut section = Section::new(cx, "[[turn.user]]", value)?;
         let name = section.required(cx, "name", "\"asterisk\"", user_name);
-        let password = section.required(
-            cx,
-            "password",
-            "{ file = \"/etc/edgeward/asterisk-password\" }",
-            values::secret,
-        );
-        let sources = section.list(cx, "sources", values::net);
+        let password = section.required(cx, "password", "{ file = \"/etc/edgeward/asterisk-password\" }", secret);
+        let sources = section.list(cx, "sources", addresses::net);
         let name_site = section.site("name").unwrap_or(section.start());
         section.finish(cx);
         let name = name?;
@@ -262,8 +260,8 @@ fn peers(cx: &mut Reader<'_>, section: &mut Section<'_, '_>, sip: Option<&Sip>) 
 
 fn peer(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<PeerRule> {
     let mut section = Section::new(cx, "[[turn.peer]]", value)?;
-    let net = section.required(cx, "net", "\"10.0.0.0/24\"", values::net);
-    let ports = section.required(cx, "ports", "\"10000-20000\"", values::ports);
+    let net = section.required(cx, "net", "\"10.0.0.0/24\"", addresses::net);
+    let ports = section.required(cx, "ports", "\"10000-20000\"", addresses::ports);
     section.finish(cx);
     Some(PeerRule {
         net: net?,
@@ -274,18 +272,18 @@ fn peer(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<PeerRule> {
 /// A mediaserver by its address, with its ports where they are not the usual ones.
 fn mediaserver(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<PeerRule> {
     let DeValue::Table(_) = value.get_ref() else {
-        return Some(one_host(values::exact_address(cx, value)?, sip::MEDIA_PORTS));
+        return Some(one_host(addresses::exact_address(cx, value)?, sip::MEDIA_PORTS));
     };
     let mut section = Section::new(cx, "a mediaserver", value)?;
-    let address = section.required(cx, "address", "\"10.0.0.5\"", values::exact_address);
-    let ports = section.given_or(cx, "media_ports", sip::MEDIA_PORTS, values::ports);
+    let address = section.required(cx, "address", "\"10.0.0.5\"", addresses::exact_address);
+    let ports = section.given_or(cx, "media_ports", sip::MEDIA_PORTS, addresses::ports);
     section.finish(cx);
     Some(one_host(address?, ports?))
 }
 
 /// A meeting room by its address: one port takes the media of all.
 fn meetingroom(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<PeerRule> {
-    let address = values::socket_address_or(MEETINGROOM_PORT)(cx, value)?;
+    let address = addresses::socket_address_or(MEETINGROOM_PORT)(cx, value)?;
     if address.ip().is_unspecified() {
         return cx.refuse_value(value, "an address that can be reached", "the one of the meeting room");
     }

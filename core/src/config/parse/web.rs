@@ -1,8 +1,11 @@
 //! How is `[web]` read: what is forwarded, and to whom?
 
 use super::{
-    reader::{self, Reader, Section, Value},
-    values::{self, Url},
+    nearest::nearest,
+    reader::{Reader, Value},
+    section::{self, Section},
+    urls::{self, Url},
+    values,
 };
 use crate::{
     config::{Host, Route, Upstream, Web},
@@ -21,7 +24,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Web> {
         cx,
         "route",
         "..., or better a block\n[[web.route]]\npath = \"/ucassistant\"",
-        |cx, value| reader::list(cx, value, |cx, value| route(cx, value, upstreams.as_deref()?)),
+        |cx, value| section::list(cx, value, |cx, value| route(cx, value, upstreams.as_deref()?)),
     );
     section.finish(cx);
     Some(Web {
@@ -36,7 +39,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Web> {
 /// Upstreams by name; a wrong one keeps its name, so that routes to it are not wrong as well.
 fn upstreams(cx: &mut Reader<'_>, value: &Value<'_>) -> Vec<(String, Option<Upstream>)> {
     let mut upstreams: Vec<(String, Option<Upstream>)> = Vec::new();
-    let _ = reader::list(cx, value, |cx, value| {
+    let _ = section::list(cx, value, |cx, value| {
         let (name, upstream) = upstream(cx, value)?;
         if upstreams.iter().any(|(other, _)| *other == name) {
             cx.refuse::<()>(
@@ -54,8 +57,8 @@ fn upstreams(cx: &mut Reader<'_>, value: &Value<'_>) -> Vec<(String, Option<Upst
 fn upstream(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(String, Option<Upstream>)> {
     let mut section = Section::new(cx, "[[web.upstream]]", value)?;
     let name = section.required(cx, "name", "\"uc\"", values::name);
-    let url = section.required(cx, "url", "\"https://10.0.0.10\"", values::url);
-    let host_header = section.optional(cx, "host", values::host_and_port);
+    let url = section.required(cx, "url", "\"https://10.0.0.10\"", urls::url);
+    let host_header = section.optional(cx, "host", urls::host_and_port);
     let authorities = section.optional(cx, "ca", |cx, value| {
         Some((values::file(cx, value)?, value.span().start))
     });
@@ -112,7 +115,7 @@ fn upstream(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(String, Option<Up
 fn route(cx: &mut Reader<'_>, value: &Value<'_>, upstreams: &[(String, Option<Upstream>)]) -> Option<Vec<Route>> {
     let mut section = Section::new(cx, "[[web.route]]", value)?;
     let paths = section.required(cx, "path", "\"/ucassistant\"", |cx, value| {
-        reader::list(cx, value, reader::sited(values::path))
+        section::list(cx, value, section::sited(urls::path))
     });
     let upstream = match upstreams {
         // Where there is no choice, none has to be made.
@@ -157,7 +160,7 @@ fn upstream_index(cx: &mut Reader<'_>, value: &Value<'_>, upstreams: &[(String, 
     let name = values::name(cx, value)?;
     let names = || upstreams.iter().map(|(name, _)| name.as_str());
     names().position(|other| other == name).or_else(|| {
-        let fix = reader::nearest(&name, names()).map_or_else(
+        let fix = nearest(&name, names()).map_or_else(
             || format!("write one of these: {}", names().collect::<Vec<_>>().join(", ")),
             |near| format!("write \"{near}\""),
         );

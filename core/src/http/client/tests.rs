@@ -43,20 +43,11 @@ fn added(host: &str) -> String {
 }
 
 #[test]
+#[rustfmt::skip]
 fn requests_are_written_anew() {
     for (stream, line, fields, framing) in [
-        (
-            "GET /a//b/../c?d=/../ HTTP/1.1\r\nhost:a\r\n\r\n",
-            "GET /a/c?d=/../",
-            "",
-            "\r\n",
-        ),
-        (
-            "GET https://a/%7euser HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET /~user",
-            "",
-            "\r\n",
-        ),
+        ("GET /a//b/../c?d=/../ HTTP/1.1\r\nhost:a\r\n\r\n", "GET /a/c?d=/../", "", "\r\n"),
+        ("GET https://a/%7euser HTTP/1.1\r\nHost: a\r\n\r\n", "GET /~user", "", "\r\n"),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS *", "", "\r\n"),
         (
             "GET / HTTP/1.1\r\nX-One:  1 \r\nHost: a\r\nx-two:\r\nAccept: */*\r\nX-One: 2\r\nVia: 1.0 b\r\n\r\n",
@@ -70,21 +61,12 @@ fn requests_are_written_anew() {
             "",
             "Content-Length: 5\r\n\r\nhello",
         ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\n\r\n",
-            "POST /",
-            "",
-            "Content-Length: 0\r\n\r\n",
-        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\n\r\n", "POST /", "", "Content-Length: 0\r\n\r\n"),
         ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", "DELETE /", "", "\r\n"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "GET /", "", "Content-Length: 0\r\n\r\n"),
         (
-            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
-            "GET /",
-            "",
-            "Content-Length: 0\r\n\r\n",
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n0A;x\r\n0123456789\r\n1\r\na\r\n000\r\nX: y\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n0A;x\r\n0123456789\r\n1\r\na\r\n\
+             000\r\nX: y\r\n\r\n",
             "POST /",
             "",
             "Transfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n1\r\na\r\n0\r\n\r\n",
@@ -258,109 +240,41 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const HEAD: &str = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
+#[rustfmt::skip]
 fn responses() {
     for (request, stream, text, reusable) in [
-        (
-            GET,
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-            "200 OK Known(5) hello END",
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-            "200 OK Known(0)  END",
-            true,
-        ),
+        (GET, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "200 OK Known(5) hello END", true),
+        (GET, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK Known(0)  END", true),
         (
             GET,
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;a\r\nhello\r\n0\r\nX: y\r\n\r\n",
             "200 OK Chunked hello END",
             true,
         ),
-        (
-            GET,
-            "HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n",
-            "404  Known(0)  END",
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n",
-            "200  Known(0)  END",
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 599 A b\tc\u{e9}\r\nContent-Length: 0\r\n\r\n",
-            "599 A b\\tc\\xc3\\xa9 Known(0)  END",
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n",
-            "200 OK Known(0)  END",
-            false,
-        ),
+        (GET, "HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n", "404  Known(0)  END", true),
+        (GET, "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", "200  Known(0)  END", true),
+        (GET, "HTTP/1.1 599 A b\tc\u{e9}\r\nContent-Length: 0\r\n\r\n", "599 A b\\tc\\xc3\\xa9 Known(0)  END", true),
+        (GET, "HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", "200 OK Known(0)  END", false),
         (
             GET,
             "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n",
             "200 OK Known(0)  END",
             false,
         ),
-        (
-            GET,
-            "HTTP/1.1 204 No Content\r\n\r\n",
-            "204 No Content Empty  END",
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
-            "204 No Content Known(0)  END",
-            true,
-        ),
+        (GET, "HTTP/1.1 204 No Content\r\n\r\n", "204 No Content Empty  END", true),
+        (GET, "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", "204 No Content Known(0)  END", true),
         // It might send that body all the same.
-        (
-            GET,
-            "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
-            "204 No Content Known(5)  END",
-            false,
-        ),
-        (
-            GET,
-            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "204 No Content Chunked  END",
-            false,
-        ),
-        (
-            GET,
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-            "304 Not Modified Known(5)  END",
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 304 Not Modified\r\n\r\n",
-            "304 Not Modified Empty  END",
-            true,
-        ),
-        (
-            HEAD,
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-            "200 OK Known(5)  END",
-            true,
-        ),
-        (
-            HEAD,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "200 OK Chunked  END",
-            true,
-        ),
+        (GET, "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", "204 No Content Known(5)  END", false),
+        (GET, "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", "204 No Content Chunked  END", false),
+        (GET, "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "304 Not Modified Known(5)  END", true),
+        (GET, "HTTP/1.1 304 Not Modified\r\n\r\n", "304 Not Modified Empty  END", true),
+        (HEAD, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "200 OK Known(5)  END", true),
+        (HEAD, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "200 OK Chunked  END", true),
         (HEAD, "HTTP/1.1 200 OK\r\n\r\n", "200 OK Empty  END", true),
         (
             GET,
-            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\
+             Content-Length: 1\r\n\r\nx",
             "100 103 200 OK Known(1) x END",
             true,
         ),
@@ -376,6 +290,7 @@ fn responses() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn bodies_that_last_as_long_as_the_connection() {
     for (stream, text, failed) in [
         ("HTTP/1.1 200 OK\r\n\r\nhello", "200 OK UntilClose hello END", None),
@@ -392,11 +307,7 @@ fn bodies_that_last_as_long_as_the_connection() {
         ),
         ("HTTP/1.1 200 OK\r\n", "", Some(UpstreamError::Incomplete)),
         ("", "", Some(UpstreamError::Incomplete)),
-        (
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-            "200 OK Known(0)  END",
-            None,
-        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK Known(0)  END", None),
     ] {
         let seen = check_splits(GET, false, stream.as_bytes(), true);
         assert_eq!(
@@ -408,53 +319,27 @@ fn bodies_that_last_as_long_as_the_connection() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn malformed_responses_are_refused() {
     for (stream, why) in [
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
             "both Content-Length and Transfer-Encoding",
         ),
-        (
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
-            "malformed Content-Length",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n",
-            "malformed Content-Length",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
-            "malformed Content-Length",
-        ),
-        (
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: x\r\n\r\n",
-            "malformed Content-Length",
-        ),
-        (
-            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "malformed Transfer-Encoding",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
-            "malformed Transfer-Encoding",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-            "unsupported transfer coding",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nConnection: content-length\r\nContent-Length: 5\r\n\r\n",
-            "malformed Connection",
-        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", "malformed Content-Length"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n", "malformed Content-Length"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n", "malformed Content-Length"),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: x\r\n\r\n", "malformed Content-Length"),
+        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "malformed Transfer-Encoding"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", "malformed Transfer-Encoding"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "unsupported transfer coding"),
+        ("HTTP/1.1 200 OK\r\nConnection: content-length\r\nContent-Length: 5\r\n\r\n", "malformed Connection"),
         ("HTTP/1.1 200 OK\nContent-Length: 5\r\n\r\n", "line end is not CRLF"),
         ("HTTP/1.1 200 OK\r\nX: y\n\r\n", "line end is not CRLF"),
         ("HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n", "white space before a field"),
         ("HTTP/1.1 200 OK\r\nX : y\r\n\r\n", "malformed field name"),
         ("HTTP/1.1 200 OK\r\nX: y\0\r\n\r\n", "malformed field value"),
-        (
-            "HTTP/1.1 200 OK\r\nX: y\rSet-Cookie: z\r\n\r\n",
-            "malformed field value",
-        ),
+        ("HTTP/1.1 200 OK\r\nX: y\rSet-Cookie: z\r\n\r\n", "malformed field value"),
         ("HTTP/1.1 200 O\0K\r\n\r\n", "malformed status line"),
         ("HTTP/1.1 200OK\r\n\r\n", "malformed status line"),
         ("HTTP/1.1 0200 OK\r\n\r\n", "malformed status line"),
@@ -464,34 +349,16 @@ fn malformed_responses_are_refused() {
         ("HTTP/2.0 200 OK\r\n\r\n", "unsupported HTTP version"),
         ("http/1.1 200 OK\r\n\r\n", "malformed status line"),
         ("\r\nHTTP/1.1 200 OK\r\n\r\n", "malformed status line"),
-        (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX",
-            "chunk data longer than its size",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\n",
-            "malformed chunk size",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX\r\n",
-            "malformed trailer section",
-        ),
-        (
-            "HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n",
-            "length of an interim response",
-        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX", "chunk data longer than its size"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\n", "malformed chunk size"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX\r\n", "malformed trailer section"),
+        ("HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n", "length of an interim response"),
         (
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
             "wrong protocol switch",
         ),
-        (
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
-            "unsolicited bytes",
-        ),
-        (
-            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            "unsolicited bytes",
-        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "unsolicited bytes"),
+        ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "unsolicited bytes"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n\r\n", "unsolicited bytes"),
     ] {
         let seen = check_splits(GET, false, stream.as_bytes(), false);
@@ -570,7 +437,7 @@ fn an_early_response_leaves_the_connection_unusable() {
         let response = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
         let (_, len) = client.next(response).expect("a response").expect("a head");
         let (end, _) = client.next(&response[len..]).expect("a response").expect("an end");
-        assert!(matches!(end, ClientItem::End) && client.has_response());
+        assert!(matches!(end, ClientItem::End));
         if ends {
             client.end(&mut out);
         }
@@ -599,12 +466,12 @@ fn exchanges_follow_one_another() {
     client.next(b"").expect("a response").expect("an end");
     assert!(client.reusable());
     let limits = HttpLimits::default();
-    let Ok(Some((Item::Request(request), _))) = Server::new(&limits).next(GET.as_bytes()).map(|item| item) else {
+    let Ok(Some((Item::Request(request), _))) = Server::new(&limits).next(GET.as_bytes()) else {
         panic!("a request");
     };
     client.request(&request, &forward(false), &mut BytesMut::new());
     client.end(&mut BytesMut::new());
-    assert!(!client.reusable() && !client.has_response());
+    assert!(!client.reusable());
     let seen = feed(client, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", &[], false);
     assert_eq!((&*seen.text, seen.reusable), ("200 OK Known(5) hello END", true));
 }

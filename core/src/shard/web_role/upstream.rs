@@ -66,7 +66,8 @@ impl Resolver {
 }
 
 impl Shard {
-    /// Finds or makes a connection and writes the request to it; the answer may come before this returns.
+    /// Finds or makes a connection for the request of a browser and writes the request to it. When that fails, the
+    /// browser has its answer before this returns.
     pub(super) fn connect_upstream(
         &mut self,
         now: Now,
@@ -75,18 +76,21 @@ impl Shard {
         request: &Request<'_>,
         forward: &Forward<'_>,
         out: &mut Egress,
-    ) -> Option<ConnId> {
+    ) {
         // An upgrade never uses a connection that others use, nor leaves one to them.
-        let pooled = if forward.upgrade.is_none() {
-            self.idle_upstream(now, index)
-        } else {
-            None
+        let pooled = match forward.upgrade {
+            Some(_) => None,
+            None => self.idle_upstream(now, index),
         };
-        let id = match pooled {
-            Some(id) => id,
-            None => self.new_upstream(index)?,
+        let Some(id) = pooled.or_else(|| self.new_upstream(index)) else {
+            return self.fail(now, browser, 503, out);
         };
-        let (upstream, write) = self.upstream(id)?;
+        if let Some((browser, _)) = self.browser(browser) {
+            browser.pair = Some(id);
+        }
+        let Some((upstream, write)) = self.upstream(id) else {
+            return;
+        };
         let start = write.len();
         upstream.client.request(request, forward, write);
         upstream.pair = Some(browser);
@@ -100,7 +104,6 @@ impl Shard {
             self.locate(now, id, index, out);
         }
         self.list(id);
-        self.conns.get(id.0).map(|_| id)
     }
 
     /// An idle connection on which nothing has come that nobody asked for.
@@ -291,6 +294,9 @@ impl Shard {
             }
             ClientItem::Switched(head) => {
                 browser.server.switch(&head, write);
+                if let Some(exchange) = &mut browser.exchange {
+                    exchange.status = head.status;
+                }
                 return self.start_tunnel(now, id, pair, out);
             }
         }
@@ -421,6 +427,11 @@ impl Shard {
             // It has rested long enough.
             return self.close(now, id, out);
         }
+        if self.is_held_up(id) {
+            // It would send more, if the browser would read; the browser's own deadline watches over that.
+            return self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        }
+        let Some((upstream, _)) = self.upstream(id) else { return };
         upstream.replay = None;
         upstream.untried.clear();
         tracing::warn!(upstream = self.upstream_name(id), "an upstream did not answer in time");
@@ -464,6 +475,12 @@ impl Shard {
 
     /// Both connections become one tunnel.
     fn start_tunnel(&mut self, now: Now, id: ConnId, pair: ConnId, out: &mut Egress) -> Step {
+        if let Some(conn) = self.conns.get(pair.0)
+            && let Stage::Http(browser) = &conn.stage
+            && let Some(exchange) = &browser.exchange
+        {
+            exchange.log(now, conn.peer);
+        }
         let idle = self.http_deadline(now, |limits| limits.tunnel_idle);
         for (end, other, to_browser) in [(id, pair, true), (pair, id, false)] {
             if let Some(conn) = self.conns.get_mut(end.0) {

@@ -4,7 +4,7 @@ use super::*;
 
 const SDP: &str = "v=0\r\no=- 1 1 IN IP4 203.0.113.9\r\ns=-\r\n";
 
-fn invite(branch: &str) -> String {
+pub(super) fn invite(branch: &str) -> String {
     let head = lines(&[
         "INVITE sip:200@xivo SIP/2.0",
         &format!("Via: SIP/2.0/WSS df7jal23ls0d.invalid;branch={branch}"),
@@ -102,7 +102,7 @@ fn a_call_from_the_browser() {
 }
 
 /// An INVITE of the mediaserver by the Path of a registration.
-fn trunk_invite(path: &str, branch: &str) -> String {
+pub(super) fn trunk_invite(path: &str, branch: &str) -> String {
     lines(&[
         "INVITE sip:x1@df7jal23ls0d.invalid;transport=ws SIP/2.0",
         &format!("Via: SIP/2.0/UDP 10.0.0.2:5060;rport;branch={branch}"),
@@ -118,7 +118,7 @@ fn trunk_invite(path: &str, branch: &str) -> String {
 }
 
 /// A request of the mediaserver in the dialog of `forwarded`, which went to the browser.
-fn trunk_in_dialog(method: &str, cseq: u32, branch: &str, forwarded: &str) -> String {
+pub(super) fn trunk_in_dialog(method: &str, cseq: u32, branch: &str, forwarded: &str) -> String {
     let routes: Vec<_> = fields(forwarded, "Record-Route").into_iter().rev().collect();
     lines(&[
         &format!("{method} sip:x1@df7jal23ls0d.invalid;transport=ws SIP/2.0"),

@@ -9,6 +9,7 @@ use crate::{
     action::{BindError, Prefix, RelayId},
     cx::Cx,
     slab::Key,
+    time::Instant,
     turn::{
         auth::Identity,
         peers::Peers,
@@ -63,7 +64,7 @@ impl Server {
                 None => allocated(cx, &form, allocation),
             };
         }
-        match self.plan(&from, request, &identity) {
+        match self.plan(cx.now.mono, &from, request, &identity) {
             Ok(plan) => self.begin(cx, from, request, identity, form, plan),
             Err(code) => refuse(cx, &from, &form, code),
         }
@@ -71,7 +72,7 @@ impl Server {
 
     /// Checks an Allocate request on a 5-tuple that is not in use.
     // RFC 8656 section 7.2, steps 3 and 5 to 10.
-    fn plan(&self, from: &Client, request: &Request<'_>, identity: &Identity<'_>) -> Result<Plan, Code> {
+    fn plan(&self, now: Instant, from: &Client, request: &Request<'_>, identity: &Identity<'_>) -> Result<Plan, Code> {
         if request.requested_transport()? != UDP {
             return Err(Code::UNSUPPORTED_TRANSPORT_PROTOCOL);
         }
@@ -97,7 +98,9 @@ impl Server {
         };
         let (mut wishes, mut missing) = (ArrayVec::new(), None);
         if let Some(token) = token {
-            let held = self.held(token, &identity.user).ok_or(Code::INSUFFICIENT_CAPACITY)?;
+            let held = self
+                .held(token, &identity.user, now)
+                .ok_or(Code::INSUFFICIENT_CAPACITY)?;
             wishes.push((held.family, Wish::Held(held.port)));
         } else if additional.is_some() {
             for family in Family::ALL {
@@ -223,19 +226,16 @@ impl Server {
     }
 
     /// The port that a user's token stands for.
-    fn held(&self, token: [u8; 8], user: &[u8]) -> Option<&Reservation> {
+    fn held(&self, token: [u8; 8], user: &[u8], now: Instant) -> Option<&Reservation> {
         self.reservations
             .iter()
-            .find(|reservation| reservation.token == token && *reservation.user == *user)
+            .find(|held| held.token == token && *held.user == *user && now < held.expires)
     }
 
-    pub(super) fn relay_bound(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: RelayId,
-        result: Result<SocketAddr, BindError>,
-    ) -> Verdict {
-        let now = cx.now.mono;
+    /// Takes the answer to [`Ask::Bind`], the address that the socket has; the last one that an Allocate request waits
+    /// for lets it be answered.
+    pub fn bound(&mut self, cx: &mut Cx<'_>, relay: RelayId, result: Result<SocketAddr, BindError>) -> Verdict {
+        let (now, id) = (cx.now.mono, relay);
         let Some(relay) = self.table.relays.get_mut(id.0) else {
             return Verdict::NOTHING;
         };

@@ -67,8 +67,8 @@ impl Server {
         self.to_peer(cx, allocation, peer, data)
     }
 
-    /// Peer to client, by channel where there is one.
-    pub(super) fn peer_data(&self, cx: &mut Cx<'_>, relay: RelayId, from: SocketAddr, bytes: &[u8]) -> Verdict {
+    /// Takes one datagram that arrived at a relayed transport address, for the client: by channel where there is one.
+    pub fn peer(&self, cx: &mut Cx<'_>, relay: RelayId, from: SocketAddr, bytes: &[u8]) -> Verdict {
         let now = cx.now.mono;
         let Some(allocation) = self.allocation_at(relay) else {
             return dropped(cx);
@@ -109,10 +109,10 @@ impl Server {
         verdict
     }
 
-    /// Tells a client that its data did not arrive.
+    /// Takes notice that a datagram to `peer` came to nothing, and tells the client.
     // RFC 8656 section 11.5: the permission that counts is that of the encapsulated packet's destination, and "the server
     // forms and sends a Data indication" even where a channel is bound.
-    pub(super) fn icmp(&self, cx: &mut Cx<'_>, relay: RelayId, peer: SocketAddr, kind: IoKind) -> Verdict {
+    pub fn socket_error(&self, cx: &mut Cx<'_>, relay: RelayId, peer: SocketAddr, kind: IoKind) -> Verdict {
         let Some(allocation) = self.allocation_at(relay) else {
             return Verdict::NOTHING;
         };

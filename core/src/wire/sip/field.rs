@@ -209,3 +209,105 @@ const fn is_value(byte: u8) -> bool {
 pub(super) const fn is_uri(byte: u8) -> bool {
     byte > b' ' && byte != 0x7f && !matches!(byte, b'<' | b'>' | b'"')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address() {
+        let check = |value: &str, expected: Option<(&str, &str, &str)>| {
+            let text = |bytes| core::str::from_utf8(bytes).expect("UTF-8");
+            let found = Address::parse(value.as_bytes());
+            let found = found.map(|found| (text(found.display), text(found.uri), text(found.params.text())));
+            assert_eq!(found, expected, "{value}");
+            if let Some((_, uri, _)) = expected {
+                let at = Address::parse(value.as_bytes()).map_or(0, |found| found.uri_at);
+                assert!(value[at..].starts_with(uri));
+            }
+        };
+        check("<sip:a@b>", Some(("", "sip:a@b", "")));
+        check("sip:a@b;tag=1", Some(("", "sip:a@b", ";tag=1")));
+        check("sip:a@b", Some(("", "sip:a@b", "")));
+        check(
+            "  Al  Ice\r\n <sip:a@b;c=d?e=f> ; tag = 1;x",
+            Some(("Al  Ice", "sip:a@b;c=d?e=f", " ; tag = 1;x")),
+        );
+        check(
+            "\"A \\\" <sip:x> B\" <tel:1>",
+            Some(("\"A \\\" <sip:x> B\"", "tel:1", "")),
+        );
+        check(
+            "<sip:a@[::1]:5060>;q=\"a;b,c\"",
+            Some(("", "sip:a@[::1]:5060", ";q=\"a;b,c\"")),
+        );
+        for bad in [
+            "",
+            "/",
+            "<>",
+            "<sip:a@b",
+            "< sip:a@b>",
+            "<sip:a@b >",
+            "\"A <sip:a@b>",
+            "A, B <sip:a@b>",
+            "sip:a@b?c=d",
+            "sip:a@b;;tag=1",
+            "sip:a@b;",
+            "sip:a@b;=1",
+            "<sip:a@b>x",
+            "<sip:a@b>,<sip:c@d>",
+            "a",
+            "<sip:a@b>;tag=",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn lists_of_addresses() {
+        let check = |value: &str, expected: &[Option<&str>]| {
+            let found: Vec<_> = addresses(value.as_bytes())
+                .map(|address| address.ok().map(|(start, end, _)| &value[start..end]))
+                .collect();
+            assert_eq!(found, expected, "{value}");
+        };
+        check(
+            "<sip:a>;x=\",\" ,\r\n \"b,\" <sip:b>",
+            &[Some("<sip:a>;x=\",\" "), Some("\"b,\" <sip:b>")],
+        );
+        check("sip:a,sip:b;c", &[Some("sip:a"), Some("sip:b;c")]);
+        check("<sip:a>,", &[Some("<sip:a>"), None]);
+        check("<sip:a> <sip:b>", &[None]);
+        check("*", &[None]);
+    }
+
+    #[test]
+    fn params() {
+        let value = b"<sip:a>;Tag=x;flag ; q = \"a\\\"b\";tag=y";
+        let address = Address::parse(value).expect("an address");
+        assert_eq!(address.tag(), Some(&b"x"[..]));
+        assert_eq!(address.params.get(b"FLAG"), Some(None));
+        assert_eq!(address.params.value(b"flag"), None);
+        assert_eq!(address.params.value(b"q"), Some(&b"\"a\\\"b\""[..]));
+        assert_eq!(address.params.get(b"none"), None);
+        assert_eq!(address.params.iter().count(), 4);
+    }
+
+    #[test]
+    fn sequence_numbers() {
+        for (value, expected) in [
+            ("7 INVITE", Some((7, &b"INVITE"[..]))),
+            ("0009\r\n  A%b", Some((9, b"A%b"))),
+            ("2147483647 A", Some((0x7fff_ffff, b"A"))),
+            ("2147483648 A", None),
+            ("36893488147419103232 A", None),
+            ("-1 A", None),
+            ("1", None),
+            ("1A", None),
+            ("1 A B", None),
+            (" A", None),
+        ] {
+            assert_eq!(cseq(value.as_bytes()), expected, "{value}");
+        }
+    }
+}

@@ -40,6 +40,8 @@ pub enum Name {
     Timestamp,
     /// RFC 5626 section 10.
     FlowTimer,
+    /// Authorization or Proxy-Authorization, RFC 3261 sections 20.7 and 20.28.
+    Credentials,
     /// P-Asserted-Identity, RFC 3325 section 9.1.
     AssertedIdentity,
     /// P-Preferred-Identity, RFC 3325 section 9.2.
@@ -83,10 +85,12 @@ impl Name {
             (12, b'm') if is(b"Max-Forwards") => Self::MaxForwards,
             (12, b'r') if is(b"Record-Route") => Self::RecordRoute,
             (13, b'p') if is(b"Proxy-Require") => Self::ProxyRequire,
+            (13, b'a') if is(b"Authorization") => Self::Credentials,
             (13, b's') if is(b"Service-Route") => Self::ServiceRoute,
             (14, b'c') if is(b"Content-Length") => Self::ContentLength,
             (15, b'r') if is(b"Remote-Party-ID") => Self::RemotePartyId,
             (19, b'p') if is(b"P-Asserted-Identity") => Self::AssertedIdentity,
+            (19, b'p') if is(b"Proxy-Authorization") => Self::Credentials,
             (20, b'p') if is(b"P-Preferred-Identity") => Self::PreferredIdentity,
             (11.., b'x') if name[..11].eq_ignore_ascii_case(b"X-Asterisk-") => Self::Asterisk,
             _ => Self::Other,

@@ -39,11 +39,12 @@ pub(super) fn field_name(line: &[u8]) -> Option<(&[u8], usize)> {
 /// `range` without white space (and folds) at its ends.
 pub(super) fn trim(bytes: &[u8], range: Range<usize>) -> Range<usize> {
     let Range { mut start, mut end } = range;
-    while start < end && is_space(bytes[start]) {
-        start += 1;
-    }
+    // The end first, so that nothing but space leaves an empty range before it.
     while start < end && is_space(bytes[end - 1]) {
         end -= 1;
+    }
+    while start < end && is_space(bytes[start]) {
+        start += 1;
     }
     start..end
 }
@@ -58,6 +59,18 @@ pub(super) fn has_stray_control(value: &[u8]) -> bool {
             return true;
         }
         at = found + 1;
+    }
+    false
+}
+
+/// Whether there is a CR or LF that is not part of a CRLF. One CR at the end may be half of one.
+pub(super) fn has_stray_line_end(bytes: &[u8]) -> bool {
+    let mut before = b' ';
+    for &byte in bytes {
+        if (byte == b'\n') != (before == b'\r') {
+            return true;
+        }
+        before = byte;
     }
     false
 }

@@ -153,3 +153,86 @@ const fn is_user(byte: u8) -> bool {
 const fn is_header(byte: u8) -> bool {
     field::is_uri(byte) && byte != b'@'
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sip_uris() {
+        let check =
+            |text: &str, user: Option<&str>, host: &str, port: Option<u16>, params: &str, headers: Option<&str>| {
+                let expected = Uri {
+                    secure: text.starts_with("sips"),
+                    user: user.map(str::as_bytes),
+                    host: host.as_bytes(),
+                    port,
+                    params: Params(params.as_bytes()),
+                    headers: headers.map(str::as_bytes),
+                };
+                assert_eq!(Uri::parse(text.as_bytes()), Ok(expected), "{text}");
+            };
+        check("sip:xivo", None, "xivo", None, "", None);
+        check(
+            "sips:a:b@c.d:1;e;f=g?h=i",
+            Some("a:b"),
+            "c.d",
+            Some(1),
+            ";e;f=g",
+            Some("h=i"),
+        );
+        check(
+            "SIP:200@[2001:db8::1]:5070;lr",
+            Some("200"),
+            "[2001:db8::1]",
+            Some(5070),
+            ";lr",
+            None,
+        );
+        check(
+            "sip:a@[2001:db8:::192.0.2.1]",
+            Some("a"),
+            "[2001:db8:::192.0.2.1]",
+            None,
+            "",
+            None,
+        );
+        check("sip:user;par=u%40x@b", Some("user;par=u%40x"), "b", None, "", None);
+        check("sip:*21#@b", Some("*21#"), "b", None, "", None);
+        check("sip:a?b/c;d@e", Some("a?b/c;d"), "e", None, "", None);
+        check("sip:a@b_c?x=%3C", Some("a"), "b_c", None, "", Some("x=%3C"));
+    }
+
+    #[test]
+    fn others() {
+        for (text, error) in [
+            ("tel:+33", UriError::Scheme),
+            ("soap.beep://a", UriError::Scheme),
+            ("", UriError::Syntax),
+            ("sip:", UriError::Syntax),
+            ("sip:@b", UriError::Syntax),
+            ("sip:a@", UriError::Syntax),
+            ("sip:a@b@c", UriError::Syntax),
+            ("sip:a@b:", UriError::Syntax),
+            ("sip:a@b:65536", UriError::Syntax),
+            ("sip:a@b;", UriError::Syntax),
+            ("sip:a@b c", UriError::Syntax),
+            ("sip:a@b;c d", UriError::Syntax),
+            ("<sip:a@b>", UriError::Syntax),
+            ("sip:2001:db8::10", UriError::Syntax),
+            ("sip:[2001:db8::10", UriError::Syntax),
+            ("sip:[1.2.3.4]", UriError::Syntax),
+            ("a", UriError::Syntax),
+        ] {
+            assert_eq!(Uri::parse(text.as_bytes()), Err(error), "{text}");
+        }
+        assert!(is_tel(b"TEL:1") && !is_tel(b"tel:") && !is_tel(b"sip:1"));
+    }
+
+    #[test]
+    fn whose_it_is() {
+        let at = |text: &str| Uri::parse(text.as_bytes()).is_ok_and(|uri| uri.is_at(b"10.0.0.1", 5060));
+        assert!(at("sip:a@10.0.0.1") && at("sip:10.0.0.1:5060;lr"));
+        assert!(!at("sip:10.0.0.1:5061") && !at("sip:10.0.0.2"));
+    }
+}

@@ -54,3 +54,69 @@ impl<'a> Via<'a> {
         self.params.value(b"branch")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_several() {
+        let value = b"SIP / 2.0\r\n /UDP  192.0.2.2 : 5070 ;branch= a;rport , SIP/2.0/TCP b";
+        let via = Via::first(value).expect("a Via");
+        assert_eq!(
+            (via.transport, via.host, via.port),
+            (&b"UDP"[..], &b"192.0.2.2"[..], Some(5070))
+        );
+        assert_eq!((via.branch(), via.params.get(b"rport")), (Some(&b"a"[..]), Some(None)));
+        assert_eq!(&value[via.params_at..], b";branch= a;rport , SIP/2.0/TCP b");
+        assert_eq!(&value[via.end..], b", SIP/2.0/TCP b");
+    }
+
+    #[test]
+    fn addresses_of_all_kinds() {
+        for (value, host, port) in [
+            (
+                "SIP/2.0/WSS df7jal23ls0d.invalid;branch=z9hG4bK1",
+                "df7jal23ls0d.invalid",
+                None,
+            ),
+            (
+                "SIP/2.0/UDP [2001:db8::9:1]:6050;received=2001:db8::9:255",
+                "[2001:db8::9:1]",
+                Some(6050),
+            ),
+            (
+                "SIP/2.0/UDP [::ffff:192.0.2.10];received=[2001:db8::9:255]",
+                "[::ffff:192.0.2.10]",
+                None,
+            ),
+            ("sip/2.0/x 1.2.3.4", "1.2.3.4", None),
+        ] {
+            let via = Via::first(value.as_bytes()).expect(value);
+            assert_eq!(
+                (via.host, via.port, via.end),
+                (host.as_bytes(), port, value.len()),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_none() {
+        for value in [
+            "",
+            "SIP/2.0/UDP",
+            "SIP/2.0/UDP ",
+            "SIP/3.0/UDP a",
+            "HTTP/2.0/UDP a",
+            "SIP/2.0/UDP a;;,;,,",
+            "SIP/2.0/UDP a b",
+            "SIP/2.0/UDP a:x",
+            "SIP/2.0/UDP a:70000",
+            "SIP/2.0/UDP [1::2::3]",
+            "SIP/2.0/UDP a;branch=",
+        ] {
+            assert_eq!(Via::first(value.as_bytes()), None, "{value}");
+        }
+    }
+}

@@ -246,9 +246,8 @@ function end(made, reason) {
   current = null;
   element("remote").srcObject = null;
   edgeward.call = { ...describe(made), state: "ended", reason };
-  if (/^[45]\d\d|no |relay/.test(reason)) {
-    fail(`The call failed: ${reason}.`);
-  }
+  show("last", `${nameOf(made.remote)}: ${reason}.`);
+  element("last").hidden = false;
   render();
 }
 
@@ -267,6 +266,7 @@ const CONNECTION = {
   registered: "Registered",
   refused: "Registration refused",
 };
+const NUMBERS = { 600: "Echo", 601: "Call back", 602: "Ring" };
 const CALL = {
   preparing: "Asking for a relay",
   calling: "Calling",
@@ -292,7 +292,7 @@ function render() {
   element("idle").hidden = current !== null;
   element("active").hidden = current === null;
   for (const button of document.querySelectorAll("#idle button")) {
-    button.disabled = !edgeward.registered;
+    button.disabled = !edgeward.registered || edgeward.presence[button.dataset.call] === "absent";
   }
   if (!current) {
     document.title = "Edgeward demo";
@@ -302,14 +302,14 @@ function render() {
   edgeward.call = describe(current);
   const { state, held } = edgeward.call;
   show("call-state", held ? "On hold" : CALL[state]);
-  show("peer", current.remote);
+  show("peer", nameOf(current.remote));
   show("clock", clock());
   element("accept").hidden = state !== "incoming" || Boolean(current.media);
   element("hold").hidden = state !== "up";
   element("hold").setAttribute("aria-pressed", String(held));
   show("hold", held ? "Resume" : "Hold");
   show("hang-up", state === "incoming" ? "Decline" : "Hang up");
-  document.title = state === "incoming" ? `● ${current.remote} calls` : "Edgeward demo";
+  document.title = state === "incoming" ? `● ${nameOf(current.remote)} calls` : "Edgeward demo";
   element("path").dataset.state = current.media?.state ?? "none";
   show("set-up", current.setUp ? `${Math.round(current.setUp)} ms` : "–");
 }
@@ -341,7 +341,7 @@ function renderStats(stats) {
   }
   for (const side of ["local", "remote"]) {
     const { type, address, port, protocol, relayProtocol } = stats.pair[side] ?? {};
-    show(`${side}-type`, [type ?? "–", relayProtocol && `(TURN over ${relayProtocol.toUpperCase()})`].filter(Boolean).join(" "));
+    show(`${side}-type`, relayProtocol ? `${type} (TURN over ${relayProtocol.toUpperCase()})` : (type ?? "–"));
     show(`${side}-address`, address ? `${address}:${port} ${protocol}` : "");
   }
   show("round-trip", time(stats.roundTrip));
@@ -349,8 +349,16 @@ function renderStats(stats) {
   plot.add([stats.roundTrip, stats.jitter]);
 }
 
+/** Browsers tell these times in whole milliseconds. */
 function time(value) {
-  return value === null ? "–" : `${value.toFixed(1)} ms`;
+  if (value === null) {
+    return "–";
+  }
+  return value < 1 ? "< 1 ms" : `${Math.round(value)} ms`;
+}
+
+function nameOf(remote) {
+  return NUMBERS[remote] ?? remote;
 }
 
 function clock() {

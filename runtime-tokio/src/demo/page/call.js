@@ -19,7 +19,8 @@ export async function openSource(kind) {
 /** A soft tone that swells every second, so that an echo can be heard as one. */
 function tone() {
   const context = new AudioContext();
-  const [oscillator, volume, swell, depth] = [context.createOscillator(), context.createGain(), context.createOscillator(), context.createGain()];
+  const [oscillator, swell] = [context.createOscillator(), context.createOscillator()];
+  const [volume, depth] = [context.createGain(), context.createGain()];
   const output = context.createMediaStreamDestination();
   oscillator.frequency.value = 330;
   volume.gain.value = 0.06;
@@ -101,13 +102,14 @@ export class Media {
       pair: { local: candidate(local), remote: candidate(remote) },
       roundTrip: ms(pair.currentRoundTripTime),
       jitter: ms(inbound.jitter),
-      sent: { packets: outbound.packetsSent ?? 0, bytes: outbound.bytesSent ?? 0, lost: heard.packetsLost ?? 0 },
-      received: { packets: inbound.packetsReceived ?? 0, bytes: inbound.bytesReceived ?? 0, lost: inbound.packetsLost ?? 0 },
+      sent: side(outbound.packetsSent, outbound.bytesSent, heard.packetsLost),
+      received: side(inbound.packetsReceived, inbound.bytesReceived, inbound.packetsLost),
     };
     const before = this.#previous ?? now;
-    const rate = (side) => (now.at > before.at ? ((now[side].bytes - before[side].bytes) * 8000) / (now.at - before.at) : 0);
-    now.sent.rate = rate("sent");
-    now.received.rate = rate("received");
+    for (const way of ["sent", "received"]) {
+      const seconds = (now.at - before.at) / 1000;
+      now[way].rate = seconds > 0 ? ((now[way].bytes - before[way].bytes) * 8) / seconds : 0;
+    }
     this.#previous = now;
     return now;
   }
@@ -142,6 +144,10 @@ function candidate(entry) {
   }
   const { candidateType: type, address, port, protocol, relayProtocol } = entry;
   return { type, address, port, protocol, relayProtocol };
+}
+
+function side(packets = 0, bytes = 0, lost = 0) {
+  return { packets, bytes, lost };
 }
 
 function ms(seconds) {

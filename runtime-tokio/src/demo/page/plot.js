@@ -34,7 +34,7 @@ export class Plot {
     context.scale(scale, scale);
     const style = getComputedStyle(this.#canvas);
     const colour = (name) => style.getPropertyValue(name);
-    const [left, top, bottom] = [44, 8, height - 18];
+    const [left, top, bottom] = [52, 8, height - 18];
     const most = ceiling(Math.max(0, ...this.#points.flat().filter((value) => value !== null)));
     const y = (value) => bottom - (value / most) * (bottom - top);
     const x = (index) => width - 6 - ((this.#points.length - 1 - index) * (width - left - 6)) / (SECONDS - 1);

@@ -1,5 +1,7 @@
 //! Does the UC server answer as its clients expect, seen through a socket?
 
+use std::process::Command;
+
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -105,6 +107,21 @@ fn the_socket_tells_who_is_there_and_echoes() {
         client.stream.read_to_end(&mut rest).await.expect("closed");
         assert_eq!(rest, [0x88, 0x02, 0x03, 0xe8]);
     });
+}
+
+#[test]
+fn the_scripts_of_the_page_pass_their_own_tests() {
+    let node = |arguments: &[&str]| {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/src/demo/page");
+        Command::new("node").args(arguments).current_dir(page).output()
+    };
+    // Whoever builds this needs no node; where there is one, it is used.
+    let Ok(tested) = node(&["sip.test.js"]) else { return };
+    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stdout));
+    for script in ["app.js", "call.js", "plot.js"] {
+        let checked = node(&["--check", script]).expect("node was there before");
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
 }
 
 fn run(test: impl AsyncFnOnce(&mut Client, &Rc<Directory>)) {

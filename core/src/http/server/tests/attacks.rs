@@ -19,35 +19,16 @@ fn check(start: &[u8], attacks: &[Attack]) {
 }
 
 #[test]
+#[rustfmt::skip]
 fn lengths() {
     check(
         b"POST / HTTP/1.1\r\nHost: a\r\n",
         &[
-            (
-                "CL-TE-BOTH",
-                b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "TE-CL-BOTH",
-                b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "CL-DUPLICATE",
-                b"Content-Length: 5\r\nContent-Length: 0\r\n\r\nhello",
-                400,
-            ),
-            (
-                "CL-DUPLICATE-LAST",
-                b"Content-Length: 0\r\nContent-Length: 5\r\n\r\nhello",
-                400,
-            ),
-            (
-                "CL-DUPLICATE-SAME",
-                b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-                400,
-            ),
+            ("CL-TE-BOTH", b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            ("TE-CL-BOTH", b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+            ("CL-DUPLICATE", b"Content-Length: 5\r\nContent-Length: 0\r\n\r\nhello", 400),
+            ("CL-DUPLICATE-LAST", b"Content-Length: 0\r\nContent-Length: 5\r\n\r\nhello", 400),
+            ("CL-DUPLICATE-SAME", b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400),
             ("CL-COMMA-SAME", b"Content-Length: 5, 5\r\n\r\nhello", 400),
             ("CL-COMMA-DIFFERENT", b"Content-Length: 5,0\r\n\r\nhello", 400),
             ("CL-COMMA-TRIPLE", b"Content-Length: 5,5,5\r\n\r\nhello", 400),
@@ -64,11 +45,7 @@ fn lengths() {
             ("CL-TRAILING-LETTER", b"Content-Length: 5Z\r\n\r\nhello", 400),
             ("CL-QUOTED", b"Content-Length: \"5\"\r\n\r\nhello", 400),
             ("CL-EMPTY", b"Content-Length: \r\n\r\n", 400),
-            (
-                "CL-EMPTY-FIRST",
-                b"Content-Length:\r\nContent-Length: 5\r\n\r\nhello",
-                400,
-            ),
+            ("CL-EMPTY-FIRST", b"Content-Length:\r\nContent-Length: 5\r\n\r\nhello", 400),
             ("CL-FRACTION", b"Content-Length: 5.0\r\n\r\nhello", 400),
             ("CL-EXPONENT", b"Content-Length: 5e0\r\n\r\nhello", 400),
             ("CL-OVERFLOW", b"Content-Length: 18446744073709551621\r\n\r\nhello", 400),
@@ -79,52 +56,25 @@ fn lengths() {
             ("CL-TAB-BEFORE-COLON", b"Content-Length\t: 5\r\n\r\nhello", 400),
             ("CL-NEL-BEFORE-COLON", b"Content-Length\x85: 5\r\n\r\nhello", 400),
             ("CL-NO-COLON", b"Content-Length 5\r\n\r\nhello", 400),
-            (
-                "EXPECT-OBFUSCATED",
-                b"Content-Length: 5\r\nExpect: y 100-continue\r\n\r\n",
-                417,
-            ),
-            (
-                "EXPECT-TWICE",
-                b"Content-Length: 5\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n",
-                417,
-            ),
-            (
-                "EXPECT-LIST",
-                b"Content-Length: 5\r\nExpect: 100-continue, 100-continue\r\n\r\n",
-                417,
-            ),
+            ("EXPECT-OBFUSCATED", b"Content-Length: 5\r\nExpect: y 100-continue\r\n\r\n", 417),
+            ("EXPECT-TWICE", b"Content-Length: 5\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n", 417),
+            ("EXPECT-LIST", b"Content-Length: 5\r\nExpect: 100-continue, 100-continue\r\n\r\n", 417),
             ("EXPECT-UNKNOWN", b"Content-Length: 5\r\nExpect: 200-ok\r\n\r\n", 417),
         ],
     );
     check(
         b"",
         &[
-            (
-                "GET-CL",
-                b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-                400,
-            ),
-            (
-                "GET-TE",
-                b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "HEAD-CL",
-                b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-                400,
-            ),
-            (
-                "GET-EXPECT-CL",
-                b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
-                400,
-            ),
+            ("GET-CL", b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 400),
+            ("GET-TE", b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            ("HEAD-CL", b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 400),
+            ("GET-EXPECT-CL", b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", 400),
         ],
     );
 }
 
 #[test]
+#[rustfmt::skip]
 fn transfer_codings() {
     check(
         b"POST / HTTP/1.1\r\nHost: a\r\n",
@@ -132,37 +82,17 @@ fn transfer_codings() {
             ("TE-XCHUNKED", b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
             ("TE-IDENTITY", b"Transfer-Encoding: identity\r\n\r\n", 501),
             ("TE-GZIP", b"Transfer-Encoding: gzip\r\n\r\n", 501),
-            (
-                "TE-GZIP-CHUNKED",
-                b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "TE-NOT-FINAL",
-                b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "TE-DOUBLE",
-                b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "TE-DUPLICATE",
-                b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
+            ("TE-GZIP-CHUNKED", b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+            ("TE-NOT-FINAL", b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400),
+            ("TE-DOUBLE", b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
+            ("TE-DUPLICATE", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
             (
                 "TE-DUPLICATE-IDENTITY",
                 b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
-                501,
-            ),
-            ("TE-LEADING-COMMA", b"Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n", 400),
-            (
-                "TE-TRAILING-COMMA",
-                b"Transfer-Encoding: chunked,\r\n\r\n0\r\n\r\n",
                 400,
             ),
+            ("TE-LEADING-COMMA", b"Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n", 400),
+            ("TE-TRAILING-COMMA", b"Transfer-Encoding: chunked,\r\n\r\n0\r\n\r\n", 400),
             ("TE-PARAMETER", b"Transfer-Encoding: chunked;a=b\r\n\r\n0\r\n\r\n", 400),
             ("TE-QUOTED", b"Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", 400),
             ("TE-EMPTY", b"Transfer-Encoding:\r\n\r\n0\r\n\r\n", 400),
@@ -171,57 +101,38 @@ fn transfer_codings() {
             ("TE-NUL", b"Transfer-Encoding: chunked\0\r\n\r\n0\r\n\r\n", 400),
             ("TE-NEL", b"Transfer-Encoding: \x85chunked\r\n\r\n0\r\n\r\n", 400),
             ("TE-NBSP", b"Transfer-Encoding: \xa0chunked\xa0\r\n\r\n0\r\n\r\n", 400),
-            (
-                "TE-HIGH-BYTES",
-                b"Transfer-Encoding: \xffchunked\xff\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "TE-SPACE-BEFORE-COLON",
-                b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "TE-FOLDED-VALUE",
-                b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "TE-FOLDED-FIELD",
-                b"X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
+            ("TE-HIGH-BYTES", b"Transfer-Encoding: \xffchunked\xff\r\n\r\n0\r\n\r\n", 400),
+            ("TE-SPACE-BEFORE-COLON", b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+            ("TE-FOLDED-VALUE", b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400),
+            ("TE-FOLDED-FIELD", b"X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
             ("TE-SPLIT-NAME", b"Transfer-\r\nEncoding: chunked\r\n\r\n0\r\n\r\n", 400),
-            (
-                "TE-UNDERSCORE-NAME",
-                b"Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "TE-CASE-CL",
-                b"TRANSFER-ENCODING: CHUNKED\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "CONNECTION-TE",
-                b"Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                400,
-            ),
-            (
-                "CONNECTION-CL",
-                b"Connection: close, content-length\r\nContent-Length: 5\r\n\r\nhello",
-                400,
-            ),
+            ("TE-UNDERSCORE-NAME", b"Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            ("TE-CASE-CL", b"TRANSFER-ENCODING: CHUNKED\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+            ("CONNECTION-TE", b"Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            ("CONNECTION-CL", b"Connection: close, content-length\r\nContent-Length: 5\r\n\r\nhello", 400),
         ],
     );
     check(
         b"",
         &[
-            ("TE-FOLDED-OPTIONS", b"OPTIONS / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding:\r\n\tchunked\r\n\r\n0\r\n\r\n", 400),
+            (
+                "TE-FOLDED-OPTIONS",
+                b"OPTIONS / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding:\r\n\tchunked\r\n\r\n\
+                 0\r\n\r\n",
+                400,
+            ),
             ("TE-HTTP10", b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-            ("TE-HTTP10-CL", b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+            (
+                "TE-HTTP10-CL",
+                b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+                400,
+            ),
             ("CONNECTION-HOST", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: host\r\n\r\n", 400),
-            ("CONNECTION-CONTENT-TYPE", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: Content-Type\r\n\r\n", 400),
+            (
+                "CONNECTION-CONTENT-TYPE",
+                b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: Content-Type\r\n\r\n",
+                400,
+            ),
             ("CONNECTION-AUTHORIZATION", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Authorization\r\n\r\n", 400),
             ("CONNECTION-COOKIE", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: cookie\r\n\r\n", 400),
             ("CONNECTION-FORWARDED", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: X-Forwarded-For\r\n\r\n", 400),
@@ -231,6 +142,7 @@ fn transfer_codings() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn chunks() {
     const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let attacks: [(&str, &[u8]); 45] = [
@@ -239,10 +151,7 @@ fn chunks() {
         ("CHUNK-PLUS", b"+5\r\nhello\r\n0\r\n\r\n"),
         ("CHUNK-NEGATIVE", b"-5\r\nhello\r\n0\r\n\r\n"),
         ("CHUNK-NEGATIVE-ZERO", b"-0x0\r\n\r\n"),
-        (
-            "CHUNK-UNDERSCORE",
-            b"0_2e\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-        ),
+        ("CHUNK-UNDERSCORE", b"0_2e\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"),
         ("CHUNK-LEADING-SPACE", b" 5\r\nhello\r\n0\r\n\r\n"),
         ("CHUNK-LEADING-SPACE-ZERO", b"           0\r\n\r\n"),
         ("CHUNK-TRAILING-SPACE", b"5 \r\nhello\r\n0\r\n\r\n"),
@@ -251,10 +160,7 @@ fn chunks() {
         ("CHUNK-COMMA", b"5,5\r\nhello\r\n0\r\n\r\n"),
         ("CHUNK-EMPTY-SIZE", b"\r\n\r\n"),
         ("CHUNK-OVERFLOW", b"10000000000000005\r\nhello\r\n0\r\n\r\n"),
-        (
-            "CHUNK-OVERFLOW-LEADING-ZEROS",
-            b"00000000000000000000005\r\nhello\r\n0\r\n\r\n",
-        ),
+        ("CHUNK-OVERFLOW-LEADING-ZEROS", b"00000000000000000000005\r\nhello\r\n0\r\n\r\n"),
         ("CHUNK-NOT-HEX", b"Z\r\nZZ\r\nZZZ\r\n\r\n"),
         ("CHUNK-INVALID-THEN-REQUEST", b"INVALID!!!\r\n"),
         ("CHUNK-NUL", b"5\0\r\nhello\r\n0\r\n\r\n"),
@@ -290,6 +196,7 @@ fn chunks() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn lines() {
     check(
         b"",
@@ -298,20 +205,12 @@ fn lines() {
             ("LF-FIELD", b"GET / HTTP/1.1\r\nHost: a\n\r\n", 400),
             ("LF-END", b"GET / HTTP/1.1\r\nHost: a\r\n\n", 400),
             ("LF-ALL", b"GET / HTTP/1.1\nHost: a\n\n", 400),
-            (
-                "LF-IN-VALUE",
-                b"GET / HTTP/1.1\r\nHost: a\r\nUseless:\n\nGET / HTTP/1.1\r\n\r\n",
-                400,
-            ),
+            ("LF-IN-VALUE", b"GET / HTTP/1.1\r\nHost: a\r\nUseless:\n\nGET / HTTP/1.1\r\n\r\n", 400),
             ("LF-IN-NAME", b"GET / HTTP/1.1\r\nHost: a\r\nTe\nst: test\r\n\r\n", 400),
             ("LF-AS-SPACE", b"GET /\nHTTP/1.1\r\n\r\n", 400),
             ("CR-ONLY", b"GET / HTTP/1.1\rHost: a\r\r", 400),
             ("CR-END-ANY", b"GET / HTTP/1.1\r\nHost: a\r\n\rZ", 400),
-            (
-                "CR-IN-VALUE",
-                b"GET / HTTP/1.1\r\nHost: a\r\nX: :/\rSmuggled: y\r\n\r\n",
-                400,
-            ),
+            ("CR-IN-VALUE", b"GET / HTTP/1.1\r\nHost: a\r\nX: :/\rSmuggled: y\r\n\r\n", 400),
             ("CR-BEFORE-CRLF", b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\r\n\r\n", 400),
             ("CR-IN-REQUEST-LINE", b"GET /\r HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TWO-EMPTY-LINES", b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -327,22 +226,10 @@ fn lines() {
             ("NAME-AND-VALUE-EMPTY", b"GET / HTTP/1.1\r\nHost: a\r\n:\r\n\r\n", 400),
             ("NAME-NO-COLON", b"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400),
             ("NAME-BRACKETS", b"GET / HTTP/1.1\r\nHost: a\r\n[X]: y\r\n\r\n", 400),
-            (
-                "NAME-TAB",
-                b"GET / HTTP/1.1\r\nHost: a\r\nContent\tLength: 1\r\n\r\n",
-                400,
-            ),
-            (
-                "NAME-NON-ASCII",
-                b"GET / HTTP/1.1\r\nHost: a\r\n\xc3\xab: y\r\n\r\n",
-                400,
-            ),
+            ("NAME-TAB", b"GET / HTTP/1.1\r\nHost: a\r\nContent\tLength: 1\r\n\r\n", 400),
+            ("NAME-NON-ASCII", b"GET / HTTP/1.1\r\nHost: a\r\n\xc3\xab: y\r\n\r\n", 400),
             ("NAME-NUL", b"GET / HTTP/1.1\r\nHost: a\r\nX\0: y\r\n\r\n", 400),
-            (
-                "NAME-CONTROLS",
-                b"GET / HTTP/1.1\r\nHost: a\r\n\x01\x02\x1f\"(),/;<=>?@[/]{}: y\r\n\r\n",
-                400,
-            ),
+            ("NAME-CONTROLS", b"GET / HTTP/1.1\r\nHost: a\r\n\x01\x02\x1f\"(),/;<=>?@[/]{}: y\r\n\r\n", 400),
             ("VALUE-NUL", b"GET / HTTP/1.1\r\nHost: a\r\nX: y\0z\r\n\r\n", 400),
             ("VALUE-NUL-LAST", b"GET / HTTP/1.1\r\nHost: a\r\nX: y\0\r\n\r\n", 400),
             ("VALUE-CONTROL", b"GET / HTTP/1.1\r\nHost: a\r\nX: \x08\r\n\r\n", 400),
@@ -355,6 +242,7 @@ fn lines() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn request_lines() {
     check(
         b"",
@@ -366,11 +254,7 @@ fn request_lines() {
             ("TARGET-MISSING", b"GET HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-EMPTY", b"GET  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-SPACE", b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            (
-                "TARGET-TWO-VERSIONS",
-                b"GET / HTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n",
-                400,
-            ),
+            ("TARGET-TWO-VERSIONS", b"GET / HTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-NUL", b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-NON-ASCII", b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-DEL", b"GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -378,58 +262,26 @@ fn request_lines() {
             ("TARGET-BACKSLASH", b"GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-OVERLONG", b"GET /%c0%af HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-ESCAPED-NUL", b"GET /a%00b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            (
-                "TARGET-ESCAPED-CRLF",
-                b"GET /%0d%0aX:%20y HTTP/1.1\r\nHost: a\r\n\r\n",
-                400,
-            ),
-            (
-                "TARGET-ESCAPED-SLASH",
-                b"GET /a%2f..%2fb HTTP/1.1\r\nHost: a\r\n\r\n",
-                400,
-            ),
-            (
-                "TARGET-CLIMBS",
-                b"GET /../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n",
-                400,
-            ),
-            (
-                "TARGET-CLIMBS-ESCAPED",
-                b"GET /%2e%2e/a HTTP/1.1\r\nHost: a\r\n\r\n",
-                400,
-            ),
+            ("TARGET-ESCAPED-CRLF", b"GET /%0d%0aX:%20y HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("TARGET-ESCAPED-SLASH", b"GET /a%2f..%2fb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("TARGET-CLIMBS", b"GET /../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("TARGET-CLIMBS-ESCAPED", b"GET /%2e%2e/a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-NO-SLASH", b"GET ! HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-ASTERISK-GET", b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-AUTHORITY", b"GET a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-USERINFO", b"GET https://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-OTHER-HOST", b"GET https://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            (
-                "TARGET-OTHER-PORT",
-                b"GET https://a:444/ HTTP/1.1\r\nHost: a\r\n\r\n",
-                400,
-            ),
+            ("TARGET-OTHER-PORT", b"GET https://a:444/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("TARGET-OTHER-SCHEME", b"GET file://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("METHOD-EMPTY", b" / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("METHOD-NUL", b"\0 / HTTP/............0596.7407.\r\n\r\n", 400),
-            (
-                "METHOD-NO-TOKEN",
-                b"G=\":<>(e),[T];?\" /get HTTP/1.1\r\nHost: a\r\n\r\n",
-                400,
-            ),
+            ("METHOD-NO-TOKEN", b"G=\":<>(e),[T];?\" /get HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("METHOD-CASE", b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
             ("METHOD-UNKNOWN", b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-            (
-                "METHOD-LONG",
-                b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\nHost: a\r\n\r\n",
-                400,
-            ),
+            ("METHOD-LONG", b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("METHOD-CONNECT", b"CONNECT b:443 HTTP/1.1\r\nHost: b\r\n\r\n", 405),
             ("METHOD-TRACE", b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
-            (
-                "METHOD-TRACE-BODY",
-                b"TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-                405,
-            ),
+            ("METHOD-TRACE-BODY", b"TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 405),
             ("METHOD-PRI", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
             ("VERSION-09", b"GET /\r\n", 400),
             ("VERSION-12", b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
@@ -445,11 +297,7 @@ fn request_lines() {
             ("HOST-EMPTY", b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
             ("HOST-TWICE", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
             ("HOST-TWICE-SAME", b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-            (
-                "HOST-TWICE-HTTP10",
-                b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
-                400,
-            ),
+            ("HOST-TWICE-HTTP10", b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
             ("HOST-COMMA", b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
             ("HOST-PATH", b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
             ("HOST-USERINFO", b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
@@ -538,34 +386,86 @@ fn floods_of_small_extensions_are_bounded() {
 }
 
 #[test]
+#[rustfmt::skip]
 fn what_looks_odd_and_means_one_thing_is_taken() {
     let tables: [(&str, &[u8], &[&str]); 22] = [
         ("LEADING-CRLF", b"\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n", &["GET /a "]),
         ("NO-SPACE-AFTER-COLON", b"GET /a HTTP/1.1\r\nHost:a\r\n\r\n", &["GET /a "]),
-        ("SPACES-AROUND-VALUE", b"POST /a HTTP/1.1\r\nHost:\t a \t\r\nContent-Length: \t5 \r\n\r\nhello", &["POST /a hello"]),
+        (
+            "SPACES-AROUND-VALUE",
+            b"POST /a HTTP/1.1\r\nHost:\t a \t\r\nContent-Length: \t5 \r\n\r\nhello",
+            &["POST /a hello"],
+        ),
         ("EMPTY-VALUE", b"GET /a HTTP/1.1\r\nHost: a\r\nX:\r\nY: \t \r\n\r\n", &["GET /a "]),
         ("OBS-TEXT", b"GET /a HTTP/1.1\r\nHost: a\r\nX: \x85admin\xa0\xff\r\n\r\n", &["GET /a "]),
-        ("TE-CASE", b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ChunKED\r\n\r\n5\r\nhello\r\n0\r\n\r\n", &["POST /a hello"]),
+        (
+            "TE-CASE",
+            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ChunKED\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            &["POST /a hello"],
+        ),
         ("TE-OWS", b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\tchunked \t\r\n\r\n0\r\n\r\n", &["POST /a "]),
-        ("CHUNK-CAPITALS", b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n", &["POST /a 0123456789"]),
-        ("CHUNK-LEADING-ZEROS", b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n005\r\nhello\r\n000\r\n\r\n", &["POST /a hello"]),
-        ("CHUNK-EXT", b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b;c=\"d\"\r\nhello\r\n0;e\r\n\r\n", &["POST /a hello"]),
+        (
+            "CHUNK-CAPITALS",
+            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n",
+            &["POST /a 0123456789"],
+        ),
+        (
+            "CHUNK-LEADING-ZEROS",
+            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n005\r\nhello\r\n000\r\n\r\n",
+            &["POST /a hello"],
+        ),
+        (
+            "CHUNK-EXT",
+            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b;c=\"d\"\r\nhello\r\n0;e\r\n\r\n",
+            &["POST /a hello"],
+        ),
         (
             "CHUNK-TRAILERS",
-            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-Length: 50\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\
+             Content-Length: 50\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
             &["POST /a hello", "GET /b "],
         ),
-        ("CL-ZERO", b"GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", &["GET /a ", "GET /b "]),
-        ("POST-NO-LENGTH", b"POST /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", &["POST /a ", "GET /b "]),
-        ("OPTIONS-BODY", b"OPTIONS /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\nHost: a\r\n\r\n", &["OPTIONS /a hello", "GET /b "]),
-        ("BODY-IS-A-REQUEST", b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 18\r\n\r\nGET / HTTP/1.1\r\n\r\n", &["POST /a GET / HTTP/1.1\\r\\n\\r\\n"]),
+        (
+            "CL-ZERO",
+            b"GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+            &["GET /a ", "GET /b "],
+        ),
+        (
+            "POST-NO-LENGTH",
+            b"POST /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+            &["POST /a ", "GET /b "],
+        ),
+        (
+            "OPTIONS-BODY",
+            b"OPTIONS /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+            &["OPTIONS /a hello", "GET /b "],
+        ),
+        (
+            "BODY-IS-A-REQUEST",
+            b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 18\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            &["POST /a GET / HTTP/1.1\\r\\n\\r\\n"],
+        ),
         ("ABSOLUTE-FORM", b"GET https://A:443/a HTTP/1.1\r\nHost: a\r\n\r\n", &["GET /a "]),
         ("ASTERISK-FORM", b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", &["OPTIONS * "]),
         ("DOT-SEGMENTS", b"GET /x/../a//b/./c HTTP/1.1\r\nHost: a\r\n\r\n", &["GET /a/b/c "]),
-        ("CONNECTION-LIST", b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, ,X-Hop\r\nX-Hop: 1\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", &["GET /a ", "GET /b "]),
-        ("CONNECTION-CLOSE", b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", &["GET /a "]),
+        (
+            "CONNECTION-LIST",
+            b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, ,X-Hop\r\nX-Hop: 1\r\n\r\nGET /b HTTP/1.1\r\n\
+             Host: a\r\n\r\n",
+            &["GET /a ", "GET /b "],
+        ),
+        (
+            "CONNECTION-CLOSE",
+            b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+            &["GET /a "],
+        ),
         ("HTTP10-CLOSES", b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /b HTTP/1.0\r\n\r\n", &["GET /a "]),
-        ("UPGRADE-CLOSES", b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", &["GET /a "]),
+        (
+            "UPGRADE-CLOSES",
+            b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\nGET /b HTTP/1.1\r\n\
+             Host: a\r\n\r\n",
+            &["GET /a "],
+        ),
     ];
     for (name, stream, requests) in tables {
         let Seen {
