@@ -378,10 +378,9 @@ impl Shard {
         // The other end may have been left unread because of us.
         for id in [Some(id), pair].into_iter().flatten() {
             let Some(conn) = self.conns.get(id.0) else { continue };
-            let (has_rest, ended) = (conn.rest_len() > 0, conn.ended);
-            if has_rest {
-                self.understand(now, id, &mut [], out);
-            }
+            let ended = conn.ended;
+            // Even where no byte is left, the end of a body may have been held up.
+            self.understand(now, id, &mut [], out);
             if ended {
                 self.eof(now, id, out);
             }

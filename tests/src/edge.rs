@@ -37,7 +37,7 @@ impl Edge {
     pub fn start_named(site: &Site, name: &str, config: &str) -> Self {
         site.write_certificate();
         let process = Self::launch(site, name, config);
-        process.wait_for(READY);
+        process.wait_until("that it is ready", |line| line.ends_with(" ready"));
         Self { process }
     }
 
@@ -48,7 +48,7 @@ impl Edge {
     pub fn launch(site: &Site, name: &str, config: &str) -> Process {
         let file = format!("{name}.toml");
         site.write(&file, &site.fill(config));
-        run(site, name, &["--config", &file])
+        run(site, name, &["run", "--config", &file])
     }
 
     /// Its log.
@@ -71,9 +71,6 @@ impl Edge {
         self.process
     }
 }
-
-/// In the line that says that every listener is open.
-const READY: &str = "ready";
 
 /// Runs the binary with these arguments, in the folder of the site.
 ///

@@ -13,6 +13,7 @@ use std::{
 pub mod edge;
 pub mod peers;
 pub mod process;
+pub mod scene;
 pub mod site;
 pub mod tidy;
 pub mod tls;

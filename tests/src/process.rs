@@ -61,8 +61,21 @@ impl Process {
     /// # Panics
     /// When it does not come, or the program ends before.
     pub fn wait_for(&self, text: &str) -> String {
-        self.wait_for_any(deadline(), |line| line.contains(text))
-            .unwrap_or_else(|| panic!("{} never said '{text}'", self.name))
+        self.wait_until(&format!("'{text}'"), |line| line.contains(text))
+    }
+
+    /// Waits for a line, also among those that it has said before.
+    ///
+    /// # Panics
+    /// When it does not come, or the program ends before.
+    pub fn wait_until(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.find(deadline(), wanted)
+            .unwrap_or_else(|| panic!("{} never said {what}", self.name))
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// All lines until now.
@@ -101,7 +114,7 @@ impl Process {
         self.child.wait().expect("a child of ours")
     }
 
-    fn wait_for_any(&self, deadline: Instant, wanted: impl Fn(&str) -> bool) -> Option<String> {
+    fn find(&self, deadline: Instant, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let mut said = self.log.said();
         let mut read = 0;
         loop {

@@ -257,6 +257,12 @@ impl RawClient {
         &self.socket
     }
 
+    /// Signs as another user from now on.
+    pub fn sign_as(&mut self, user: &str, password: &str) {
+        user.clone_into(&mut self.user);
+        password.clone_into(&mut self.password);
+    }
+
     /// Sends a request without credentials and waits for its answer.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! How does a browser use a TURN server? The client of turn-client-proto over UDP, TCP or TLS.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io::{ErrorKind, Write},
     iter,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -15,6 +15,7 @@ use turn_client_proto::{
     api::{Transmit, TurnConfig, TurnPollRet, TurnRecvRet},
     client::{TurnClient as Protocol, TurnEvent},
     prelude::{DelayedTransmitBuild as _, TurnClientApi as _},
+    stun::types::message::IntegrityAlgorithm,
     tcp::TurnClientTcp,
     types::{Instant as ProtocolInstant, TransportType, TurnCredentials},
     udp::TurnClientUdp,
@@ -22,12 +23,15 @@ use turn_client_proto::{
 
 use crate::{
     deadline,
-    peers::{stream::Stream, stun::hmac_sha1},
+    peers::{
+        stream::Stream,
+        stun::{Class, Message, hmac_sha1},
+    },
     remaining,
 };
 
-/// The lifetime of a permission is 300 seconds (RFC 8656 section 9); time is moved on in smaller steps.
-const STEP: Duration = Duration::from_secs(100);
+/// The client refreshes a minute before a lifetime ends, so time is moved on in smaller steps.
+const STEP: Duration = Duration::from_secs(50);
 
 /// A TURN client with one allocation for UDP.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub struct TurnClient {
     events: VecDeque<TurnEvent>,
     /// Peers with a channel.
     channels: Vec<SocketAddr>,
+    /// Transactions of requests that are not answered yet.
+    asked: BTreeSet<[u8; 12]>,
 }
 
 /// Name and password.
@@ -129,6 +135,7 @@ impl TurnClient {
             inbox: VecDeque::new(),
             events: VecDeque::new(),
             channels: Vec::new(),
+            asked: BTreeSet::new(),
         }
     }
 
@@ -290,12 +297,13 @@ impl TurnClient {
         }
     }
 
-    /// Steps until the client asks for no answer any more: what it waits for then is far away.
+    /// Steps until every request is answered and nothing is to do for a while.
     fn settle(&mut self) {
         let deadline = deadline();
         loop {
             let wake = self.flush();
-            if wake.saturating_duration_since(Instant::now()) > Duration::from_secs(2) {
+            let is_idle = wake.saturating_duration_since(Instant::now()) > Duration::from_secs(2);
+            if is_idle && self.asked.is_empty() {
                 return;
             }
             assert!(
@@ -317,6 +325,11 @@ impl TurnClient {
         loop {
             let now = self.now();
             while let Some(transmit) = self.protocol.poll_transmit(now) {
+                if let Some(message) = Message::decode(&transmit.data)
+                    && message.class == Class::Request
+                {
+                    self.asked.insert(message.transaction);
+                }
                 self.link.send(&transmit.data);
             }
             while let Some(event) = self.protocol.poll_event() {
@@ -334,6 +347,9 @@ impl TurnClient {
         // Even when the time is over, what has arrived already is taken.
         let deadline = deadline.max(Instant::now() + Duration::from_millis(1));
         for message in self.link.receive(deadline) {
+            if let Some(answer) = Message::decode(&message) {
+                self.asked.remove(&answer.transaction);
+            }
             let now = self.now();
             let (local, remote) = (self.protocol.local_addr(), self.protocol.remote_addr());
             let transmit = Transmit::new(&message, self.protocol.transport(), remote, local);
@@ -411,6 +427,9 @@ fn whole_message(rest: &mut Vec<u8>) -> Option<Vec<u8>> {
     Some(message)
 }
 
+/// A client that knows what RFC 8489 added; [`RawClient`](super::stun::RawClient) is one that does not.
 fn config(credentials: &Credentials) -> TurnConfig {
-    TurnConfig::new(TurnCredentials::new(&credentials.user, &credentials.password))
+    let mut config = TurnConfig::new(TurnCredentials::new(&credentials.user, &credentials.password));
+    config.add_supported_integrity(IntegrityAlgorithm::Sha256);
+    config
 }
