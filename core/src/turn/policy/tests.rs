@@ -1,3 +1,5 @@
+//! Which peers are allowed? The matrix of addresses, rule by rule.
+
 use core::time::Duration;
 
 use proptest::prelude::*;
