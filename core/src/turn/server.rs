@@ -4,7 +4,7 @@ use alloc::{collections::VecDeque, sync::Arc};
 use core::{net::SocketAddr, time::Duration};
 
 use super::{
-    auth::{Auth, Denied, PASSWORD_ALGORITHMS},
+    auth::{Auth, Denied, Owner, PASSWORD_ALGORITHMS, turn},
     limiter::{Cost, Limiter},
     policy::Policy,
     ports::Ports,
@@ -76,7 +76,7 @@ struct Reservation {
     family: Family,
     port: u16,
     /// Who may have it.
-    user: Box<[u8]>,
+    owner: Owner,
     expires: Instant,
 }
 
@@ -107,7 +107,7 @@ impl Server {
     /// # Panics
     /// When the configuration has no turn role.
     pub fn new(config: Arc<Config>, shard: ShardId, shards: u16, rng: &mut Rng) -> Self {
-        let turn = config.turn.as_ref().expect("the turn role is on");
+        let turn = turn(&config);
         let pools = Family::ALL.map(|family| {
             let relay = turn.relays.iter().find(|relay| Family::of(relay.bind) == family)?;
             Some(Pool {
@@ -117,7 +117,7 @@ impl Server {
         });
         Self {
             limits: turn.limits.clone(),
-            policy: Policy::new(&config),
+            policy: Policy::new(&config, turn),
             limiter: Limiter::new(turn.limits.unauthenticated_per_second, rng),
             table: Table::new(rng),
             pools,
@@ -126,8 +126,25 @@ impl Server {
             asks: VecDeque::new(),
             sweep: Sweep::default(),
             draining: false,
-            auth: Auth::new(config, rng),
+            auth: Auth::new(config, 0, rng),
         }
+    }
+
+    /// Goes on with another configuration: users, secrets, peers and limits. Relay addresses and ports remain as they are.
+    /// What is allocated remains, but for channels to peers that are no longer allowed.
+    ///
+    /// # Panics
+    /// When the configuration has no turn role.
+    pub fn configure(&mut self, config: Arc<Config>, rng: &mut Rng) {
+        let turn = turn(&config);
+        self.limits = turn.limits.clone();
+        self.limiter = Limiter::new(turn.limits.unauthenticated_per_second, rng);
+        self.policy = Policy::new(&config, turn);
+        for (_, allocation) in self.table.allocations.range_mut(0..self.table.allocations.slots()) {
+            // Other packets are asked about one by one.
+            allocation.peers.retain_channels(|peer| self.policy.allows(peer));
+        }
+        self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);
     }
 
     /// Takes one message of a client: a datagram, or a unit that [`Stream`](super::Stream) cut out.
@@ -210,6 +227,12 @@ impl Server {
         [clients, connections, persons, relays, reservations, self.asks.len()]
     }
 
+    /// Bytes that all allocations take.
+    #[cfg(test)]
+    pub(super) fn table_bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
     /// Ports of each family that nobody has.
     #[cfg(test)]
     pub(super) fn free_ports(&self) -> [usize; 2] {
@@ -261,7 +284,7 @@ impl Server {
         let slot = self.table.find(&from).filter(|key| self.expire(cx, *key));
         let form = Form::unsigned(request);
         let session = slot.and_then(|key| self.table.allocations.get(key));
-        let session = session.map(|allocation| (&*allocation.user, &allocation.session));
+        let session = session.map(|allocation| (allocation.owner.name(), &allocation.session));
         let identity = match self.auth.authenticate(cx.now.unix, from.source(), request, session) {
             Ok(identity) => identity,
             Err(denied) => return self.deny(cx, &from, &form, denied),
@@ -280,13 +303,13 @@ impl Server {
         let Some((key, allocation)) = made.filter(|(_, allocation)| allocation.pending.is_none()) else {
             return refuse(cx, &from, &form, Code::ALLOCATION_MISMATCH);
         };
-        if *allocation.user != *identity.user {
+        if allocation.owner.name() != &*identity.user {
             return refuse(cx, &from, &form, Code::WRONG_CREDENTIALS);
         }
         let lifetime = match method {
             Method::REFRESH => self.refresh(cx, key, request).map(Some),
-            Method::CREATE_PERMISSION => self.create_permission(cx, key, request).map(|()| None),
-            _ => self.channel_bind(cx, key, request).map(|()| None),
+            Method::CREATE_PERMISSION => self.create_permission(cx.now.mono, key, request).map(|()| None),
+            _ => self.channel_bind(cx.now.mono, key, request).map(|()| None),
         };
         match lifetime {
             Err(code) => refuse(cx, &from, &form, code),
@@ -377,7 +400,7 @@ impl Server {
         for relayed in allocation.relayed.into_iter().flatten() {
             self.close(now, relayed.relay);
         }
-        self.table.count_down(self.auth.person(&allocation.user));
+        self.table.count_down(allocation.owner.person());
         if allocation.pending.is_none() {
             cx.stats.turn.released += 1;
             tracing::debug!(client = %allocation.client.source(), "allocation ended");
@@ -425,7 +448,7 @@ impl Server {
             .iter()
             .position(|reservation| reservation.token == token);
         if let Some(reservation) = place.and_then(|place| self.reservations.remove(place)) {
-            self.table.count_down(self.auth.person(&reservation.user));
+            self.table.count_down(reservation.owner.person());
             self.give_back(now, reservation.family, reservation.port);
         }
     }

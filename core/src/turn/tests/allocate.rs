@@ -372,6 +372,25 @@ fn the_next_port_is_held_for_its_token() {
 }
 
 #[test]
+fn a_port_is_held_in_each_family_by_itself() {
+    let mut lab = Lab::with(|turn| turn.relay_ports = 30_000..=30_001);
+    let mut tokens = Vec::new();
+    for (port, family) in [(1, Family::V4), (2, Family::V6)] {
+        let client = datagrams(&format!("198.51.100.7:{port}"));
+        let login = lab.login(client, ALICE);
+        let request = lab.allocate().family(family).even_port(true).signed(&login);
+        let reply = lab.ask(client, &request).expect("an answer");
+        tokens.push((family, reply.value(Kind::RESERVATION_TOKEN).expect("a token")));
+    }
+    for (port, (family, token)) in (3..).zip(&tokens) {
+        let client = datagrams(&format!("198.51.100.7:{port}"));
+        let login = lab.login(client, ALICE);
+        let (_, relayed) = lab.allocated(client, &login, |draft| draft.raw(Kind::RESERVATION_TOKEN, token));
+        assert_eq!((Family::of(relayed.ip()), relayed.port()), (*family, 30_001));
+    }
+}
+
+#[test]
 fn a_token_is_for_its_user_and_its_time() {
     let mut lab = Lab::new();
     let client = datagrams(HERE);
