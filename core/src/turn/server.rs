@@ -1,7 +1,7 @@
 //! What does the TURN server do with what arrives? The doors of the machine, and the way of a request through it.
 
 use alloc::{collections::VecDeque, sync::Arc};
-use core::{net::SocketAddr, time::Duration};
+use core::net::SocketAddr;
 
 use super::{
     auth::{Auth, Denied, Owner, PASSWORD_ALGORITHMS, turn},
@@ -10,7 +10,7 @@ use super::{
     ports::Ports,
     reply::Form,
     request::Request,
-    table::{Allocation, Client, Relay, Table},
+    table::{Client, Table},
     verdict::{Payload, Verdict},
 };
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     config::{self, Config, TurnLimits},
     cx::Cx,
     rng::Rng,
-    slab::Key,
     time::Instant,
     wire::{
         channel,
@@ -27,6 +26,7 @@ use crate::{
 };
 
 mod allocate;
+mod expire;
 mod manage;
 mod relay;
 
@@ -44,7 +44,7 @@ pub struct Server {
     reservations: VecDeque<Reservation>,
     shard: ShardId,
     asks: VecDeque<Ask>,
-    sweep: Sweep,
+    sweep: expire::Sweep,
     draining: bool,
 }
 
@@ -80,27 +80,6 @@ struct Reservation {
     expires: Instant,
 }
 
-/// Looking for what has expired: a little at a time, round and round.
-#[derive(Debug, Default)]
-struct Sweep {
-    /// When to look next; `None` while there is nothing to look at.
-    at: Option<Instant>,
-    /// The slot to go on with.
-    slot: usize,
-}
-
-impl Sweep {
-    /// Between two looks.
-    const INTERVAL: Duration = Duration::from_secs(1);
-    /// Slots looked at in one go.
-    const SLOTS: usize = 2048;
-
-    /// There is something to look at.
-    fn start(&mut self, now: Instant) {
-        self.at.get_or_insert(now + Self::INTERVAL);
-    }
-}
-
 impl Server {
     /// The server of one of `shards` shards, whose ports are its slice of the range.
     ///
@@ -124,7 +103,7 @@ impl Server {
             reservations: VecDeque::new(),
             shard,
             asks: VecDeque::new(),
-            sweep: Sweep::default(),
+            sweep: expire::Sweep::default(),
             draining: false,
             auth: Auth::new(config, 0, rng),
         }
@@ -156,13 +135,6 @@ impl Server {
         }
     }
 
-    /// Takes notice that a client's connection is gone, and its allocation with it.
-    pub fn closed(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-        if let Some(key) = self.table.find_stream(conn) {
-            self.release(cx, key);
-        }
-    }
-
     /// Refuses new allocations from now on, with an answer.
     pub fn drain(&mut self) {
         self.draining = true;
@@ -171,42 +143,6 @@ impl Server {
     /// The next thing to be done with a socket, in order.
     pub fn poll_ask(&mut self) -> Option<Ask> {
         self.asks.pop_front()
-    }
-
-    /// When [`Server::timeout`] wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.sweep.at
-    }
-
-    /// Lets go of what has expired. Whether that happens early or late, nothing that has expired is ever used.
-    pub fn timeout(&mut self, cx: &mut Cx<'_>) {
-        let now = cx.now.mono;
-        if self.sweep.at.is_none_or(|at| now < at) {
-            return;
-        }
-        let slots = self.sweep.slot..(self.sweep.slot + Sweep::SLOTS).min(self.table.allocations.slots());
-        self.sweep.slot = if slots.end < self.table.allocations.slots() {
-            slots.end
-        } else {
-            0
-        };
-        let mut expired = Vec::new();
-        for (key, allocation) in self.table.allocations.range_mut(slots) {
-            allocation.peers.sweep(now);
-            if Family::ALL.iter().any(|family| allocation.has_expired(*family, now)) {
-                expired.push(key);
-            }
-        }
-        for key in expired {
-            self.expire(cx, key);
-        }
-        while let Some(reservation) = self.reservations.front()
-            && reservation.expires <= now
-        {
-            self.forget_reservation(now, reservation.token);
-        }
-        let idle = self.table.allocations.is_empty() && self.reservations.is_empty();
-        self.sweep.at = (!idle).then_some(now + Sweep::INTERVAL);
     }
 
     /// Whether a connection has an allocation, or one in the making.
@@ -331,19 +267,13 @@ impl Server {
             Denied::Unsigned | Denied::Wrong => Code::UNAUTHENTICATED,
             Denied::Stale => Code::STALE_NONCE,
         };
-        if !self.may_answer(
-            cx,
-            from,
-            if denied == Denied::Wrong {
-                Cost::Guess
-            } else {
-                Cost::Full
-            },
-        ) {
+        let guess = denied == Denied::Wrong;
+        if !self.may_answer(cx, from, if guess { Cost::Guess } else { Cost::Full }) {
             return Verdict::NOTHING;
         }
-        if denied == Denied::Wrong {
+        if guess {
             cx.stats.turn.refused += 1;
+            tracing::debug!(client = %from.source(), "credentials refused");
         } else {
             cx.stats.turn.challenged += 1;
         }
@@ -373,84 +303,6 @@ impl Server {
         let admitted = proved || self.policy.is_trusted(source) || self.limiter.admit(cx.now.mono, source, cost);
         cx.stats.turn.withheld += u64::from(!admitted);
         admitted
-    }
-
-    /// Lets go of what has expired of an allocation, and says whether anything is left of it.
-    fn expire(&mut self, cx: &mut Cx<'_>, key: Key) -> bool {
-        let now = cx.now.mono;
-        let Some(allocation) = self.table.allocations.get(key) else {
-            return false;
-        };
-        for family in Family::ALL.map(|family| allocation.has_expired(family, now).then_some(family)) {
-            family.inspect(|family| self.release_family(now, key, *family));
-        }
-        let live = self.table.allocations.get(key).is_some_and(Allocation::is_live);
-        if !live {
-            self.release(cx, key);
-        }
-        live
-    }
-
-    /// Ends an allocation.
-    fn release(&mut self, cx: &mut Cx<'_>, key: Key) {
-        let Some(allocation) = self.table.remove(key) else {
-            return;
-        };
-        let now = cx.now.mono;
-        for relayed in allocation.relayed.into_iter().flatten() {
-            self.close(now, relayed.relay);
-        }
-        self.table.count_down(allocation.owner.person());
-        if allocation.pending.is_none() {
-            cx.stats.turn.released += 1;
-            tracing::debug!(client = %allocation.client.source(), "allocation ended");
-        } else if let Some(token) = allocation.token {
-            self.forget_reservation(now, token);
-        }
-    }
-
-    /// Ends one relayed transport address of an allocation.
-    // RFC 8656 section 8.1: this "destroys any permissions or channels associated with that particular allocation", and
-    // none of the other family.
-    fn release_family(&mut self, now: Instant, key: Key, family: Family) {
-        let Some(allocation) = self.table.allocations.get_mut(key) else {
-            return;
-        };
-        allocation.peers.forget(family);
-        if let Some(relayed) = allocation.relayed[family as usize].take() {
-            self.close(now, relayed.relay);
-        }
-    }
-
-    /// Has a bound socket closed.
-    fn close(&mut self, now: Instant, relay: RelayId) {
-        self.discard(now, relay);
-        self.asks.push_back(Ask::Close(relay));
-    }
-
-    /// Lets go of a socket that is not there any more.
-    fn discard(&mut self, now: Instant, relay: RelayId) {
-        if let Some(Relay { family, port, .. }) = self.table.relays.remove(relay.0) {
-            self.give_back(now, family, port);
-        }
-    }
-
-    fn give_back(&mut self, now: Instant, family: Family, port: u16) {
-        if let Some(pool) = &mut self.pools[family as usize] {
-            pool.ports.give_back(port, now);
-        }
-    }
-
-    /// Lets go of a held port that nobody came for.
-    fn forget_reservation(&mut self, now: Instant, token: [u8; 8]) {
-        let place = self
-            .reservations
-            .iter()
-            .position(|reservation| reservation.token == token);
-        if let Some(reservation) = place.and_then(|place| self.reservations.remove(place)) {
-            self.table.count_down(reservation.owner.person());
-            self.give_back(now, reservation.family, reservation.port);
-        }
     }
 }
 

@@ -46,6 +46,7 @@ struct Plan {
 }
 
 impl Server {
+    /// Takes an Allocate request of a user; `slot` is what the 5-tuple has already.
     pub(super) fn allocate(
         &mut self,
         cx: &mut Cx<'_>,

@@ -306,6 +306,30 @@ fn a_dual_allocation_may_be_half_of_one() {
 }
 
 #[test]
+fn a_dual_allocation_may_find_the_ports_of_one_family_gone() {
+    let mut lab = Lab::with(|turn| turn.relay_ports = 30_000..=30_000);
+    let (one, two, three) = (
+        datagrams(HERE),
+        datagrams("198.51.100.7:1"),
+        datagrams("198.51.100.7:2"),
+    );
+    lab.allocation(one);
+    let login = lab.login(two, ALICE);
+    let request = lab.allocate().additional(Family::V6).signed(&login);
+    let reply = lab.ask(two, &request).expect("an answer");
+    let relayed = reply.addresses(Kind::XOR_RELAYED_ADDRESS);
+    assert_eq!(
+        (relayed.len(), relayed[0].is_ipv6(), missing(&reply)),
+        (1, true, Some((1, 508)))
+    );
+    // Then of both.
+    let login = lab.login(three, ALICE);
+    let draft = lab.allocate().additional(Family::V6);
+    assert_eq!(lab.code(three, &login, draft), 508);
+    assert_eq!(lab.server.allocations(), 2);
+}
+
+#[test]
 fn attributes_that_contradict_each_other_are_a_bad_request() {
     let mut lab = Lab::new();
     let client = datagrams(HERE);
