@@ -582,7 +582,7 @@ impl<'a> Response<'a> {
         check::single(message, Name::CallId)?;
         let goes_on = message.value(Name::Via).is_some_and(|value| via.end < value.len());
         Some(Self {
-            goes_on: goes_on || message.all(Name::Via).nth(1).is_some(),
+            goes_on: goes_on || message.count(Name::Via) > 1,
             via,
             branch,
             method: Method::of(method_text),
