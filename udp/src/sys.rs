@@ -8,6 +8,7 @@ use std::{
     ops::Range,
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
+    time::Duration,
 };
 
 use libc::c_int;
@@ -186,6 +187,17 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, option: c_int, va
 pub(crate) fn sharpen_timers() -> io::Result<()> {
     // SAFETY: takes no pointers.
     check(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000) }).map(drop)
+}
+
+/// Processor time that this thread has used.
+pub(crate) fn thread_time() -> io::Result<Duration> {
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the call writes the time, or fails.
+    unsafe {
+        check(libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()))?;
+        let time = time.assume_init();
+        Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
 }
 
 /// An address of either family, as the kernel has it.
