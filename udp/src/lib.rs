@@ -42,6 +42,10 @@
 //! # #[expect(unreachable_code)]
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! It speaks to Linux directly, and runs nowhere else.
+
+#![deny(unsafe_code)]
 
 mod arena;
 mod bind;
@@ -50,6 +54,7 @@ mod outbox;
 mod pace;
 mod poller;
 mod socket;
+#[expect(unsafe_code, reason = "system calls that no safe wrapper offers")]
 mod sys;
 mod table;
 
