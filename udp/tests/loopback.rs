@@ -128,6 +128,10 @@ fn the_largest_datagram_passes_and_so_does_an_empty_one() -> io::Result<()> {
         drive(&mut poller, echo, |counters| counters.sent > sent)?;
         assert_eq!(take(&client)?.0.len(), len + 4);
     }
+    let mut egress = Egress::default();
+    push_made(&mut egress, SocketId::Sip, client.local_addr()?, b"");
+    poller.send(&mut egress);
+    assert_eq!(take(&client)?, (Vec::new(), to));
     Ok(())
 }
 
