@@ -14,6 +14,9 @@ use crate::{process::Process, site::Site};
 /// Set to the path of a binary, the tests run that one instead of building `edgeward`.
 pub const BINARY: &str = "EDGEWARD_BIN";
 
+/// Set to a filter like `debug`, edges log that much.
+pub const LOG: &str = "EDGEWARD_LOG";
+
 /// A running edge. It is killed when the value goes, and its log is printed when the test fails.
 #[derive(Debug)]
 pub struct Edge {
@@ -48,7 +51,8 @@ impl Edge {
     pub fn launch(site: &Site, name: &str, config: &str) -> Process {
         let file = format!("{name}.toml");
         site.write(&file, &site.fill(config));
-        run(site, name, &["run", "--config", &file])
+        let log = env::var(LOG).unwrap_or_else(|_| "info".into());
+        run(site, name, &["run", "--log", &log, "--config", &file])
     }
 
     /// Its log.

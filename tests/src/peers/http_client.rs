@@ -114,6 +114,11 @@ impl Connection {
         buffer
     }
 
+    /// What came behind the last head or message.
+    pub fn rest(&self) -> &[u8] {
+        self.reader.rest()
+    }
+
     /// Waits until the server closes; returns what it said before.
     ///
     /// # Panics

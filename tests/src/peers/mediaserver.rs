@@ -206,7 +206,9 @@ impl Mediaserver {
     /// When it does not come.
     pub fn final_answer(&self, request: &Message) -> Message {
         self.wait_for(&format!("a final answer to {}", request.start), |message| {
-            message.status().is_some_and(|status| status >= 200) && message.branch() == request.branch()
+            message.status().is_some_and(|status| status >= 200)
+                && message.branch() == request.branch()
+                && message.cseq_method() == request.method()
         })
     }
 
@@ -252,6 +254,18 @@ impl Mediaserver {
         (answer, dialog)
     }
 
+    /// Takes back an INVITE of ours that has no final answer yet (RFC 3261 section 9.1); returns the CANCEL as it went.
+    ///
+    /// # Panics
+    /// When it was no INVITE of ours.
+    pub fn cancel(&self, invite: &Message) -> Message {
+        let mut cancel = Message::request("CANCEL", invite.uri().expect("a request"));
+        let kept = ["Via", "Route", "Max-Forwards", "From", "To", "Call-ID"];
+        let copied = invite.fields.iter().filter(|(name, _)| kept.contains(&name.as_str()));
+        cancel.fields.extend(copied.cloned());
+        self.transmit(cancel.with("CSeq", "1 CANCEL"))
+    }
+
     /// Sends a request within a dialog and returns its final answer.
     ///
     /// # Panics
@@ -283,6 +297,10 @@ impl Mediaserver {
     pub fn send_request(&self, mut request: Message) -> Message {
         let via = format!("SIP/2.0/UDP {};rport;branch={}", self.address(), sip::branch());
         request.fields.insert(0, ("Via".to_owned(), via));
+        self.transmit(request)
+    }
+
+    fn transmit(&self, request: Message) -> Message {
         let next = request.field("Route").and_then(sip::address).or(request.uri());
         let to = next
             .and_then(sip::socket_address)
@@ -419,10 +437,9 @@ impl Shared {
 
     /// Ends the repeats of a request; a failure of an INVITE is acknowledged (RFC 3261 section 17.1.1.3).
     fn answered(&self, state: &mut State, answer: &Message) {
-        let place = state
-            .repeats
-            .iter()
-            .position(|repeat| repeat.message.method().is_some() && repeat.message.branch() == answer.branch());
+        let place = state.repeats.iter().position(|repeat| {
+            repeat.message.method() == answer.cseq_method() && repeat.message.branch() == answer.branch()
+        });
         let sent = place.map(|place| state.repeats.remove(place));
         if answer.status().is_some_and(|status| status >= 300)
             && answer.cseq_method() == Some("INVITE")

@@ -139,6 +139,11 @@ impl SipBrowser {
         self.final_answer(&sent)
     }
 
+    /// Uses the Contact of somebody else from now on.
+    pub fn pretend(&mut self, contact: &str) {
+        contact.clone_into(&mut self.contact);
+    }
+
     /// Our Contact.
     pub fn contact(&self) -> &str {
         &self.contact

@@ -44,8 +44,9 @@ const IDLE: Duration = Duration::from_secs(120);
 /// | `/twice` | an answer that nobody asked for behind the right one |
 /// | `/garbage` | no HTTP |
 /// | `/silent` | nothing |
+/// | `/vanish` | `hello`, then closes without a word of it |
 /// | `/events` | an event stream of what [`Upstream::event`] says |
-/// | `/ws` | a WebSocket that echoes |
+/// | `/ws` | a WebSocket that echoes, where the request asks for one |
 /// | `/ws-wrong` | 101 with a wrong Sec-WebSocket-Accept |
 /// | else | `hello` |
 #[derive(Debug)]
@@ -227,7 +228,10 @@ impl Shared {
                     &["Connection: close"],
                     b"early",
                 )?;
-                return close(stream);
+                close(stream)?;
+                // RFC 9112 section 9.6: closed at once, the connection would be reset, and the answer lost with it.
+                stream.read_to_close(deadline());
+                return Ok(After::Close);
             }
             "hop" => {
                 let fields = [
@@ -239,11 +243,17 @@ impl Shared {
                 write_response(stream, request, "200 OK", &fields, b"hop")?;
             }
             "twice" => {
-                write_response(stream, request, "200 OK", &[], b"asked")?;
-                write_response(stream, request, "200 OK", &[], b"not asked")?;
+                let head = "HTTP/1.1 200 OK\r\nContent-Length:";
+                let both = format!("{head} 5\r\n\r\nasked{head} 9\r\n\r\nnot asked");
+                stream.write_all(both.as_bytes())?;
+                stream.flush()?;
             }
             "garbage" => {
                 stream.write_all(b"\x00\x01\x02 this is no HTTP\r\n\r\n")?;
+                return close(stream);
+            }
+            "vanish" => {
+                write_response(stream, request, "200 OK", &[], b"hello")?;
                 return close(stream);
             }
             "silent" => {
@@ -256,7 +266,7 @@ impl Shared {
                 write_events(stream, &events)?;
                 return Ok(After::Close);
             }
-            "ws" | "ws-wrong" => {
+            "ws" | "ws-wrong" if request.field("upgrade") == Some("websocket") => {
                 let key = request.field("sec-websocket-key").unwrap_or_default();
                 let key = if what == "ws" { key } else { "wrong" };
                 let accept = derive_accept_key(key.as_bytes());

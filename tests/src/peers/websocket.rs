@@ -220,6 +220,14 @@ impl WebSocketClient {
         }
     }
 
+    /// Reads without answering anything, not even pings, until the connection ends.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn neglect(&mut self) {
+        self.socket.get_mut().read_to_close(deadline());
+    }
+
     /// Waits for the end, whatever else comes before; returns the code of the close frame where there was one.
     ///
     /// # Panics
