@@ -4,7 +4,6 @@
 //! values of Content-Length are corrected.
 
 use super::*;
-use crate::sip::Out;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -219,15 +219,13 @@ impl Agent {
             return Some(request);
         };
         // RFC 3261 section 12.2.2: a request within a dialog that does not exist.
-        let status = match self
-            .dialogs
-            .borrow()
-            .get(&dialog)
-            .map(|dialog| dialog.try_send(request.clone()))
-        {
-            Some(Ok(())) => return None,
-            Some(Err(mpsc::error::TrySendError::Full(_))) => 500,
-            Some(Err(mpsc::error::TrySendError::Closed(_))) | None => 481,
+        let status = match self.dialogs.borrow().get(&dialog) {
+            Some(queue) => match queue.try_send(request.clone()) {
+                Ok(()) => return None,
+                Err(mpsc::error::TrySendError::Full(_)) => 500,
+                Err(mpsc::error::TrySendError::Closed(_)) => 481,
+            },
+            None => 481,
         };
         self.respond(&request, &request.message.response(status, &dialog.1));
         None
