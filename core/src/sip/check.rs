@@ -1,5 +1,6 @@
 //! May this request pass? Request validation (RFC 3261 section 16.3) and what it finds on the way.
 
+use super::branch::Branch;
 use crate::wire::sip::{
     Fault, Message, Name, Start,
     field::{self, Address},
@@ -164,6 +165,46 @@ fn check_uri(text: &[u8]) -> Result<(), Rejection> {
         Err(UriError::Scheme) if is_tel(text) => Ok(()),
         Err(UriError::Scheme) => Err(Rejection::new(416, "Unsupported URI Scheme")),
         Err(UriError::Syntax) => Err(Rejection::bad("Bad Request-URI")),
+    }
+}
+
+/// What a response says, as far as a proxy asks.
+#[derive(Debug)]
+pub(super) struct Response<'a> {
+    pub(super) via: Via<'a>,
+    pub(super) branch: Branch,
+    pub(super) method: Method,
+    method_text: &'a [u8],
+    /// Whether there is a Via below ours.
+    pub(super) goes_on: bool,
+}
+
+impl<'a> Response<'a> {
+    /// Reads a response to a request that we forwarded; `None` when it is broken, or is for somebody else.
+    pub(super) fn read(message: &Message<'a>) -> Option<Self> {
+        if message.fault().is_some() {
+            return None;
+        }
+        let via = message.value(Name::Via).and_then(Via::first)?;
+        let branch = via.branch().and_then(Branch::read)?;
+        let (_, method_text) = single(message, Name::CSeq).and_then(field::cseq)?;
+        for name in [Name::From, Name::To] {
+            single(message, name).and_then(Address::parse)?;
+        }
+        single(message, Name::CallId)?;
+        let goes_on = message.value(Name::Via).is_some_and(|value| via.end < value.len());
+        Some(Self {
+            goes_on: goes_on || message.count(Name::Via) > 1,
+            via,
+            branch,
+            method: Method::of(method_text),
+            method_text,
+        })
+    }
+
+    /// Whether it answers the CANCEL of an INVITE, which has the same branch.
+    pub(super) fn is_to_cancel(&self, method: Method) -> bool {
+        self.method_text == b"CANCEL" && method == Method::Invite
     }
 }
 

@@ -5,11 +5,11 @@ use core::net::SocketAddr;
 use super::{
     branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, FlowId},
-    check::{self, Detail, Rejection, Request},
-    flow::Registering,
-    from_flow::{Own, Response, reasons},
-    local::{self, Answer, TopVia, hop_request},
-    rewrite::{self, Hops},
+    check::{self, Detail, Rejection, Request, Response},
+    flow::HOLD,
+    flows::Own,
+    local::{self, Answer, TopVia, hop_request, reasons},
+    rewrite::{self, Route},
     transaction::{Beginning, Method, Reply, Side, State, Transaction},
 };
 use crate::{
@@ -21,9 +21,7 @@ use crate::{
 /// Where a request goes, and as what.
 struct Target {
     flow: FlowId,
-    hops: Hops,
-    /// Which Route values go on.
-    keep: core::ops::Range<usize>,
+    route: Route,
     /// The Request-URI that the browser knows, if it is not the one that came.
     uri: Option<Vec<u8>>,
 }
@@ -31,10 +29,10 @@ struct Target {
 impl Bridge {
     /// One datagram from the SIP socket; whoever is not a mediaserver gets no answer.
     pub fn from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, datagram: &[u8]) {
-        let Some(mediaserver) = self.mediaserver_at(from) else {
+        if !self.is_trunk(from) {
             cx.stats.sip.dropped += 1;
             return;
-        };
+        }
         cx.stats.sip.from_trunk += 1;
         let Some(message) = Message::read(datagram, Framing::Datagram) else {
             // Empty lines keep a way through a NAT open (RFC 5626 section 3.5.1).
@@ -43,24 +41,24 @@ impl Bridge {
         };
         match message.start() {
             Start::Request { .. } => {
-                self.health[mediaserver].heard();
-                self.request_from_trunk(cx, mediaserver, from, &message);
+                self.heard(from);
+                self.request_from_trunk(cx, from, &message);
             }
             Start::Response { status } => {
-                if self.response_from_trunk(cx, mediaserver, &message, *status).is_none() {
+                if self.response_from_trunk(cx, from, &message, *status).is_none() {
                     cx.stats.sip.dropped += 1;
                 }
             }
         }
     }
 
-    fn request_from_trunk(&mut self, cx: &mut Cx<'_>, mediaserver: usize, from: SocketAddr, message: &Message<'_>) {
+    fn request_from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>) {
         let Start::Request { method, .. } = message.start() else {
             return;
         };
         let is_ack = *method == b"ACK";
-        let handled = check::request(message)
-            .and_then(|request| self.handle_trunk_request(cx, mediaserver, from, message, &request));
+        let handled =
+            check::request(message).and_then(|request| self.handle_trunk_request(cx, from, message, &request));
         match handled {
             Ok(()) => {}
             Err(_) if is_ack => cx.stats.sip.dropped += 1,
@@ -110,7 +108,6 @@ impl Bridge {
     fn handle_trunk_request(
         &mut self,
         cx: &mut Cx<'_>,
-        mediaserver: usize,
         from: SocketAddr,
         message: &Message<'_>,
         request: &Request<'_>,
@@ -118,7 +115,7 @@ impl Bridge {
         let server = self.server_id(Side::Down, request);
         let known = self.server(server);
         match request.method {
-            Method::Ack => return self.ack_from_trunk(cx, mediaserver, from, message, request, known),
+            Method::Ack => return self.ack_from_trunk(cx, from, message, request, known),
             Method::Cancel => {
                 let key = known.ok_or(Rejection::new(481, "Call/Transaction Does Not Exist"))?;
                 self.answer_to_trunk(cx, from, message, 200, "OK", Detail::None);
@@ -132,7 +129,7 @@ impl Bridge {
             return Ok(());
         }
         check::policy(message, request)?;
-        let Some(target) = self.target(mediaserver, message, request)? else {
+        let Some(target) = self.target(from, message, request)? else {
             return Ok(());
         };
         if !self.has_room() {
@@ -144,20 +141,20 @@ impl Bridge {
         if flow.pending >= self.sip().limits.transactions_per_flow_max {
             return Err(Rejection::unavailable(1));
         }
-        let held = flow.conn.is_none();
+        let (held, trunk) = (flow.conn.is_none(), flow.trunk);
         let mut transaction = Transaction::new(
             cx.now.mono,
             Beginning {
                 side: Side::Down,
                 method: request.method,
                 flow: target.flow,
-                mediaserver,
+                trunk,
                 reply_to: local::reply_address(&request.via, from),
                 server,
             },
         );
         if held {
-            transaction.hold(self.hold_until(cx.now.mono));
+            transaction.hold(cx.now.mono + HOLD);
         }
         let key = self.begin(transaction);
         let branch = self.branch(Kind::Transaction, key);
@@ -192,7 +189,6 @@ impl Bridge {
     fn ack_from_trunk(
         &mut self,
         cx: &mut Cx<'_>,
-        mediaserver: usize,
         from: SocketAddr,
         message: &Message<'_>,
         request: &Request<'_>,
@@ -205,11 +201,14 @@ impl Bridge {
             self.settle(key);
             return Ok(());
         }
+        if self.is_to_us(message, request) {
+            return Ok(());
+        }
         if request.max_forwards == Some(0) {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
-        let Some(target) = self.target(mediaserver, message, request)? else {
+        let Some(target) = self.target(from, message, request)? else {
             return Ok(());
         };
         let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
@@ -223,7 +222,7 @@ impl Bridge {
     /// nothing to say.
     fn target(
         &self,
-        mediaserver: usize,
+        from: SocketAddr,
         message: &Message<'_>,
         request: &Request<'_>,
     ) -> Result<Option<Target>, Rejection> {
@@ -262,10 +261,11 @@ impl Bridge {
                 _ => Rejection::new(404, "Not Found"),
             });
         };
-        let Some(flow) = self
-            .resolve(&token)
-            .filter(|_| usize::from(token.mediaserver) == mediaserver)
-        else {
+        let belongs = |flow: &FlowId| {
+            let trunk = self.flows.get(flow.0).map(|flow| self.trunk(flow.trunk));
+            trunk.is_some_and(|trunk| trunk.address == from && trunk.mark == token.mediaserver)
+        };
+        let Some(flow) = self.resolve(&token).filter(belongs) else {
             return match request.method {
                 // Any answer would keep the contact alive for a mediaserver that asks whether it is.
                 Method::Options => Ok(None),
@@ -281,7 +281,8 @@ impl Bridge {
             let known = known.ok_or(Rejection::new(404, "Not Found"))?;
             uri = Some(known.contact.to_vec());
         }
-        Ok(Some(Target { flow, hops, keep, uri }))
+        let route = Route { hops, keep };
+        Ok(Some(Target { flow, route, uri }))
     }
 
     /// Appends a request as it goes to the browser.
@@ -306,18 +307,15 @@ impl Bridge {
         if request.method.is_recorded() {
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Down);
         }
-        if let Some(uri) = &target.uri {
-            rewrite::request_uri(splices, message, uri);
-        }
         rewrite::max_forwards(splices, message, request.max_forwards);
-        rewrite::keep_hops(splices, message, &target.hops, target.keep.clone());
+        rewrite::route(splices, message, &target.route, target.uri.as_deref());
         rewrite::finish(splices, message, cx.made)
     }
 
     fn response_from_trunk(
         &mut self,
         cx: &mut Cx<'_>,
-        mediaserver: usize,
+        from: SocketAddr,
         message: &Message<'_>,
         status: u16,
     ) -> Option<()> {
@@ -325,17 +323,13 @@ impl Bridge {
         if !self.names.udp.is_sent_by(&response.via) {
             return None;
         }
-        if let Some((index, number)) = self.ping_of(&response.branch) {
-            self.health
-                .get_mut(index)
-                .filter(|_| index == mediaserver)?
-                .answered(number, status);
+        if self.take_pong(from, &response.branch, status) {
             return Some(());
         }
-        self.health[mediaserver].heard();
+        self.heard(from);
         let key = self.transaction_of(&response.branch)?;
         let transaction = self.transactions.get_mut(key)?;
-        if transaction.side != Side::Up || transaction.mediaserver != mediaserver {
+        if transaction.side != Side::Up || self.trunks[transaction.trunk.index()].address != from {
             return None;
         }
         if response.is_to_cancel(transaction.method) {
@@ -432,33 +426,6 @@ impl Bridge {
         self.send_flow(cx, flow, bytes, None);
         if let Some(registering) = accepted {
             self.registered(cx, flow, *registering);
-        }
-    }
-
-    /// The mediaserver has accepted a REGISTER.
-    fn registered(&mut self, cx: &mut Cx<'_>, id: FlowId, registering: Registering) {
-        let Some(flow) = self.flows.get_mut(id.0) else { return };
-        flow.address_of_record.get_or_insert(registering.address_of_record);
-        for (registration, removed) in registering.contacts {
-            let identity = registration.identity;
-            let Some(flow) = self.flows.get_mut(id.0) else { return };
-            if removed {
-                flow.registrations.retain(|known| known.identity != identity);
-                self.disown(identity, id);
-                continue;
-            }
-            if let Some(forgotten) = flow.register(registration) {
-                self.disown(forgotten, id);
-            }
-            match self.identities.insert(identity, id) {
-                Some(old) if old != id => self.succeed(cx, old, id),
-                _ => {}
-            }
-        }
-        let Some(flow) = self.flows.get(id.0) else { return };
-        let token = self.token(id.0, flow.mediaserver, flow.identity());
-        if let Some(flow) = self.flows.get_mut(id.0) {
-            flow.token = token;
         }
     }
 }
