@@ -44,7 +44,11 @@ impl Bridge {
         };
         match message.start() {
             Start::Request { .. } => self.request_from_flow(cx, flow, &message),
-            Start::Response { status } => self.response_from_flow(cx, flow, &message, *status),
+            Start::Response { .. } => {
+                if self.response_from_flow(cx, flow, &message).is_none() {
+                    cx.stats.sip.dropped += 1;
+                }
+            }
         }
     }
 
@@ -72,7 +76,7 @@ impl Bridge {
             return;
         };
         let is_ack = *method == b"ACK";
-        let handled = check::request(message).and_then(|request| self.handle_flow_request(cx, id, message, &request));
+        let handled = check::request(message).and_then(|request| self.handle_flow_request(cx, id, &request));
         let Err(rejection) = handled else { return };
         let flow = self.flows.get_mut(id.0);
         // RFC 3261 section 17.1.1.3: nothing answers an ACK.
@@ -104,23 +108,17 @@ impl Bridge {
         self.send_flow(cx, id, start..end, None);
     }
 
-    fn handle_flow_request(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: FlowId,
-        message: &Message<'_>,
-        request: &Request<'_>,
-    ) -> Result<(), Rejection> {
+    fn handle_flow_request(&mut self, cx: &mut Cx<'_>, id: FlowId, request: &Request<'_>) -> Result<(), Rejection> {
         let server = self.server_id(Side::Up, request);
         let known = self.server(server);
         // A browser speaks of its own transactions only.
         let own = known.filter(|key| self.transactions.get(*key).is_some_and(|known| known.flow == id));
         match request.method {
-            Method::Ack => return self.ack_from_flow(cx, id, message, request, own),
+            Method::Ack => return self.ack_from_flow(cx, id, request, own),
             Method::Cancel => {
                 let key = own.ok_or(Rejection::new(481, "Call/Transaction Does Not Exist"))?;
-                self.answer_to_flow(cx, id, message, Rejection::new(200, "OK"));
-                self.cancel(cx, key, &reasons(message));
+                self.answer_to_flow(cx, id, request.message, Rejection::new(200, "OK"));
+                self.cancel(cx, key, &reasons(request.message));
                 return Ok(());
             }
             _ => {}
@@ -130,12 +128,12 @@ impl Bridge {
             cx.stats.sip.dropped += 1;
             return Ok(());
         }
-        check::policy(message, request)?;
+        check::policy(request)?;
         self.check_sender(id, request)?;
-        let credentials_of = self.admit(cx.now.mono, id, message, request)?;
-        let route = self.flow_route(message, request)?;
+        let credentials_of = self.admit(cx.now.mono, id, request)?;
+        let route = self.flow_route(request)?;
         let registering = match request.method {
-            Method::Register => Some(self.registering(id, message, request)?),
+            Method::Register => Some(self.registering(id, request)?),
             _ => None,
         };
         if let Some(registering) = &registering {
@@ -157,10 +155,10 @@ impl Bridge {
         );
         let key = self.begin(transaction);
         if request.method == Method::Invite {
-            self.answer_to_flow(cx, id, message, Rejection::new(100, "Trying"));
+            self.answer_to_flow(cx, id, request.message, Rejection::new(100, "Trying"));
         }
         let branch = self.branch(Kind::Transaction, key);
-        let bytes = self.write_up(cx, id, message, request, &route, &branch, registering.as_ref());
+        let bytes = self.write_up(cx, id, request, &route, &branch, registering.as_ref());
         if bytes.len() > DATAGRAM_MAX {
             self.end(key);
             return Err(Rejection::new(513, "Message Too Large"));
@@ -175,13 +173,7 @@ impl Bridge {
     }
 
     /// Whether there is room for one more transaction of a flow. Returns who is to blame if its credentials are wrong.
-    fn admit(
-        &mut self,
-        now: Instant,
-        id: FlowId,
-        message: &Message<'_>,
-        request: &Request<'_>,
-    ) -> Result<Option<u64>, Rejection> {
+    fn admit(&mut self, now: Instant, id: FlowId, request: &Request<'_>) -> Result<Option<u64>, Rejection> {
         let (has_room, most) = (self.has_room(), self.sip().limits.transactions_per_flow_max);
         let busy = Rejection::unavailable(RETRY_AFTER_SECS);
         let flow = self.flows.get_mut(id.0).ok_or(busy)?;
@@ -192,7 +184,8 @@ impl Bridge {
         if !self.trunk(trunk).is_up() {
             return Err(busy);
         }
-        let credentials_of = message
+        let credentials_of = request
+            .message
             .field(Name::Credentials)
             .map(|_| self.hash(&(peer, claimed(request))));
         match credentials_of {
@@ -202,12 +195,12 @@ impl Bridge {
     }
 
     /// What is left of the Route of a request once our own values are taken off.
-    fn flow_route(&self, message: &Message<'_>, request: &Request<'_>) -> Result<Route, Rejection> {
-        let hops = rewrite::hops(message)?;
+    fn flow_route(&self, request: &Request<'_>) -> Result<Route, Rejection> {
+        let hops = rewrite::hops(request.message)?;
         let mut keep = 0..hops.len();
         // Where a new request goes is not the browser's choice: none of it is kept.
         while request.is_in_dialog() && keep.start < keep.end {
-            match Uri::parse(hops[keep.start].uri(message)) {
+            match Uri::parse(hops[keep.start].uri(request.message)) {
                 Ok(uri) if self.own(&uri)? != Own::No => keep.start += 1,
                 _ => break,
             }
@@ -224,13 +217,13 @@ impl Bridge {
         &mut self,
         cx: &mut Cx<'_>,
         id: FlowId,
-        message: &Message<'_>,
         request: &Request<'_>,
         route: &Route,
         branch: &[u8; BRANCH_LEN],
         registering: Option<&Registering>,
     ) -> Range<usize> {
         let Some(flow) = self.flows.get(id.0) else { return 0..0 };
+        let message = request.message;
         let splices = &mut self.splices;
         splices.clear();
         let stamped = local::stamp(&request.via, flow.peer, true, &mut self.stamped);
@@ -262,7 +255,6 @@ impl Bridge {
         &mut self,
         cx: &mut Cx<'_>,
         id: FlowId,
-        message: &Message<'_>,
         request: &Request<'_>,
         known: Option<Key>,
     ) -> Result<(), Rejection> {
@@ -272,7 +264,7 @@ impl Bridge {
             // Ours to the mediaserver has gone already.
             return Ok(());
         }
-        if self.is_to_us(message, request) {
+        if self.is_to_us(request) {
             return Ok(());
         }
         let Some(flow) = self.flows.get_mut(id.0) else {
@@ -283,33 +275,21 @@ impl Bridge {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
-        let route = self.flow_route(message, request)?;
+        let route = self.flow_route(request)?;
         let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
         let branch = self.branch(Kind::Stateless, unique);
-        let bytes = self.write_up(cx, id, message, request, &route, &branch, None);
+        let bytes = self.write_up(cx, id, request, &route, &branch, None);
         if bytes.len() <= DATAGRAM_MAX {
             self.send_trunk(cx, self.trunk(trunk).address, bytes);
         }
         Ok(())
     }
 
-    fn response_from_flow(&mut self, cx: &mut Cx<'_>, flow: FlowId, message: &Message<'_>, status: u16) {
-        if self.try_response_from_flow(cx, flow, message, status).is_none() {
-            cx.stats.sip.dropped += 1;
-        }
-    }
-
-    fn try_response_from_flow(
-        &mut self,
-        cx: &mut Cx<'_>,
-        flow: FlowId,
-        message: &Message<'_>,
-        status: u16,
-    ) -> Option<()> {
+    fn response_from_flow(&mut self, cx: &mut Cx<'_>, flow: FlowId, message: &Message<'_>) -> Option<()> {
         let response = Response::read(message)?;
         let key = self.transaction_of(&response.branch)?;
         let transaction = self.transactions.get_mut(key)?;
-        let admitted = status >= 300 || self.flows.get_mut(flow.0)?.buckets.admit_stateless(cx.now.mono);
+        let admitted = response.status >= 300 || self.flows.get_mut(flow.0)?.buckets.admit_stateless(cx.now.mono);
         // A browser answers for itself only.
         if !admitted
             || transaction.side != Side::Down
@@ -326,7 +306,7 @@ impl Bridge {
         if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
             return None;
         }
-        let reply = transaction.response(cx.now.mono, status);
+        let reply = transaction.response(cx.now.mono, response.status);
         if reply == Reply::ForwardAndAck || reply == Reply::Ack {
             let start = cx.made.len();
             if let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram) {
@@ -336,7 +316,7 @@ impl Bridge {
             }
         }
         if reply == Reply::ForwardAndAck || reply == Reply::Forward {
-            self.forward_down_response(cx, key, message, &response, status);
+            self.forward_down_response(cx, key, &response);
         }
         self.after_provisional(cx, key);
         self.settle(key);
@@ -344,14 +324,8 @@ impl Bridge {
     }
 
     /// Writes a browser's response as it goes to the mediaserver.
-    fn forward_down_response(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: Key,
-        message: &Message<'_>,
-        response: &Response<'_>,
-        status: u16,
-    ) {
+    fn forward_down_response(&mut self, cx: &mut Cx<'_>, key: Key, response: &Response<'_>) {
+        let message = response.message;
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
@@ -363,7 +337,7 @@ impl Bridge {
         // RFC 3261 section 12.1.1: the route set is what the request recorded. Whoever could change it here could aim
         // the mediaserver's requests at anybody.
         if transaction.method.is_recorded()
-            && (101..300).contains(&status)
+            && (101..300).contains(&response.status)
             && let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram)
         {
             for field in forwarded.all(Name::RecordRoute) {
@@ -396,10 +370,10 @@ impl Bridge {
     }
 
     /// Whether an ACK is for an answer of our own that has no transaction.
-    pub(super) fn is_to_us(&self, message: &Message<'_>, request: &Request<'_>) -> bool {
+    pub(super) fn is_to_us(&self, request: &Request<'_>) -> bool {
         request
             .to
             .tag()
-            .is_some_and(|tag| tag == local::tag_text(self.tag(message)).as_bytes())
+            .is_some_and(|tag| tag == local::tag_text(self.tag(request.message)).as_bytes())
     }
 }

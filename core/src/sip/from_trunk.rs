@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use super::{
     branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, FlowId},
-    check::{self, Detail, Rejection, Request, Response},
+    check::{self, Rejection, Request, Response},
     flow::HOLD,
     flows::Own,
     local::{self, Answer, TopVia, hop_request, reasons},
@@ -44,8 +44,8 @@ impl Bridge {
                 self.heard(from);
                 self.request_from_trunk(cx, from, &message);
             }
-            Start::Response { status } => {
-                if self.response_from_trunk(cx, from, &message, *status).is_none() {
+            Start::Response { .. } => {
+                if self.response_from_trunk(cx, from, &message).is_none() {
                     cx.stats.sip.dropped += 1;
                 }
             }
@@ -57,30 +57,17 @@ impl Bridge {
             return;
         };
         let is_ack = *method == b"ACK";
-        let handled =
-            check::request(message).and_then(|request| self.handle_trunk_request(cx, from, message, &request));
+        let handled = check::request(message).and_then(|request| self.handle_trunk_request(cx, from, &request));
         match handled {
             Ok(()) => {}
             Err(_) if is_ack => cx.stats.sip.dropped += 1,
-            Err(rejection) => self.reject_to_trunk(cx, from, message, rejection),
+            Err(rejection) => self.answer_to_trunk(cx, from, message, rejection),
         }
     }
 
-    fn reject_to_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>, rejection: Rejection) {
-        cx.stats.sip.refused += u64::from(rejection.status >= 300);
-        self.answer_to_trunk(cx, from, message, rejection.status, rejection.reason, rejection.detail);
-    }
-
-    /// Answers a request that has no transaction. A repeat of it gets the same answer.
-    fn answer_to_trunk(
-        &mut self,
-        cx: &mut Cx<'_>,
-        from: SocketAddr,
-        message: &Message<'_>,
-        status: u16,
-        reason: &str,
-        detail: Detail,
-    ) {
+    /// Answers a request in our own name, without a transaction. A repeat of it gets the same answer.
+    fn answer_to_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>, answer: Rejection) {
+        cx.stats.sip.refused += u64::from(answer.status >= 300);
         let Some(value) = message.value(Name::Via) else {
             // Nobody could tell what this would be an answer to.
             cx.stats.sip.dropped += 1;
@@ -94,9 +81,9 @@ impl Bridge {
         let top = stamped.map_or(TopVia::Kept, |via| TopVia::Stamped(via, &self.stamped));
         let to = via.map_or(from, |via| local::reply_address(&via, from));
         let answer = Answer {
-            status,
-            reason,
-            detail,
+            status: answer.status,
+            reason: answer.reason,
+            detail: answer.detail,
             tag,
         };
         let start = cx.made.len();
@@ -109,17 +96,16 @@ impl Bridge {
         &mut self,
         cx: &mut Cx<'_>,
         from: SocketAddr,
-        message: &Message<'_>,
         request: &Request<'_>,
     ) -> Result<(), Rejection> {
         let server = self.server_id(Side::Down, request);
         let known = self.server(server);
         match request.method {
-            Method::Ack => return self.ack_from_trunk(cx, from, message, request, known),
+            Method::Ack => return self.ack_from_trunk(cx, from, request, known),
             Method::Cancel => {
                 let key = known.ok_or(Rejection::new(481, "Call/Transaction Does Not Exist"))?;
-                self.answer_to_trunk(cx, from, message, 200, "OK", Detail::None);
-                self.cancel(cx, key, &reasons(message));
+                self.answer_to_trunk(cx, from, request.message, Rejection::new(200, "OK"));
+                self.cancel(cx, key, &reasons(request.message));
                 return Ok(());
             }
             _ => {}
@@ -128,8 +114,8 @@ impl Bridge {
             self.repeat_to_trunk(cx, key);
             return Ok(());
         }
-        check::policy(message, request)?;
-        let Some(target) = self.target(from, message, request)? else {
+        check::policy(request)?;
+        let Some(target) = self.target(from, request)? else {
             return Ok(());
         };
         if !self.has_room() {
@@ -158,7 +144,7 @@ impl Bridge {
         }
         let key = self.begin(transaction);
         let branch = self.branch(Kind::Transaction, key);
-        let bytes = self.write_down(cx, from, message, request, &target, &branch);
+        let bytes = self.write_down(cx, from, request, &target, &branch);
         if let Some(transaction) = self.transactions.get_mut(key) {
             transaction.request = cx.made[bytes.clone()].to_vec();
         }
@@ -190,7 +176,6 @@ impl Bridge {
         &mut self,
         cx: &mut Cx<'_>,
         from: SocketAddr,
-        message: &Message<'_>,
         request: &Request<'_>,
         known: Option<Key>,
     ) -> Result<(), Rejection> {
@@ -201,31 +186,27 @@ impl Bridge {
             self.settle(key);
             return Ok(());
         }
-        if self.is_to_us(message, request) {
+        if self.is_to_us(request) {
             return Ok(());
         }
         if request.max_forwards == Some(0) {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
-        let Some(target) = self.target(from, message, request)? else {
+        let Some(target) = self.target(from, request)? else {
             return Ok(());
         };
         let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
         let branch = self.branch(Kind::Stateless, unique);
-        let bytes = self.write_down(cx, from, message, request, &target, &branch);
+        let bytes = self.write_down(cx, from, request, &target, &branch);
         self.send_flow(cx, target.flow, bytes, None);
         Ok(())
     }
 
     /// The flow that a request is for (RFC 3261 sections 16.4 and 16.5, RFC 5626 section 5.3); `None` when there is
     /// nothing to say.
-    fn target(
-        &self,
-        from: SocketAddr,
-        message: &Message<'_>,
-        request: &Request<'_>,
-    ) -> Result<Option<Target>, Rejection> {
+    fn target(&self, from: SocketAddr, request: &Request<'_>) -> Result<Option<Target>, Rejection> {
+        let message = request.message;
         let hops = rewrite::hops(message)?;
         let (mut keep, mut uri, mut token, mut alias) = (0..hops.len(), None, None, None);
         let own_uri = Uri::parse(request.uri).ok();
@@ -290,7 +271,6 @@ impl Bridge {
         &mut self,
         cx: &mut Cx<'_>,
         from: SocketAddr,
-        message: &Message<'_>,
         request: &Request<'_>,
         target: &Target,
         branch: &[u8; BRANCH_LEN],
@@ -298,6 +278,7 @@ impl Bridge {
         let Some(flow) = self.flows.get(target.flow.0) else {
             return 0..0;
         };
+        let message = request.message;
         let protocol = if flow.secure { &b"WSS"[..] } else { b"WS" };
         let splices = &mut self.splices;
         splices.clear();
@@ -312,18 +293,12 @@ impl Bridge {
         rewrite::finish(splices, message, cx.made)
     }
 
-    fn response_from_trunk(
-        &mut self,
-        cx: &mut Cx<'_>,
-        from: SocketAddr,
-        message: &Message<'_>,
-        status: u16,
-    ) -> Option<()> {
+    fn response_from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>) -> Option<()> {
         let response = Response::read(message)?;
         if !self.names.udp.is_sent_by(&response.via) {
             return None;
         }
-        if self.take_pong(from, &response.branch, status) {
+        if self.take_pong(from, &response.branch, response.status) {
             return Some(());
         }
         self.heard(from);
@@ -340,14 +315,14 @@ impl Bridge {
         if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
             return None;
         }
-        let reply = transaction.response(cx.now.mono, status);
+        let reply = transaction.response(cx.now.mono, response.status);
         match reply {
             Reply::Drop => {}
             Reply::Trying => self.trying(cx, key),
-            Reply::Forward => self.forward_up_response(cx, key, message, &response, status),
+            Reply::Forward => self.forward_up_response(cx, key, &response),
             Reply::ForwardAndAck => {
                 self.ack_to_trunk(cx, key, message);
-                self.forward_up_response(cx, key, message, &response, status);
+                self.forward_up_response(cx, key, &response);
             }
             Reply::Ack => self.ack_again(cx, key),
         }
@@ -387,14 +362,8 @@ impl Bridge {
     }
 
     /// Writes a mediaserver's response as it goes to the browser.
-    fn forward_up_response(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: Key,
-        message: &Message<'_>,
-        response: &Response<'_>,
-        status: u16,
-    ) {
+    fn forward_up_response(&mut self, cx: &mut Cx<'_>, key: Key, response: &Response<'_>) {
+        let (message, status) = (response.message, response.status);
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };

@@ -17,7 +17,7 @@ use crate::{
     config::Reach,
     cx::Cx,
     wire::sip::{
-        Message, Name,
+        Name,
         field::{self, addresses},
         uri::Uri,
     },
@@ -62,12 +62,8 @@ impl Bridge {
     }
 
     /// What a REGISTER asks for.
-    pub(super) fn registering(
-        &self,
-        id: FlowId,
-        message: &Message<'_>,
-        request: &Request<'_>,
-    ) -> Result<Registering, Rejection> {
+    pub(super) fn registering(&self, id: FlowId, request: &Request<'_>) -> Result<Registering, Rejection> {
+        let message = request.message;
         let mut registering = Registering {
             address_of_record: AddressOfRecord::of(request.to.uri),
             contacts: ArrayVec::new(),

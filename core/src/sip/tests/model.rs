@@ -567,7 +567,7 @@ impl Model {
     }
 
     /// What must hold when all is over.
-    fn check(&mut self) {
+    fn check(&self) {
         assert_eq!(self.world.bridge.transactions(), 0, "every transaction ends");
         for (branch, responses) in &self.browser_got {
             let finals: Vec<_> = responses.iter().filter(|status| is_final(status)).collect();
