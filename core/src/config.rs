@@ -10,7 +10,10 @@ use core::{
 
 use ipnet::IpNet;
 
-use crate::tls::{ClientTls, ServerTls};
+use crate::{
+    time::UnixTime,
+    tls::{ClientTls, ServerTls},
+};
 
 mod parse;
 
@@ -44,6 +47,17 @@ pub struct Server {
     pub connections_max: usize,
     /// TCP connections that one client address may hold on one shard.
     pub connections_per_address_max: usize,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            shutdown: Duration::from_secs(10),
+            connections_max: 40_000,
+            connections_per_address_max: 2_000,
+        }
+    }
 }
 
 /// TCP/443: TLS, and behind it whatever the roles in this process offer.
@@ -381,6 +395,13 @@ impl Config {
             .flat_map(|turn| &turn.listen_tcp)
             .map(|at| (*at, Offer::Turn));
         https.chain(turn).collect()
+    }
+
+    /// Tells TLS what time it is.
+    pub fn set_time(&self, now: UnixTime) {
+        if let Some(https) = &self.https {
+            https.tls.set_time(now);
+        }
     }
 
     /// UDP addresses for TURN clients; the place in the list is the number in

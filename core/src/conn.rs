@@ -1,5 +1,261 @@
-//! One TCP connection as a value.
+//! One TCP connection as a value: what it carries, what it has not understood yet, what it still has to say.
 
-/// One TCP connection.
+use core::net::SocketAddr;
+
+use bytes::BytesMut;
+
+mod stage;
+
+pub(crate) use stage::{Downstream, Exchange, Opening, SipSocket, Stage, Tunnel, Upstream};
+
+use crate::{
+    config::Offer,
+    time::Instant,
+    tls::{Tls, TlsError},
+};
+
+/// One TCP connection, accepted or dialled. It may move to another shard as it is.
 #[derive(Debug)]
-pub struct Conn {}
+pub struct Conn {
+    /// Our end.
+    pub(crate) local: SocketAddr,
+    /// The other end.
+    pub(crate) peer: SocketAddr,
+    /// What it carries.
+    pub(crate) stage: Stage,
+    /// When something must have happened; what that is depends on the stage.
+    pub(crate) deadline: Option<Instant>,
+    /// The deadline that the heap holds for it, which may be an earlier one.
+    pub(crate) armed: Option<Instant>,
+    /// Whether it is on the shard's list of connections to look after.
+    pub(crate) listed: bool,
+    /// Whether the peer sends no more.
+    pub(crate) ended: bool,
+    accepted: bool,
+    tls: Option<Tls>,
+    rest: BytesMut,
+    outgoing: BytesMut,
+    sealed: BytesMut,
+    link: Link,
+    in_flight: usize,
+    flush_raised: bool,
+    reading: bool,
+    shut: Shut,
+}
+
+/// How far the stream underneath is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Dialing,
+    Up,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shut {
+    No,
+    /// Our direction ends when everything is written.
+    Wanted,
+    /// The goodbye of TLS is among what is to be written.
+    Said,
+    /// The runtime has been told.
+    Done,
+}
+
+/// What the runtime must be asked for, so that a connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Needs {
+    pub(crate) flush: bool,
+    pub(crate) shut: bool,
+    pub(crate) read: Option<bool>,
+}
+
+impl Conn {
+    pub(crate) fn accepted(offer: Offer, local: SocketAddr, peer: SocketAddr) -> Self {
+        Self {
+            accepted: true,
+            ..Self::new(Stage::Sniff(offer), Link::Up, None, local, peer)
+        }
+    }
+
+    /// A connection that is not up yet; what is written to it waits.
+    pub(crate) fn dialing(stage: Stage, tls: Option<Tls>) -> Self {
+        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self::new(stage, Link::Dialing, tls, unspecified, unspecified)
+    }
+
+    fn new(stage: Stage, link: Link, tls: Option<Tls>, local: SocketAddr, peer: SocketAddr) -> Self {
+        Self {
+            local,
+            peer,
+            stage,
+            deadline: None,
+            armed: None,
+            listed: false,
+            ended: false,
+            accepted: false,
+            tls,
+            rest: BytesMut::new(),
+            outgoing: BytesMut::new(),
+            sealed: BytesMut::new(),
+            link,
+            in_flight: 0,
+            flush_raised: false,
+            reading: true,
+            shut: Shut::No,
+        }
+    }
+
+    /// The dialled stream is up; a TLS client speaks first.
+    pub(crate) fn connected(&mut self, local: SocketAddr) -> Result<(), TlsError> {
+        self.link = Link::Up;
+        self.local = local;
+        match &mut self.tls {
+            Some(tls) => tls.receive(&mut [], &mut Vec::new(), &mut self.sealed),
+            None => Ok(()),
+        }
+    }
+
+    /// From here on the stream speaks TLS; what has come already belongs to it.
+    pub(crate) fn start_tls(&mut self, tls: Tls) {
+        self.tls = Some(tls);
+    }
+
+    pub(crate) const fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// It has another shard and another stream now: what the last ones were asked for means nothing to them.
+    pub(crate) fn moved(&mut self) {
+        self.armed = None;
+        self.listed = false;
+        self.in_flight = 0;
+        self.flush_raised = false;
+        self.reading = true;
+    }
+
+    /// Decrypts what came from the wire into `plain`; only for a connection with TLS.
+    pub(crate) fn open(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let result = tls.receive(bytes, plain, &mut self.sealed);
+        self.ended |= tls.peer_closed();
+        result
+    }
+
+    /// Where to write what the peer shall read.
+    pub(crate) fn out(&mut self) -> &mut BytesMut {
+        &mut self.outgoing
+    }
+
+    /// Stage and output at once.
+    pub(crate) fn stage_and_out(&mut self) -> (&mut Stage, &mut BytesMut) {
+        (&mut self.stage, &mut self.outgoing)
+    }
+
+    /// What the stage has not understood yet. Its place is empty until [`Conn::put_rest`].
+    pub(crate) fn take_rest(&mut self) -> BytesMut {
+        core::mem::take(&mut self.rest)
+    }
+
+    pub(crate) fn put_rest(&mut self, rest: BytesMut) {
+        if !rest.is_empty() {
+            self.rest = rest;
+        }
+    }
+
+    pub(crate) fn rest_len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Bytes that the peer has not taken yet, as far as we can tell.
+    pub(crate) fn backlog(&self) -> usize {
+        self.outgoing.len() + self.sealed.len() + self.in_flight
+    }
+
+    /// Ends our direction when everything is written.
+    pub(crate) fn shut_when_written(&mut self) {
+        if self.shut == Shut::No {
+            self.shut = Shut::Wanted;
+        }
+    }
+
+    /// What to ask of the runtime now, given whether bytes of the peer are wanted.
+    pub(crate) fn needs(&mut self, want_read: bool) -> Needs {
+        if self.link == Link::Dialing {
+            return Needs::default();
+        }
+        if self.shut == Shut::Wanted && self.can_seal() {
+            self.seal();
+            if let Some(tls) = &mut self.tls {
+                tls.close(&mut self.sealed);
+            }
+            self.shut = Shut::Said;
+        }
+        let has_output = !self.sealed.is_empty() || (self.can_seal() && !self.outgoing.is_empty());
+        let flush = has_output && self.in_flight == 0 && !self.flush_raised;
+        self.flush_raised |= flush;
+        let shut = self.shut == Shut::Said && self.backlog() == 0;
+        if shut {
+            self.shut = Shut::Done;
+        }
+        let read = (want_read != self.reading).then_some(want_read);
+        self.reading = want_read;
+        Needs { flush, shut, read }
+    }
+
+    /// Whether data can be sent: the stream is up, and TLS where there is any.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.link == Link::Up && self.can_seal()
+    }
+
+    /// Whether a client opened it, rather than we.
+    pub(crate) const fn is_accepted(&self) -> bool {
+        self.accepted
+    }
+
+    /// Whether both directions have ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.ended && self.shut == Shut::Done
+    }
+
+    /// Everything to be written, encrypted. It counts as backlog until [`Conn::written`].
+    pub(crate) fn take_output(&mut self) -> Option<BytesMut> {
+        self.flush_raised = false;
+        self.seal();
+        let bytes = core::mem::take(&mut self.sealed);
+        self.in_flight += bytes.len();
+        (!bytes.is_empty()).then_some(bytes)
+    }
+
+    /// The runtime has written what it took.
+    pub(crate) fn written(&mut self) {
+        self.in_flight = 0;
+    }
+
+    /// The last bytes of a connection that is given up, with the goodbye of TLS.
+    pub(crate) fn last_words(&mut self) -> BytesMut {
+        self.seal();
+        if let Some(tls) = &mut self.tls
+            && matches!(self.shut, Shut::No | Shut::Wanted)
+        {
+            tls.close(&mut self.sealed);
+        }
+        core::mem::take(&mut self.sealed)
+    }
+
+    fn can_seal(&self) -> bool {
+        self.tls.as_ref().is_none_or(Tls::is_ready)
+    }
+
+    /// Turns what the stage wrote into what goes over the wire: one record for all that one turn wrote.
+    fn seal(&mut self) {
+        match &mut self.tls {
+            None => self.sealed.unsplit(core::mem::take(&mut self.outgoing)),
+            Some(tls) if tls.is_ready() && !self.outgoing.is_empty() => {
+                let plain = core::mem::take(&mut self.outgoing);
+                // A connection that can no longer encrypt is found dead by its next read.
+                let _ = tls.seal(&plain, &mut self.sealed);
+            }
+            Some(_) => {}
+        }
+    }
+}

@@ -12,6 +12,7 @@ pub mod config;
 pub mod conn;
 pub mod cx;
 pub mod http;
+pub mod limit;
 pub mod rng;
 pub mod shard;
 pub mod sip;

@@ -1,5 +1,579 @@
-//! Everything that one CPU core owns.
+//! Everything that one CPU core owns, and the doors to it.
 
-/// Everything that one CPU core owns.
+use alloc::collections::VecDeque;
+use core::net::SocketAddr;
+use std::{collections::HashMap, net::IpAddr};
+
+use ahash::RandomState;
+use bytes::{Buf as _, BytesMut};
+
+use crate::{
+    action::{Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, Refused, Run, ShardId, SocketId},
+    config::{Offer, SharedConfig},
+    conn::{Conn, Stage},
+    cx::Cx,
+    rng::Rng,
+    sip::Bridge,
+    slab::Slab,
+    stats::Stats,
+    time::{Instant, Now},
+    timers::Timers,
+    turn,
+};
+
+mod drain;
+pub(crate) mod sip_role;
+mod sniff;
+mod turn_role;
+pub(crate) mod web_role;
+
+/// One CPU core's part of the edge. Nothing in it is shared, nothing is locked; what it does follows from its
+/// configuration, its seed and its inputs.
+///
+/// A runtime calls one of the doors (`accept`, `adopt`, `receive`, `datagrams`, `handle`, `timeout`), then takes
+/// actions until there are none, then sends the [`Egress`] and clears it.
 #[derive(Debug)]
-pub struct Shard {}
+pub struct Shard {
+    config: SharedConfig,
+    id: ShardId,
+    shards: u16,
+    rng: Rng,
+    stats: Stats,
+    offers: Vec<Offer>,
+    conns: Slab<Conn>,
+    timers: Timers<ConnId>,
+    /// Connections that something happened to in this call.
+    listed: Vec<ConnId>,
+    actions: VecDeque<Action>,
+    /// What TLS decrypts into.
+    plain: Vec<u8>,
+    /// Accepted connections by client address.
+    clients: HashMap<IpAddr, usize, RandomState>,
+    web: web_role::Web,
+    sip: Option<Bridge>,
+    turn: Option<turn::Server>,
+    /// When a drain must be over.
+    draining: Option<Instant>,
+    drained: bool,
+}
+
+/// How a connection goes on after one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// This many bytes are done with; there may be more to understand.
+    Used(usize),
+    /// More bytes must come, or something else must happen first.
+    Wait,
+    /// The connection is gone, and what it sent is of no interest.
+    Gone,
+}
+
+impl Shard {
+    /// A shard of a process that has `shards` of them.
+    pub fn new(config: SharedConfig, id: ShardId, shards: u16, seed: [u8; 32], now: Now) -> Self {
+        let mut rng = Rng::new(seed);
+        let offers = config.tcp_listeners().into_iter().map(|(_, offer)| offer).collect();
+        let turn = config
+            .turn
+            .is_some()
+            .then(|| turn::Server::new(config.clone(), id, shards, &mut rng));
+        let sip = config
+            .sip
+            .is_some()
+            .then(|| Bridge::new(config.clone(), id, shards, &mut rng));
+        let web = web_role::Web::new(&config, &mut rng);
+        let clients = HashMap::with_hasher(rng.hasher());
+        let shard = Self {
+            config,
+            id,
+            shards,
+            rng,
+            stats: Stats::default(),
+            offers,
+            conns: Slab::new(),
+            timers: Timers::new(),
+            listed: Vec::new(),
+            actions: VecDeque::new(),
+            plain: Vec::new(),
+            clients,
+            web,
+            sip,
+            turn,
+            draining: None,
+            drained: false,
+        };
+        shard.set_clock(now);
+        shard
+    }
+
+    /// A client has connected to a listener.
+    ///
+    /// # Errors
+    /// When a limit is reached or the process is about to end: close the socket.
+    pub fn accept(&mut self, now: Now, on: ListenerId, local: SocketAddr, peer: SocketAddr) -> Result<ConnId, Refused> {
+        let offer = self.offers.get(usize::from(on.0)).copied().ok_or(Refused)?;
+        let server = &self.config.server;
+        let client = peer.ip().to_canonical();
+        let held = self.clients.get(&client).copied().unwrap_or(0);
+        // A proxy in front of us brings the connections of many.
+        let trusted = self
+            .config
+            .https
+            .as_ref()
+            .map_or(&[][..], |https| &https.trusted_proxies);
+        let held_max = match trusted.iter().any(|net| net.contains(&client)) {
+            true => usize::MAX,
+            false => server.connections_per_address_max,
+        };
+        if self.draining.is_some() || self.conns.len() >= server.connections_max || held >= held_max {
+            self.stats.edge.refused += 1;
+            return Err(Refused);
+        }
+        self.stats.edge.accepted += 1;
+        self.clients.insert(client, held + 1);
+        let conn = ConnId(self.conns.insert(Conn::accepted(offer, local, peer)));
+        self.set_deadline(conn, Some(now.mono + self.sniff_limit(offer)));
+        Ok(conn)
+    }
+
+    /// Takes in a connection that another shard gave away; [`Shard::resume`] follows once its stream is here.
+    ///
+    /// # Errors
+    /// When a limit is reached: close the stream.
+    pub fn adopt(&mut self, now: Now, conn: Box<Conn>) -> Result<ConnId, Refused> {
+        if self.draining.is_some() || self.conns.len() >= self.config.server.connections_max {
+            self.stats.edge.refused += 1;
+            return Err(Refused);
+        }
+        let client = conn.peer.ip().to_canonical();
+        *self.clients.entry(client).or_default() += 1;
+        let deadline = conn.deadline;
+        let mut conn = *conn;
+        conn.moved();
+        let id = ConnId(self.conns.insert(conn));
+        self.set_deadline(id, Some(deadline.unwrap_or(now.mono)));
+        Ok(id)
+    }
+
+    /// Goes on with an adopted connection.
+    pub fn resume(&mut self, now: Now, conn: ConnId, out: &mut Egress) {
+        self.set_clock(now);
+        self.go_on(now, conn, out);
+        self.settle(now, out);
+    }
+
+    /// Bytes of a stream. They may be changed in place and are of no use afterwards.
+    pub fn receive(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], out: &mut Egress) {
+        self.set_clock(now);
+        let first = bytes.first_chunk::<8>().copied();
+        if self.contained(|shard| shard.take_in(now, conn, bytes, out)).is_none() {
+            tracing::error!(
+                ?conn,
+                len = bytes.len(),
+                ?first,
+                "a connection is closed for a fault of ours"
+            );
+            self.close(now, conn, out);
+        }
+        self.settle(now, out);
+    }
+
+    /// Datagrams of one socket. `out` may name them by their index until it is cleared.
+    pub fn datagrams(&mut self, now: Now, on: SocketId, runs: &[Run<'_>], out: &mut Egress) {
+        let door = |shard: &mut Self| match on {
+            SocketId::Turn(_) => shard.from_turn_clients(now, on, runs, out),
+            SocketId::Relay(relay) => shard.from_peers(now, relay, runs, out),
+            SocketId::Sip => shard.from_mediaservers(now, runs, out),
+        };
+        if self.contained(door).is_none() {
+            let peers: Vec<SocketAddr> = runs.iter().map(|run| run.peer).collect();
+            tracing::error!(?on, ?peers, "datagrams are dropped for a fault of ours");
+        }
+        self.settle(now, out);
+    }
+
+    /// Everything else that happens.
+    pub fn handle(&mut self, now: Now, input: Input, out: &mut Egress) {
+        self.set_clock(now);
+        match input {
+            Input::Eof(conn) => self.eof(now, conn, out),
+            Input::Failed(conn, kind) => self.failed(now, conn, kind, out),
+            Input::Written(conn) => self.written(now, conn, out),
+            Input::Dialed(conn, result) => self.dialed(now, conn, result, out),
+            Input::Resolved(query, result) => self.resolved(now, query, result, out),
+            Input::RelayBound(relay, result) => self.relay_bound(now, relay, result, out),
+            Input::SocketError(socket, peer, kind) => self.socket_error(now, socket, peer, kind, out),
+            Input::Parcel(Parcel::Datagram(foreign)) => self.foreign_datagram(now, &foreign, out),
+            // A connection comes by `adopt`, with its stream.
+            Input::Parcel(Parcel::Conn(..)) => {}
+            Input::Drain(deadline) => self.drain(now, deadline, out),
+        }
+        self.settle(now, out);
+    }
+
+    /// The time that [`Shard::poll_timeout`] named has come.
+    pub fn timeout(&mut self, now: Now, out: &mut Egress) {
+        self.set_clock(now);
+        while let Some((at, conn)) = self.timers.pop_due(now.mono) {
+            self.deadline_popped(now, at, conn, out);
+        }
+        self.sip_timeout(now, out);
+        self.turn_timeout(now, out);
+        self.drain_timeout(now, out);
+        self.settle(now, out);
+    }
+
+    /// When to call [`Shard::timeout`] next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let sip = self.sip.as_ref().and_then(Bridge::poll_timeout);
+        let turn = self.turn.as_ref().and_then(turn::Server::poll_timeout);
+        let drain = self.draining.filter(|_| !self.drained);
+        [self.timers.next(), sip, turn, drain].into_iter().flatten().min()
+    }
+
+    /// What the runtime is asked to do next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Everything that a stream has to send; [`Input::Written`] when that is done.
+    pub fn take_output(&mut self, conn: ConnId) -> Option<BytesMut> {
+        self.conns.get_mut(conn.0)?.take_output()
+    }
+
+    /// Counters.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// A panic is a fault of ours and ends what caused it, never the calls of others.
+    fn contained(&mut self, door: impl FnOnce(&mut Self)) -> Option<()> {
+        let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| door(self)));
+        self.stats.edge.panics += u64::from(result.is_err());
+        result.ok()
+    }
+
+    /// Certificates are judged by the time of the last input.
+    fn set_clock(&self, now: Now) {
+        self.config.set_time(now.unix);
+    }
+
+    /// Decrypts where there is TLS, then lets the stage understand what came.
+    fn take_in(&mut self, now: Now, id: ConnId, bytes: &mut [u8], out: &mut Egress) {
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        if conn.tls().is_none() {
+            self.understand(now, id, bytes, out);
+            return;
+        }
+        let mut plain = core::mem::take(&mut self.plain);
+        let was_ready = conn.is_ready();
+        let opened = conn.open(bytes, &mut plain);
+        let is_ready = conn.is_ready();
+        self.list(id);
+        if is_ready && !was_ready {
+            self.handshake_done(now, id);
+        }
+        if !plain.is_empty() {
+            self.understand(now, id, &mut plain, out);
+        }
+        plain.clear();
+        self.plain = plain;
+        match opened {
+            Ok(()) if self.conns.get(id.0).is_some_and(|conn| conn.ended) => self.eof(now, id, out),
+            Ok(()) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a TLS connection failed");
+                self.failed(now, id, IoKind::Reset, out);
+            }
+        }
+    }
+
+    /// Joins `bytes` to what was left over and lets the stage take items off the front.
+    fn understand(&mut self, now: Now, id: ConnId, bytes: &mut [u8], out: &mut Egress) {
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        let mut rest = conn.take_rest();
+        if rest.is_empty() {
+            let used = self.consume(now, id, bytes, out);
+            rest.extend_from_slice(&bytes[used..]);
+        } else {
+            rest.extend_from_slice(bytes);
+            let used = self.consume(now, id, &mut rest, out);
+            rest.advance(used);
+        }
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.put_rest(rest);
+        }
+        self.list(id);
+    }
+
+    /// Takes items off the front until more bytes are needed; returns how many bytes are done with.
+    fn consume(&mut self, now: Now, id: ConnId, bytes: &mut [u8], out: &mut Egress) -> usize {
+        let mut used = 0;
+        loop {
+            let Some(conn) = self.conns.get(id.0) else {
+                return bytes.len();
+            };
+            let fresh = &mut bytes[used..];
+            let step = match &conn.stage {
+                Stage::Sniff(_) => self.sniff(now, id, fresh, out),
+                Stage::Http(_) => self.from_browser(now, id, fresh, out),
+                Stage::Upstream(_) => self.from_upstream(now, id, fresh, out),
+                Stage::Tunnel(_) => self.through_tunnel(now, id, fresh, out),
+                Stage::Opening(_) => Step::Wait,
+                Stage::Sip(_) => self.from_websocket(now, id, fresh, out),
+                Stage::Turn(_) => self.from_turn_stream(now, id, fresh, out),
+            };
+            match step {
+                Step::Used(len) => used += len,
+                Step::Wait => return used,
+                Step::Gone => return bytes.len(),
+            }
+        }
+    }
+
+    /// Lets a connection go on with what it has already received.
+    fn go_on(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(conn) = self.conns.get(id.0) else { return };
+        if matches!(conn.stage, Stage::Opening(_)) {
+            self.open_sip(now, id, out);
+        }
+        self.understand(now, id, &mut [], out);
+        if self.conns.get(id.0).is_some_and(|conn| conn.ended) {
+            self.eof(now, id, out);
+        }
+    }
+
+    fn eof(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        conn.ended = true;
+        // What the other half is too slow to take still comes before the end.
+        if self.conns.get(id.0).is_some_and(|conn| conn.rest_len() > 0) && self.is_held_up(id) {
+            return;
+        }
+        let Some(conn) = self.conns.get(id.0) else { return };
+        match &conn.stage {
+            Stage::Http(_) => self.browser_ended(now, id, out),
+            Stage::Upstream(_) => self.upstream_ended(now, id, out),
+            Stage::Tunnel(_) => self.tunnel_ended(id),
+            // Moves as it is; its new shard finds the end.
+            Stage::Opening(_) => {}
+            Stage::Sniff(_) | Stage::Sip(_) | Stage::Turn(_) => self.close(now, id, out),
+        }
+    }
+
+    fn failed(&mut self, now: Now, id: ConnId, kind: IoKind, out: &mut Egress) {
+        let Some(conn) = self.conns.get(id.0) else { return };
+        if matches!(conn.stage, Stage::Upstream(_)) {
+            self.upstream_failed(now, id, kind, out);
+        } else {
+            self.close(now, id, out);
+        }
+    }
+
+    fn written(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        conn.written();
+        let pair = conn.stage.pair();
+        self.browser_reads(now, id);
+        // The other end may have been left unread because of us.
+        for id in [Some(id), pair].into_iter().flatten() {
+            let Some(conn) = self.conns.get(id.0) else { continue };
+            let ended = conn.ended;
+            // Even where no byte is left, the end of a body may have been held up.
+            self.understand(now, id, &mut [], out);
+            if ended {
+                self.eof(now, id, out);
+            }
+            self.list(id);
+        }
+    }
+
+    fn dialed(&mut self, now: Now, id: ConnId, result: Result<Endpoints, IoKind>, out: &mut Egress) {
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        match result {
+            Ok(endpoints) => match conn.connected(endpoints.local) {
+                Ok(()) => self.upstream_connected(now, id),
+                Err(error) => {
+                    tracing::warn!(%error, "TLS towards an upstream cannot start");
+                    self.upstream_failed(now, id, IoKind::Other, out);
+                }
+            },
+            Err(kind) => self.upstream_failed(now, id, kind, out),
+        }
+        self.list(id);
+    }
+
+    fn handshake_done(&mut self, now: Now, id: ConnId) {
+        let Some(conn) = self.conns.get(id.0) else { return };
+        if matches!(conn.stage, Stage::Upstream(_)) {
+            self.upstream_ready(now, id);
+        } else {
+            self.stats.edge.handshakes += 1;
+        }
+    }
+
+    fn deadline_popped(&mut self, now: Now, at: Instant, id: ConnId, out: &mut Egress) {
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        if conn.armed != Some(at) {
+            return;
+        }
+        conn.armed = None;
+        match conn.deadline {
+            Some(deadline) if deadline <= now.mono => {
+                conn.deadline = None;
+                self.deadline(now, id, out);
+            }
+            later => self.set_deadline(id, later),
+        }
+    }
+
+    /// What should have happened by now has not.
+    fn deadline(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(conn) = self.conns.get(id.0) else { return };
+        match &conn.stage {
+            Stage::Sniff(_) | Stage::Opening(_) => self.close(now, id, out),
+            Stage::Http(_) => self.browser_is_late(now, id, out),
+            Stage::Upstream(_) => self.upstream_is_late(now, id, out),
+            Stage::Tunnel(_) => self.close(now, id, out),
+            Stage::Sip(_) => self.websocket_is_silent(now, id, out),
+            Stage::Turn(_) => self.turn_stream_is_silent(now, id, out),
+        }
+    }
+
+    /// Wakes the connection then, or never. Moving a deadline away costs nothing.
+    fn set_deadline(&mut self, id: ConnId, at: Option<Instant>) {
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        conn.deadline = at;
+        if let Some(at) = at
+            && conn.armed.is_none_or(|armed| at < armed)
+        {
+            conn.armed = Some(at);
+            self.timers.arm(at, id);
+        }
+    }
+
+    /// Ends a connection now: what it still has to say is said, its other half is told, its id is dead.
+    fn close(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(conn) = self.conns.remove(id.0) else { return };
+        self.forget(now, id, conn, out);
+    }
+
+    fn forget(&mut self, now: Now, id: ConnId, mut conn: Conn, out: &mut Egress) {
+        self.release_client(&conn);
+        self.actions.push_back(Action::Close(id, conn.last_words()));
+        match conn.stage {
+            Stage::Http(browser) => self.browser_gone(now, &browser, out),
+            Stage::Upstream(upstream) => self.upstream_gone(now, id, &upstream, out),
+            Stage::Tunnel(tunnel) => self.close(now, tunnel.pair, out),
+            Stage::Sip(socket) => self.websocket_gone(now, &socket, out),
+            Stage::Turn(_) => self.turn_stream_gone(now, id, out),
+            Stage::Sniff(_) | Stage::Opening(_) => {}
+        }
+    }
+
+    fn release_client(&mut self, conn: &Conn) {
+        let client = conn.peer.ip().to_canonical();
+        if let Some(held) = self.clients.get_mut(&client).filter(|_| conn.is_accepted()) {
+            *held -= 1;
+            if *held == 0 {
+                self.clients.remove(&client);
+            }
+        }
+    }
+
+    /// Closes a connection that broke its protocol.
+    fn fault(&mut self, now: Now, id: ConnId, why: &str, out: &mut Egress) -> Step {
+        if let Some(conn) = self.conns.get(id.0) {
+            tracing::info!(target: "edgeward::security", client = %conn.peer, why, "connection refused");
+        }
+        self.stats.edge.faults += 1;
+        self.close(now, id, out);
+        Step::Gone
+    }
+
+    /// Looks after this connection before the call ends.
+    fn list(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.0)
+            && !conn.listed
+        {
+            conn.listed = true;
+            self.listed.push(id);
+        }
+    }
+
+    /// Asks the runtime for whatever the connections of this call now need.
+    fn settle(&mut self, now: Now, out: &mut Egress) {
+        while let Some(id) = self.listed.pop() {
+            let want_read = self.wants_bytes(id);
+            let Some(conn) = self.conns.get_mut(id.0) else { continue };
+            conn.listed = false;
+            let needs = conn.needs(want_read);
+            if needs.flush {
+                self.actions.push_back(Action::Flush(id));
+            }
+            if needs.shut {
+                self.actions.push_back(Action::Shut(id));
+            }
+            if let Some(reading) = needs.read {
+                self.actions.push_back(Action::Read(id, reading));
+            }
+            if conn.is_finished() {
+                self.close(now, id, out);
+            }
+        }
+        self.check_drained();
+    }
+
+    /// Whether a connection may send us more: not while it, or its other half, leaves too much unread.
+    fn wants_bytes(&self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get(id.0) else { return false };
+        !conn.ended
+            && conn.rest_len() < self.rest_limit()
+            && conn.backlog() < self.buffer_limit()
+            && !self.is_held_up(id)
+    }
+
+    /// Whether the other half of an exchange or tunnel has too much to write already.
+    fn is_held_up(&self, id: ConnId) -> bool {
+        let pair = self.conns.get(id.0).and_then(|conn| conn.stage.pair());
+        pair.and_then(|pair| self.conns.get(pair.0))
+            .is_some_and(|pair| pair.backlog() >= self.buffer_limit())
+    }
+
+    fn buffer_limit(&self) -> usize {
+        self.config
+            .https
+            .as_ref()
+            .map_or(FALLBACK_BUFFER_BYTES, |https| https.limits.buffer_bytes_max)
+    }
+
+    /// Bytes of an unfinished item that a connection may hold: every parser has refused a longer one before.
+    fn rest_limit(&self) -> usize {
+        let head = self
+            .config
+            .https
+            .as_ref()
+            .map_or(0, |https| https.limits.head_bytes_max);
+        let message = self.config.sip.as_ref().map_or(0, |sip| sip.limits.message_bytes_max);
+        head.max(message).max(FALLBACK_BUFFER_BYTES) + REST_SLACK_BYTES
+    }
+
+    /// What a machine needs at hand.
+    fn cx<'a>(now: Now, rng: &'a mut Rng, stats: &'a mut Stats, out: &'a mut Egress) -> Cx<'a> {
+        Cx {
+            now,
+            rng,
+            made: &mut out.made,
+            stats,
+        }
+    }
+}
+
+/// A TURN message over TCP has no more than this.
+const FALLBACK_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Frame and message headers on top of a payload.
+const REST_SLACK_BYTES: usize = 256;
+
+#[cfg(test)]
+mod tests;

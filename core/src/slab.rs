@@ -133,6 +133,26 @@ impl<T> Slab<T> {
         self.len == 0
     }
 
+    /// How many slots there are, free ones too.
+    pub const fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The entries in a range of slots, mutable, in their order.
+    ///
+    /// # Panics
+    /// When the range ends behind the last slot.
+    pub fn range_mut(&mut self, slots: core::ops::Range<usize>) -> impl Iterator<Item = (Key, &mut T)> {
+        let start = slots.start;
+        self.slots[slots]
+            .iter_mut()
+            .enumerate()
+            .filter_map(move |(index, slot)| match &mut slot.content {
+                Content::Occupied(value) => Some((Key::from_parts((start + index) as u32, slot.generation), value)),
+                Content::Vacant(_) => None,
+            })
+    }
+
     /// All entries in the order of their slots.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots

@@ -24,6 +24,8 @@ pub struct EdgeStats {
     pub handshakes: u64,
     /// Connections closed because they broke their protocol or a limit.
     pub faults: u64,
+    /// Faults of ours that were contained.
+    pub panics: u64,
 }
 
 /// Counters of the web role.
@@ -79,6 +81,10 @@ pub struct TurnStats {
     pub to_client_bytes: u64,
     /// Packets dropped: no permission, no channel, not parsable.
     pub dropped: u64,
-    /// Requests answered with an error.
+    /// Requests answered with an error, but for challenges.
     pub refused: u64,
+    /// Requests answered with a challenge: not signed, or with an old nonce.
+    pub challenged: u64,
+    /// Answers withheld from sources that have proved nothing and ask too often.
+    pub withheld: u64,
 }

@@ -1,3 +1,73 @@
-//! The binary: arguments, configuration, threads.
+//! The binary `edgeward`: arguments in, exit code out.
 
-fn main() {}
+use std::{process::ExitCode, sync::Arc};
+
+use edgeward_core::config::Config;
+
+mod cli;
+#[cfg(feature = "demo")]
+mod demo;
+mod dial;
+mod log;
+mod mesh;
+mod serve;
+mod shard;
+mod signal;
+mod stream;
+mod udp;
+
+fn main() -> ExitCode {
+    let cli = cli::parse();
+    if let Err(error) = log::start(&cli.log) {
+        return fail(&error);
+    }
+    match &cli.command {
+        cli::Command::Check(args) => cli::check(args),
+        cli::Command::Run(args) => run(args),
+        #[cfg(feature = "demo")]
+        cli::Command::Demo(args) => show(args),
+    }
+}
+
+/// `edgeward run`.
+fn run(args: &cli::Config) -> ExitCode {
+    match cli::load::load(&args.config, cli::load::KeyFile::Make) {
+        Ok(config) => serve(config, || ()),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// `edgeward demo`: the same edge, before a LAN of our own.
+#[cfg(feature = "demo")]
+fn show(args: &cli::Demo) -> ExitCode {
+    let lan = match demo::Lan::start(args.into()) {
+        Ok(lan) => lan,
+        Err(error) => return fail(&format!("the LAN in the box cannot start: {error}")),
+    };
+    let keys = match cli::keys::fresh() {
+        Ok(keys) => keys,
+        Err(error) => return fail(&format!("the system gives no random numbers: {error}")),
+    };
+    match Config::parse(&lan.config_text(), &mut lan.sources(cli::load::provider()), keys) {
+        Ok(mut config) => {
+            config.server.workers = args.workers;
+            config.server.shutdown = demo::SHUTDOWN;
+            serve(config, || cli::print(&lan.banner()))
+        }
+        Err(errors) => fail(&errors.display("the configuration of the demonstration")),
+    }
+}
+
+fn serve(config: Config, ready: impl FnOnce()) -> ExitCode {
+    match serve::serve(&Arc::new(config), ready) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &str) -> ExitCode {
+    use std::io::Write as _;
+    // Where nobody reads standard error, the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "{}", error.trim_end());
+    ExitCode::FAILURE
+}

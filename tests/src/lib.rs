@@ -1,1 +1,61 @@
-//! Clients, servers and helpers for the black-box tests.
+//! Clients, servers and helpers for the black-box tests of the built binaries.
+//!
+//! Nothing here uses the code of the edge: every peer reads and writes its protocol itself or by a library of others,
+//! so that a mistake of ours is not made twice. A test waits for events; [`PATIENCE`] only bounds how long it waits for
+//! one that never comes.
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+pub mod edge;
+pub mod peers;
+pub mod process;
+pub mod scene;
+pub mod site;
+pub mod tidy;
+pub mod tls;
+
+/// How long a test waits for an event before it fails. Generous, since a busy machine is no fault of the product.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The moment at which a wait that begins now fails.
+pub fn deadline() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// What is left until then, or `None` when it is over.
+pub(crate) fn remaining(deadline: Instant) -> Option<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    (!left.is_zero()).then_some(left)
+}
+
+/// Random bytes, for names and transaction ids that must not meet those of another test.
+///
+/// # Panics
+/// When the operating system has none.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    tls::provider().secure_random.fill(&mut bytes).expect("random bytes");
+    bytes
+}
+
+/// A random word of hexadecimal digits.
+pub fn word() -> String {
+    hex(&random::<8>())
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Says on the terminal that a test could not be done here, past the capture of the test harness.
+pub fn skipped(what: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");
+}

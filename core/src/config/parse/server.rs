@@ -1,0 +1,43 @@
+//! How is `[server]` read: the process?
+
+use super::{
+    reader::{Reader, Value},
+    section::Section,
+    values,
+};
+use crate::config::{Keys, Server};
+
+/// The process, and its keys when it names a file for them.
+pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(Server, Option<Keys>)> {
+    let mut section = Section::new(cx, "[server]", value)?;
+    let default = Server::default();
+    let server = Server {
+        workers: section.optional(cx, "workers", values::number(1..=1024)),
+        shutdown: section.or(cx, "shutdown_secs", default.shutdown, values::seconds),
+        connections_max: section.or(
+            cx,
+            "connections_max",
+            default.connections_max,
+            values::number(1..=10_000_000),
+        ),
+        connections_per_address_max: section.or(
+            cx,
+            "connections_per_address_max",
+            default.connections_per_address_max,
+            values::number(1..=10_000_000),
+        ),
+    };
+    let keys = section.optional(cx, "key_file", |cx, value| {
+        let path = values::text(cx, value)?;
+        match cx.sources.keys(path) {
+            Ok(keys) => Some(keys),
+            Err(error) => cx.refuse(
+                value.span().start,
+                error,
+                "name a file that this user may read, or make in its directory",
+            ),
+        }
+    });
+    section.finish(cx);
+    Some((server, keys))
+}

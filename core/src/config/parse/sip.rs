@@ -1,0 +1,188 @@
+//! How is `[sip]` read: the mediaservers and the way to them?
+
+use core::{net::SocketAddr, ops::RangeInclusive};
+
+use super::{
+    addresses,
+    reader::{Reader, Site, Transport, Value},
+    section::{self, Section},
+    urls, values,
+};
+use crate::config::{Https, Mediaserver, Reach, Sip, SipLimits};
+
+pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https>) -> Option<Sip> {
+    let mut section = Section::new(cx, "[sip]", value)?;
+    let listen = section.required(cx, "listen", "\"192.0.2.10:5060\"", |cx, value| {
+        let address = addresses::socket_address_or(SIP_PORT)(cx, value)?;
+        cx.listen(Transport::Udp, address, value.span().start);
+        Some(address)
+    });
+    let advertise = section.optional(cx, "advertise", |cx, value| {
+        let address = addresses::socket_address_or(listen.map_or(SIP_PORT, |listen| listen.port()))(cx, value)?;
+        check_family(cx, value.span().start, "the advertised address", address, listen?)?;
+        Some(address)
+    });
+    if let Some(listen) = listen
+        && listen.ip().is_unspecified()
+        && !section.has("advertise")
+    {
+        cx.refuse::<()>(
+            section.site("listen").unwrap_or(section.start()),
+            format!("{listen} is no address that a mediaserver can answer to"),
+            "listen on one address, or add advertise = \"192.0.2.10:5060\", the one that mediaservers see",
+        );
+    }
+    let public_host = section.optional(cx, "public_host", urls::host_and_port);
+    let mediaservers = section.required(
+        cx,
+        "mediaserver",
+        "..., or better a block\n[[sip.mediaserver]]\nname = \"default\"\naddress = \"10.0.0.3:5060\"",
+        |cx, value| mediaservers(cx, value, listen),
+    );
+    let origins = section.list(cx, "origins", urls::origin);
+    let token_required = section.or(cx, "token_required", true, values::flag);
+    let limits = section.or(cx, "limits", SipLimits::default(), limits);
+    section.finish(cx);
+    Some(Sip {
+        listen: listen?,
+        advertise: advertise.or(listen)?,
+        public_host: public_host.or_else(|| default_public_host(https?))?,
+        mediaservers: mediaservers?,
+        origins: origins?,
+        token_required,
+        limits,
+    })
+}
+
+/// The name of the web page is that of the WebSocket too.
+fn default_public_host(https: &Https) -> Option<String> {
+    let host = https.hosts.first()?;
+    let port = https.listen.first().map_or(HTTPS_PORT, SocketAddr::port);
+    Some(match port {
+        HTTPS_PORT => host.clone(),
+        _ => format!("{host}:{port}"),
+    })
+}
+
+fn mediaservers(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAddr>) -> Option<Vec<Mediaserver>> {
+    let mut names: Vec<String> = Vec::new();
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let mediaservers = section::list(cx, value, |cx, value| {
+        let mut section = Section::new(cx, "[[sip.mediaserver]]", value)?;
+        let name = section.given_or(cx, "name", "default".into(), values::name);
+        let address = section.required(cx, "address", "\"10.0.0.3:5060\"", |cx, value| {
+            mediaserver_address(cx, value, listen)
+        });
+        let reach = section.or(cx, "reach", Reach::default(), reach);
+        let media_ports = section.or(cx, "media_ports", MEDIA_PORTS, addresses::ports);
+        let name_site = section.site("name").unwrap_or(section.start());
+        let address_site = section.site("address").unwrap_or(section.start());
+        section.finish(cx);
+        let mediaserver = Mediaserver {
+            name: name?,
+            address: address?,
+            reach,
+            media_ports,
+        };
+        if names.contains(&mediaserver.name) {
+            cx.refuse::<()>(
+                name_site,
+                format!("there are two mediaservers with the name `{}`", mediaserver.name),
+                "give each a name of its own; browsers reach NAME by /wssip-NAME",
+            );
+        } else {
+            let path = mediaserver.path();
+            cx.claim_path(format!("{path}/..."), name_site);
+            cx.claim_path(path, name_site);
+        }
+        if addresses.contains(&mediaserver.address) {
+            cx.refuse::<()>(
+                address_site,
+                format!("there are two mediaservers at {}", mediaserver.address),
+                "name each mediaserver once",
+            );
+        }
+        names.push(mediaserver.name.clone());
+        addresses.push(mediaserver.address);
+        Some(mediaserver)
+    })?;
+    if mediaservers.is_empty() {
+        return cx.refuse(
+            value.span().start,
+            "[sip] has no mediaserver to speak with",
+            "add a block [[sip.mediaserver]]",
+        );
+    }
+    Some(mediaservers)
+}
+
+fn mediaserver_address(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAddr>) -> Option<SocketAddr> {
+    let address = addresses::socket_address_or(SIP_PORT)(cx, value)?;
+    if address.ip().is_unspecified() {
+        return cx.refuse_value(value, "the address of a mediaserver", "the one it can be reached by");
+    }
+    if let Some(listen) = listen {
+        check_family(cx, value.span().start, "the mediaserver", address, listen)?;
+    }
+    Some(address)
+}
+
+fn check_family(cx: &mut Reader<'_>, site: Site, who: &str, address: SocketAddr, listen: SocketAddr) -> Option<()> {
+    if address.is_ipv4() == listen.is_ipv4() {
+        return Some(());
+    }
+    let family = |address: SocketAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    cx.refuse(
+        site,
+        format!("{who} is {}, but [sip] listens on {}", family(address), family(listen)),
+        format!("write an {} address, or change listen", family(listen)),
+    )
+}
+
+fn reach(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Reach> {
+    match values::text(cx, value)? {
+        "path" => Some(Reach::Path),
+        "contact" => Some(Reach::Contact),
+        _ => cx.refuse_value(
+            value,
+            "a way to be reached",
+            "\"path\" (RFC 3327) or \"contact\" (for a mediaserver without support_path)",
+        ),
+    }
+}
+
+fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<SipLimits> {
+    let mut section = Section::new(cx, "[sip.limits]", value)?;
+    let default = SipLimits::default();
+    let limits = SipLimits {
+        // RFC 3261 section 18.1.1: every element must take messages of 65,535 bytes; a datagram has 28 bytes less.
+        message_bytes_max: section.or(
+            cx,
+            "message_bytes_max",
+            default.message_bytes_max,
+            values::bytes(4096..=65_536),
+        ),
+        ping: section.or(cx, "ping_secs", default.ping, values::seconds),
+        buffer_bytes_max: section.or(
+            cx,
+            "buffer_bytes_max",
+            default.buffer_bytes_max,
+            values::bytes(65_536..=BUFFER_BYTES_MAX),
+        ),
+        transactions_per_flow_max: section.or(
+            cx,
+            "transactions_per_flow_max",
+            default.transactions_per_flow_max,
+            values::number(4..=10_000),
+        ),
+        flows_max: section.or(cx, "flows_max", default.flows_max, values::number(1..=10_000_000)),
+    };
+    section.finish(cx);
+    Some(limits)
+}
+
+/// Where Asterisk sends and takes RTP unless its `rtp.conf` says otherwise in its samples.
+pub(super) const MEDIA_PORTS: RangeInclusive<u16> = 10_000..=20_000;
+const SIP_PORT: u16 = 5060;
+const HTTPS_PORT: u16 = 443;
+const BUFFER_BYTES_MAX: u64 = 16 * 1024 * 1024;

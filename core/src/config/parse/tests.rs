@@ -1,0 +1,886 @@
+//! Texts with everything that is wrong with them, and texts with what becomes of them.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::config::{Host, PeerRule, Reach, Relay};
+
+/// A world with some files and one variable.
+struct World {
+    provider: Provider,
+    files: BTreeMap<&'static str, Vec<u8>>,
+}
+
+impl World {
+    fn new() -> Self {
+        let certificate = |names: &[&str]| {
+            let names: Vec<String> = names.iter().copied().map(String::from).collect();
+            rcgen::generate_simple_self_signed(names).unwrap()
+        };
+        let edge = certificate(&["Edge.example.com", "*.example.org"]);
+        let other = certificate(&["other.example.com"]);
+        let files = [
+            ("edge.pem", edge.cert.pem().into_bytes()),
+            ("edge.key", edge.signing_key.serialize_pem().into_bytes()),
+            ("other.pem", other.cert.pem().into_bytes()),
+            ("other.key", other.signing_key.serialize_pem().into_bytes()),
+            ("secret", b"a secret of the file\n".to_vec()),
+            ("short", b"short\n".to_vec()),
+            ("empty", b"\n".to_vec()),
+        ];
+        Self {
+            provider: Provider::for_tests(),
+            files: files.into(),
+        }
+    }
+}
+
+impl Sources for World {
+    fn file(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        self.files.get(path).cloned().ok_or_else(|| "no such file".into())
+    }
+
+    fn env(&mut self, name: &str) -> Option<String> {
+        (name == "TURN_SECRET").then(|| "a secret of the environment".into())
+    }
+
+    fn keys(&mut self, path: &str) -> Result<Keys, String> {
+        match path {
+            "keys" => Ok(keys(2)),
+            _ => Err(format!("`{path}` cannot be written")),
+        }
+    }
+
+    fn provider(&self) -> &Provider {
+        &self.provider
+    }
+}
+
+fn keys(byte: u8) -> Keys {
+    Keys {
+        nonce: [byte; 32],
+        flow: vec![[byte; 32]],
+    }
+}
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(text, &mut World::new(), keys(1))
+}
+
+#[track_caller]
+fn parsed(text: &str) -> Config {
+    parse(text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// Compares what is shown for a text: `line: what` and `    fix: ...`.
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    let errors = match parse(text) {
+        Ok(config) => panic!("nothing is wrong with {config:?}"),
+        Err(errors) => errors.display("t"),
+    };
+    let expected: String = expected
+        .trim_matches('\n')
+        .lines()
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(errors == expected, "\n--- found\n{errors}\n--- expected\n{expected}");
+}
+
+/// Enough for the roles that need it; five lines.
+const HTTPS: &str = "\
+[https]
+listen = '192.0.2.10:443'
+hosts = ['edge.example.com']
+certificates = [{ cert = 'edge.pem', key = 'edge.key' }]
+
+";
+
+#[track_caller]
+fn check_https(text: &str, expected: &str) {
+    check(&format!("{HTTPS}{text}"), expected);
+}
+
+#[test]
+fn everything_has_a_default_but_what_only_the_administrator_knows() {
+    let config = parsed(
+        "
+        [https]
+        listen = '0.0.0.0:443'
+        certificates = { cert = 'edge.pem', key = 'edge.key' }
+        [web]
+        upstream = { name = 'uc', url = 'http://10.0.0.10' }
+        route = { path = '/ucassistant' }
+        [sip]
+        listen = '192.0.2.10'
+        mediaserver = { address = '10.0.0.3' }
+        [turn]
+        listen = '192.0.2.10'
+        realm = 'example.com'
+        secrets = 'sixteen letters.'
+        ",
+    );
+    assert_eq!(config.server.workers, None);
+    assert_eq!(config.keys.nonce, [1; 32]);
+    let https = config.https.unwrap();
+    assert_eq!(https.hosts, ["edge.example.com"]);
+    let web = config.web.unwrap();
+    assert_eq!(web.upstreams[0].host, Host::Address([10, 0, 0, 10].into()));
+    assert_eq!(web.upstreams[0].port, 80);
+    assert_eq!(web.routes[0].path, "/ucassistant");
+    assert!(web.routes[0].below && !web.routes[0].websocket);
+    let sip = config.sip.unwrap();
+    assert_eq!(sip.listen.to_string(), "192.0.2.10:5060");
+    assert_eq!(sip.advertise, sip.listen);
+    assert_eq!(sip.public_host, "edge.example.com");
+    assert!(sip.token_required);
+    let [mediaserver] = sip.mediaservers.as_slice() else {
+        panic!("{:?}", sip.mediaservers);
+    };
+    assert_eq!(mediaserver.path(), "/wssip");
+    assert_eq!(mediaserver.reach, Reach::Path);
+    assert_eq!(mediaserver.address.to_string(), "10.0.0.3:5060");
+    let turn = config.turn.unwrap();
+    assert_eq!(turn.listen_udp, turn.listen_tcp);
+    assert_eq!(turn.listen_udp[0].to_string(), "192.0.2.10:3478");
+    let relay = [192, 0, 2, 10].into();
+    assert_eq!(
+        turn.relays,
+        [Relay {
+            bind: relay,
+            advertise: relay
+        }]
+    );
+    assert_eq!(turn.relay_ports, 30_000..=39_999);
+    let rule = PeerRule {
+        net: "10.0.0.3/32".parse().unwrap(),
+        ports: 10_000..=20_000,
+    };
+    assert_eq!(turn.peers, [rule]);
+    assert!(turn.public_peers);
+}
+
+#[test]
+fn everything_can_be_said() {
+    let config = parsed(
+        "
+        [server]
+        workers = 2
+        shutdown_secs = 0.5
+        connections_max = 1_000
+        connections_per_address_max = 100
+        key_file = 'keys'
+
+        [https]
+        listen = ['0.0.0.0:8443', '[::]:8443']
+        certificates = [{ cert = 'edge.pem', key = 'edge.key' }, { cert = 'other.pem', key = 'other.key' }]
+        hosts = ['Edge.Example.com', '192.0.2.10', '2001:DB8::1']
+        trusted_proxies = ['10.0.0.0/8', '2001:db8::1']
+        [https.limits]
+        handshake_secs = 1
+        line_bytes_max = '4 KiB'
+        head_bytes_max = 0x4000
+
+        [[web.upstream]]
+        name = 'uc'
+        url = 'https://uc.example.com:8443/'
+        host = 'edge.example.com:444'
+        ca = 'other.pem'
+        [[web.upstream]]
+        name = 'six'
+        url = 'http://[2001:db8::2]'
+        [[web.route]]
+        path = ['/video/', '/', '/.well-known/x%20y']
+        upstream = 'six'
+        websocket = true
+        body_bytes_max = '50MiB'
+        [[web.route]]
+        path = '/video/'
+        exact = true
+        upstream = 'uc'
+
+        [sip]
+        listen = '0.0.0.0:5060'
+        advertise = '192.0.2.10'
+        public_host = 'sip.example.com'
+        origins = ['https://Edge.example.com', 'http://localhost:8080']
+        token_required = false
+        [sip.limits]
+        ping_secs = 10
+        flows_max = 5
+        [[sip.mediaserver]]
+        address = '10.0.0.3:5070'
+        reach = 'contact'
+        media_ports = '15000-15999'
+        [[sip.mediaserver]]
+        name = 'mds_2'
+        address = '10.0.0.4'
+
+        [turn]
+        listen_udp = ['0.0.0.0:3478', '[::]:3478']
+        listen_tcp = '0.0.0.0:3479'
+        relay = [{ bind = '10.1.0.2', advertise = '192.0.2.10' }, '2001:db8::10']
+        relay_ports = '40000-40999'
+        realm = 'example.com'
+        secrets = ['a secret in the text', { file = 'secret' }, { env = 'TURN_SECRET' }]
+        mediaservers = ['10.0.0.4', { address = '10.0.0.5', media_ports = 7000 }]
+        meetingroom = '10.0.0.9'
+        public_peers = true
+        [[turn.user]]
+        name = 'asterisk'
+        password = 'a password of his own'
+        sources = ['10.0.0.3']
+        [[turn.peer]]
+        net = '10.2.0.0/16'
+        ports = '20000-30000'
+        [turn.limits]
+        lifetime_max_secs = 1200
+        channels_max = 16
+        ",
+    );
+    assert_eq!(config.server.workers, Some(2));
+    assert_eq!(config.server.shutdown.as_millis(), 500);
+    assert_eq!(config.server.connections_max, 1000);
+    assert_eq!(config.keys.nonce, [2; 32]);
+
+    let offers: Vec<_> = config.tcp_listeners().iter().map(|(at, _)| at.to_string()).collect();
+    assert_eq!(offers, ["0.0.0.0:8443", "[::]:8443", "0.0.0.0:3479"]);
+    let https = config.https.unwrap();
+    assert_eq!(https.hosts, ["edge.example.com", "192.0.2.10", "[2001:db8::1]"]);
+    assert_eq!(https.trusted_proxies[1].to_string(), "2001:db8::1/128");
+    assert_eq!(https.limits.handshake.as_secs(), 1);
+    assert_eq!(
+        (https.limits.line_bytes_max, https.limits.head_bytes_max),
+        (4096, 16_384)
+    );
+
+    let web = config.web.unwrap();
+    assert_eq!(web.upstreams[0].host, Host::Name("uc.example.com".into()));
+    assert_eq!(web.upstreams[0].port, 8443);
+    assert_eq!(web.upstreams[0].host_header.as_deref(), Some("edge.example.com:444"));
+    assert!(web.upstreams[0].tls.is_some() && web.upstreams[1].tls.is_none());
+    let routes: Vec<_> = web
+        .routes
+        .iter()
+        .map(|route| (route.path.as_str(), route.below, route.upstream, route.websocket))
+        .collect();
+    assert_eq!(
+        routes,
+        [
+            ("/video", true, 1, true),
+            ("/", true, 1, true),
+            ("/.well-known/x%20y", true, 1, true),
+            ("/video/", false, 0, false),
+        ]
+    );
+    assert_eq!(web.routes[0].body_bytes_max, 50 << 20);
+
+    let sip = config.sip.unwrap();
+    assert_eq!(sip.advertise.to_string(), "192.0.2.10:5060");
+    assert_eq!(sip.origins, ["https://edge.example.com", "http://localhost:8080"]);
+    assert_eq!(sip.mediaservers[0].reach, Reach::Contact);
+    assert_eq!(sip.mediaservers[1].path(), "/wssip-mds_2");
+    assert_eq!((sip.limits.ping.as_secs(), sip.limits.flows_max), (10, 5));
+
+    let turn = config.turn.unwrap();
+    assert_eq!(turn.relays[0].advertise.to_string(), "192.0.2.10");
+    assert_eq!(turn.relays[1].bind, turn.relays[1].advertise);
+    let secrets: Vec<_> = turn.secrets.iter().map(|secret| secret.expose()).collect();
+    assert_eq!(
+        secrets,
+        [
+            b"a secret in the text".as_slice(),
+            b"a secret of the file",
+            b"a secret of the environment"
+        ]
+    );
+    assert_eq!(turn.users[0].sources[0].to_string(), "10.0.0.3/32");
+    let peers: Vec<_> = turn
+        .peers
+        .iter()
+        .map(|rule| format!("{} {}-{}", rule.net, rule.ports.start(), rule.ports.end()))
+        .collect();
+    assert_eq!(
+        peers,
+        [
+            "10.0.0.3/32 15000-15999",
+            "10.0.0.4/32 10000-20000",
+            "10.0.0.5/32 7000-7000",
+            "10.0.0.9/32 10000-10000",
+            "10.2.0.0/16 20000-30000",
+        ]
+    );
+    assert_eq!((turn.limits.lifetime_max_secs, turn.limits.channels_max), (1200, 16));
+}
+
+#[test]
+fn a_public_host_has_the_port_of_https() {
+    let config = parsed(
+        "
+        [https]
+        listen = '0.0.0.0:8443'
+        certificates = { cert = 'edge.pem', key = 'edge.key' }
+        [sip]
+        listen = '192.0.2.10'
+        mediaserver = { address = '10.0.0.3' }
+        ",
+    );
+    assert_eq!(config.sip.unwrap().public_host, "edge.example.com:8443");
+}
+
+#[test]
+fn certificates_alone_serve_turn_over_tls() {
+    let text = "
+        [https]
+        listen = []
+        certificates = { cert = 'edge.pem', key = 'edge.key' }
+        [turn]
+        listen = '192.0.2.10:3478'
+        realm = 'example.com'
+        secrets = 'sixteen letters.'
+        public_peers = true
+        ";
+    assert!(parsed(text).https.unwrap().listen.is_empty());
+    check(
+        &text.replace("listen = '192", "listen_udp = '192"),
+        r#"
+t:2: [https] listens nowhere
+    fix: write listen = "0.0.0.0:443"; an empty list is for a host with TURN over TLS alone
+"#,
+    );
+}
+
+#[test]
+fn what_is_not_toml_gets_only_that() {
+    check(
+        "[https\nlisten = '0.0.0.0:443'\n",
+        "
+t:1: this is not TOML: unclosed table, expected `]`
+    fix: write key = value, or [section], or # and a comment
+",
+    );
+    check(
+        "[https]\nlisten = 0.0.0.0:443\nworkers = 3\nworkers = 3\nname = \"never closed\nx y\n[server]\n",
+        r#"
+t:2: this is not TOML: invalid float
+    fix: put text in quotes: key = "text"
+t:4: this is not TOML: duplicate key
+    fix: write each key and each [section] once; only [[double brackets]] may repeat
+t:5: this is not TOML: invalid basic string, expected `"`
+    fix: check quotes, brackets and commas
+t:6: this is not TOML: key with no value, expected `=`
+    fix: write key = value, or [section], or # and a comment
+"#,
+    );
+}
+
+#[test]
+fn there_must_be_something_to_do() {
+    let expected = "
+t:1: there is nothing to do: no role is configured
+    fix: add at least one of [web], [sip] and [turn]
+";
+    check("", expected);
+    check("[server]\nworkers = 1", expected);
+    check(HTTPS, expected);
+}
+
+#[test]
+fn web_and_sip_need_https() {
+    check(
+        "[web]\nupstream = { name = 'a', url = 'http://a' }\nroute = { path = '/' }\n\
+         [sip]\nlisten = '192.0.2.10'\nmediaserver = { address = '10.0.0.3' }",
+        r#"
+t:1: [web] needs [https]: browsers come by TLS only
+    fix: add
+         [https]
+         listen = "0.0.0.0:443"
+         certificates = [{ cert = "fullchain.pem", key = "privkey.pem" }]
+t:4: [sip] needs [https]: browsers come by TLS only
+    fix: add
+         [https]
+         listen = "0.0.0.0:443"
+         certificates = [{ cert = "fullchain.pem", key = "privkey.pem" }]
+"#,
+    );
+}
+
+#[test]
+fn keys_that_nobody_knows() {
+    check(
+        "
+[serve]
+[server]
+worker = 2
+colour = 'blue'
+[turn]
+listen = '192.0.2.10'
+realm = 'example.com'
+secret = 'sixteen letters.'
+secrets = { file = 'secret', env = 'TURN_SECRET' }
+public_peers = true
+[turn.limit]
+",
+        r#"
+t:2: the configuration has no key `serve`
+    fix: write [server]
+t:4: [server] has no key `worker`
+    fix: write workers
+t:5: [server] has no key `colour`
+    fix: remove it; [server] takes workers, shutdown_secs, connections_max, connections_per_address_max, key_file
+t:9: [turn] has no key `secret`
+    fix: write secrets
+t:10: a secret comes from one place
+    fix: write { file = "/etc/edgeward/secret" } or { env = "NAME" }
+t:12: [turn] has no key `limit`
+    fix: write limits
+"#,
+    );
+}
+
+#[test]
+fn numbers() {
+    check(
+        "
+[server]
+workers = 0
+shutdown_secs = -1
+connections_max = '9'
+key_file = 'elsewhere'
+[turn]
+listen = '192.0.2.10'
+realm = 'example.com'
+secrets = 'sixteen letters.'
+public_peers = 1
+[turn.limits]
+stream_idle_secs = 1e9
+buffer_bytes_max = '64 kB'
+channels_max = 5000
+",
+        r#"
+t:3: `0` is not a number from 1 to 1024
+    fix: write such a number, without quotes
+t:4: `-1` is not a number of seconds from 0.001 to 604800
+    fix: write such a number, without quotes
+t:5: `'9'` is not a number from 1 to 10000000
+    fix: write such a number, without quotes
+t:6: `elsewhere` cannot be written
+    fix: name a file that this user may read, or make in its directory
+t:11: `1` is not true or false
+    fix: write true or false, without quotes
+t:13: `1e9` is not a number of seconds from 0.001 to 604800
+    fix: write such a number, without quotes
+t:14: `'64 kB'` is not a number of bytes from 65536 to 16777216
+    fix: write 65536 or "64 KiB"; there are KiB, MiB and GiB
+t:15: `5000` is not a number from 1 to 4096
+    fix: write such a number, without quotes
+"#,
+    );
+}
+
+#[test]
+fn https() {
+    check(
+        "
+[https]
+listen = ['192.0.2.10', 'edge.example.com:443', '192.0.2.10:0', '2001:db8::1', 443]
+certificates = [{ cert = 'missing.pem', key = 'edge.key' }, { cert = 'edge.pem', key = 'other.key' }, { cert = 'edge.pem' }]
+hosts = ['https://edge.example.com', 'edge.example.com:443', '*.example.com']
+trusted_proxies = ['10.0.0.1/8', '::ffff:10.0.0.1', 'proxy']
+[https.limits]
+line_bytes_max = '64 KiB'
+[turn]
+listen = '192.0.2.10'
+realm = 'example.com'
+secrets = 'sixteen letters.'
+public_peers = true
+",
+        r#"
+t:3: `'192.0.2.10'` is not an address with a port
+    fix: write "192.0.2.10:PORT"
+t:3: `'edge.example.com:443'` is not an address with a port
+    fix: write it like "192.0.2.10:443" or "[2001:db8::10]:443"
+t:3: `'192.0.2.10:0'` is not an address with a port that others can know
+    fix: write another port
+t:3: `'2001:db8::1'` is not an address with a port
+    fix: write "[2001:db8::1]:PORT"
+t:3: `443` is not an address with a port
+    fix: write it like "192.0.2.10:443" or "[2001:db8::10]:443"
+t:4: `missing.pem` cannot be read: no such file
+    fix: name a file that exists and that this user may read
+t:4: this certificate cannot be used: the private key is not that of the certificate
+    fix: `cert` is the PEM file with the chain, `key` the PEM file with the private key that belongs to it
+t:4: a certificate has no `key`
+    fix: add key = "privkey.pem"
+t:5: `'https://edge.example.com'` is not a host name
+    fix: write it like "edge.example.com", without scheme and port
+t:5: `'edge.example.com:443'` is not a host name
+    fix: write it like "edge.example.com", without scheme and port
+t:5: `'*.example.com'` is not a host name
+    fix: write it like "edge.example.com", without scheme and port
+t:6: `'10.0.0.1/8'` is not a network: it has bits behind its prefix
+    fix: write "10.0.0.0/8", or "10.0.0.1" for the one address
+t:6: `'::ffff:10.0.0.1'` is not written in its own family
+    fix: write 10.0.0.1 instead
+t:6: `'proxy'` is not a network
+    fix: write it like "10.0.0.0/8", or one address
+t:8: a line of 65536 bytes does not fit into a head of 32768
+    fix: make line_bytes_max smaller or head_bytes_max larger
+"#,
+    );
+}
+
+#[test]
+fn web() {
+    check_https(
+        "\
+[[web.upstream]]
+name = 'uc'
+url = '10.0.0.10'
+[[web.upstream]]
+name = 'uc'
+url = 'https://10.0.0.10'
+[[web.upstream]]
+name = 'a b'
+url = 'http://10.0.0.10/path'
+[[web.upstream]]
+name = 'other'
+url = 'http://10.0.0.300'
+ca = 'edge.key'
+[[web.upstream]]
+name = 'third'
+url = 'http://name'
+ca = 'edge.pem'
+[[web.upstream]]
+name = 'fourth'
+url = 'https://name'
+ca = 'edge.key'
+[[web.route]]
+path = ['ucassistant', '/a/../b', '//', '/x?y', '/é', '/%41%2F', '/%2f', '/%', '/a']
+upstream = 'othre'
+[[web.route]]
+path = '/a/'
+upstream = 'elsewhere'
+[[web.route]]
+path = '/c'
+",
+        r#"
+t:8: `'10.0.0.10'` is not the URL of a server
+    fix: write it like "https://10.0.0.10" or "http://name:8080"
+t:9: there are two upstreams with the name `uc`
+    fix: give each a name of its own
+t:11: nothing says which certificate of `uc` is to be believed
+    fix: add ca = "upstream-ca.pem", the authority that signed it, or use an http:// URL
+t:13: `'a b'` is not a name of letters, digits, `-`, `_` and `.`
+    fix: write it like "main"
+t:14: `'http://10.0.0.10/path'` is not the URL of a whole server: it has a path
+    fix: write "http://10.0.0.10"; paths are passed on as they come
+t:17: `'http://10.0.0.300'` is not the URL of a server
+    fix: write it like "https://10.0.0.10" or "http://name:8080"
+t:21: a `ca` has no use without TLS
+    fix: write https:// or remove `ca`
+t:26: this `ca` cannot be used: the certificate file holds no certificate in PEM form
+    fix: name the PEM file of the authority that signed the certificate of the upstream
+t:28: `'ucassistant'` is not a path: it does not begin with /
+    fix: write "/ucassistant"
+t:28: `'/a/../b'` is not a path in its normal form
+    fix: write it without empty, `.` and `..` segments
+t:28: `'//'` is not a path in its normal form
+    fix: write it without empty, `.` and `..` segments
+t:28: `'/x?y'` is not a path alone
+    fix: write "/x"
+t:28: `'/é'` is not a path as it is sent
+    fix: write other characters as %XX
+t:28: `'/%41%2F'` is not a path in its normal form
+    fix: write %XX in capitals, and only where it must be
+t:28: `'/%2f'` is not a path in its normal form
+    fix: write %XX in capitals, and only where it must be
+t:28: `'/%'` is not a path in its normal form
+    fix: write %XX in capitals, and only where it must be
+t:29: there is no upstream `othre`
+    fix: write "other"
+t:32: there is no upstream `elsewhere`
+    fix: write one of these: uc, uc, other, third, fourth
+t:33: [[web.route]] has no `upstream`
+    fix: add upstream = "NAME", one of [[web.upstream]]
+"#,
+    );
+}
+
+#[test]
+fn a_path_is_taken_once() {
+    check_https(
+        "\
+[[web.upstream]]
+name = 'uc'
+url = 'http://10.0.0.10'
+[[web.route]]
+path = ['/a', '/b', '/a/']
+[[web.route]]
+path = '/b'
+exact = true
+[[web.route]]
+path = '/wssip'
+[sip]
+listen = '192.0.2.10'
+[[sip.mediaserver]]
+address = '10.0.0.3'
+",
+        r#"
+t:10: `/a/...` is taken already, in line 10
+    fix: remove one of the two
+t:18: `/wssip/...` is taken already, in line 15
+    fix: remove one of the two
+"#,
+    );
+}
+
+#[test]
+fn a_web_role_forwards_something() {
+    check_https(
+        "[web]",
+        r#"
+t:6: [web] has no `upstream`
+    fix: add upstream = ..., or better a block
+         [[web.upstream]]
+         name = "uc"
+         url = "http://10.0.0.10"
+t:6: [web] has no `route`
+    fix: add route = ..., or better a block
+         [[web.route]]
+         path = "/ucassistant"
+"#,
+    );
+}
+
+#[test]
+fn sip() {
+    check_https(
+        "\
+[sip]
+listen = '0.0.0.0:5060'
+public_host = 'https://edge.example.com'
+origins = ['edge.example.com', 'https://edge.example.com/']
+[sip.limits]
+message_bytes_max = '1 MiB'
+[[sip.mediaserver]]
+address = '10.0.0.3'
+reach = 'via'
+[[sip.mediaserver]]
+address = '10.0.0.3'
+media_ports = '0-10'
+[[sip.mediaserver]]
+name = 'mds1'
+address = '2001:db8::3'
+[[sip.mediaserver]]
+name = 'mds2'
+address = 'asterisk.example.com'
+[[sip.mediaserver]]
+name = 'mds3'
+address = '0.0.0.0'
+media_ports = 'all'
+[[sip.mediaserver]]
+name = 'mds1'
+",
+        r#"
+t:7: 0.0.0.0:5060 is no address that a mediaserver can answer to
+    fix: listen on one address, or add advertise = "192.0.2.10:5060", the one that mediaservers see
+t:8: `'https://edge.example.com'` is not a host name
+    fix: write it like "edge.example.com", with ":port" when that is not 443
+t:9: `'edge.example.com'` is not an origin
+    fix: write it like "https://edge.example.com", without a path
+t:9: `'https://edge.example.com/'` is not an origin
+    fix: write it like "https://edge.example.com", without a path
+t:11: `'1 MiB'` is not a number of bytes from 4096 to 65536
+    fix: write 65536 or "64 KiB"; there are KiB, MiB and GiB
+t:14: `'via'` is not a way to be reached
+    fix: write "path" (RFC 3327) or "contact" (for a mediaserver without support_path)
+t:15: there are two mediaservers with the name `default`
+    fix: give each a name of its own; browsers reach NAME by /wssip-NAME
+t:16: there are two mediaservers at 10.0.0.3:5060
+    fix: name each mediaserver once
+t:17: `'0-10'` is not a range of ports: there is no port 0
+    fix: write "1-10"
+t:20: the mediaserver is IPv6, but [sip] listens on IPv4
+    fix: write an IPv4 address, or change listen
+t:23: `'asterisk.example.com'` is not an address with a port
+    fix: write it like "192.0.2.10:443" or "[2001:db8::10]:443"
+t:26: `'0.0.0.0'` is not the address of a mediaserver
+    fix: write the one it can be reached by
+t:27: `'all'` is not a range of ports
+    fix: write it like "10000-20000", or one port like 10000
+t:28: [[sip.mediaserver]] has no `address`
+    fix: add address = "10.0.0.3:5060"
+"#,
+    );
+}
+
+#[test]
+fn turn() {
+    check(
+        "
+[turn]
+listen = '0.0.0.0:3478'
+relay_ports = 30000
+realm = ''
+mediaservers = ['10.0.0.5:5060', { address = '10.0.0.6', port = 1 }]
+meetingroom = '0.0.0.0'
+[[turn.peer]]
+net = '10.0.0.0/8'
+",
+        r#"
+t:2: [turn] has no `relay`: the address that peers and clients see
+    fix: add relay = "192.0.2.10", or behind a NAT
+         relay = { bind = "10.1.0.2", advertise = "192.0.2.10" }
+t:2: [turn] lets nobody in: it has neither `secrets` nor a [[turn.user]]
+    fix: add secrets = [{ file = "/etc/edgeward/turn-secret" }], the same secret as in the UC server
+t:5: `''` is not a realm
+    fix: write your domain: "example.com"
+t:6: `'10.0.0.5:5060'` is not an address
+    fix: write it like "192.0.2.10" or "2001:db8::10", without a port
+t:6: a mediaserver has no key `port`
+    fix: remove it; a mediaserver takes address, media_ports
+t:7: `'0.0.0.0'` is not an address that can be reached
+    fix: write the one of the meeting room
+t:8: [[turn.peer]] has no `ports`
+    fix: add ports = "10000-20000"
+"#,
+    );
+    check(
+        "
+[turn]
+realm = 'example.com'
+relay = ['0.0.0.0', { bind = '10.1.0.2', advertise = '2001:db8::1' }, { advertise = '192.0.2.10' }, { bind = '0.0.0.0', advertise = '::' }]
+secrets = ['', 'too short', { file = 'short' }, { file = 'empty' }, { env = 'NOTHING' }, 7, {}]
+[[turn.user]]
+name = 'a:b'
+password = 'sixteen letters.'
+sources = 'nowhere'
+[[turn.user]]
+name = 'asterisk'
+password = 'sixteen letters.'
+[[turn.user]]
+name = 'asterisk'
+",
+        r#"
+t:2: [turn] has no `listen`
+    fix: add listen = "0.0.0.0:3478", which is for UDP and TCP
+t:4: 0.0.0.0 is no address that anybody can send to
+    fix: write relay = { bind = "0.0.0.0", advertise = "192.0.2.10" }
+t:4: 10.1.0.2 and 2001:db8::1 are of two families
+    fix: make two relays, one for IPv4 and one for IPv6
+t:4: a relay has no `bind`
+    fix: add bind = "10.1.0.2"
+t:4: `'::'` is not an address that can be reached
+    fix: write the one that others use
+t:5: this secret is empty
+    fix: take what this prints: openssl rand -base64 32
+t:5: this secret can be guessed: it has 9 of 16 characters
+    fix: take what this prints: openssl rand -base64 32
+t:5: this secret can be guessed: it has 5 of 16 characters
+    fix: take what this prints: openssl rand -base64 32
+t:5: this secret is empty
+    fix: take what this prints: openssl rand -base64 32
+t:5: there is no variable NOTHING in the environment
+    fix: set NOTHING before the start
+t:5: this is not a secret
+    fix: write "..." or { file = "/etc/edgeward/secret" } or { env = "NAME" }
+t:5: a secret comes from one place
+    fix: write { file = "/etc/edgeward/secret" } or { env = "NAME" }
+t:7: `'a:b'` is not a user name: a colon marks one that ends
+    fix: write it without a colon
+t:9: `'nowhere'` is not a network
+    fix: write it like "10.0.0.0/8", or one address
+t:13: [[turn.user]] has no `password`
+    fix: add password = { file = "/etc/edgeward/asterisk-password" }
+t:14: there are two users with the name `asterisk`
+    fix: give each a name of its own
+"#,
+    );
+}
+
+#[test]
+fn turn_needs_somebody_to_relay_to() {
+    check(
+        "[turn]\nlisten = '192.0.2.10'\nrealm = 'example.com'\nsecrets = 'sixteen letters.'\npublic_peers = false",
+        r#"
+t:1: [turn] may relay to nobody
+    fix: add mediaservers = ["10.0.0.5"], or a block [[turn.peer]], or public_peers = true
+"#,
+    );
+}
+
+#[test]
+fn an_address_is_listened_on_once() {
+    check_https(
+        "\
+[sip]
+listen = '192.0.2.10:3478'
+mediaserver = { address = '10.0.0.3' }
+[turn]
+listen = '0.0.0.0:3478'
+listen_tcp = ['192.0.2.10:443', '192.0.2.10:444', '[2001:db8::1]:443']
+relay = ['192.0.2.10', '192.0.2.11']
+realm = 'example.com'
+secrets = 'sixteen letters.'
+",
+        r#"
+t:10: UDP 0.0.0.0:3478 is taken by 192.0.2.10:3478 in line 7
+    fix: give each of them a port or an address of its own
+t:11: TCP 192.0.2.10:443 is taken by 192.0.2.10:443 in line 2
+    fix: give each of them a port or an address of its own
+t:12: 192.0.2.11 is a second relay for IPv4
+    fix: keep one for each family
+"#,
+    );
+}
+
+#[test]
+fn relay_ports_are_for_the_relay_alone() {
+    check_https(
+        "\
+[sip]
+listen = '192.0.2.10:5060'
+mediaserver = { address = '10.0.0.3' }
+[turn]
+listen_udp = ['0.0.0.0:3478', '192.0.2.11:3479']
+listen_tcp = '192.0.2.10:3000'
+relay = '192.0.2.10'
+relay_ports = '3000-6000'
+realm = 'example.com'
+secrets = 'sixteen letters.'
+",
+        r#"
+t:13: the relay ports 3000-6000 contain UDP 192.0.2.10:5060, listened on in line 7
+    fix: move one of the two
+t:13: the relay ports 3000-6000 contain UDP 0.0.0.0:3478, listened on in line 10
+    fix: move one of the two
+"#,
+    );
+}
+
+#[test]
+fn the_wrong_shape() {
+    check(
+        "https = 1\nturn = 'yes'\n[server]\nworkers = [1]\nshutdown_secs = { secs = 1 }\nkey_file = 5",
+        r#"
+t:1: [https] must be a table
+    fix: write [https], and its keys below it
+t:2: [turn] must be a table
+    fix: write [turn], and its keys below it
+t:4: `[1]` is not a number from 1 to 1024
+    fix: write such a number, without quotes
+t:5: a table is not a number of seconds from 0.001 to 604800
+    fix: write such a number, without quotes
+t:6: `5` is not text
+    fix: write it in quotes: "..."
+"#,
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in "(\\[{0,2}(server|https|web.route|turn)\\]{0,2}|[a-z]{0,6}( = )?|['\"=\\[\\]{},.0-9é]|\n){0,40}") {
+        let _ = parse(&text);
+    }
+}

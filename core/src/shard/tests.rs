@@ -1,0 +1,537 @@
+//! The web role through the doors of a shard: a browser over TLS on one side, an upstream in plain text on the other.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use super::*;
+use crate::{
+    action::IoKind,
+    config::{Config, Keys, Sources},
+    time::UnixTime,
+    tls::{ClientTls, Provider, Tls},
+};
+
+const CONFIG: &str = r#"
+[https]
+listen = ["192.0.2.1:443"]
+certificates = [{ cert = "cert.pem", key = "key.pem" }]
+hosts = ["edge.example.org"]
+
+[[web.upstream]]
+name = "cc"
+url = "http://10.0.0.10:8080"
+
+[[web.route]]
+path = "/ucassistant"
+upstream = "cc"
+
+[[web.route]]
+path = "/cti"
+upstream = "cc"
+websocket = true
+"#;
+
+struct Files {
+    provider: Provider,
+    cert: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Sources for Files {
+    fn file(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        match path {
+            "cert.pem" => Ok(self.cert.clone()),
+            "key.pem" => Ok(self.key.clone()),
+            _ => Err("there is no such file".into()),
+        }
+    }
+
+    fn env(&mut self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn provider(&self) -> &Provider {
+        &self.provider
+    }
+}
+
+/// A shard and the smallest runtime there can be.
+struct World {
+    shard: Shard,
+    now: Now,
+    out: Egress,
+    trust: ClientTls,
+    dialed: Vec<(ConnId, SocketAddr)>,
+    closed: Vec<ConnId>,
+    shut: Vec<ConnId>,
+    unread: Vec<ConnId>,
+    /// What was written to each connection and not looked at yet.
+    written: HashMap<ConnId, BytesMut>,
+    drained: bool,
+}
+
+/// A browser's end of a connection.
+struct Browser {
+    conn: ConnId,
+    tls: Tls,
+    plain: Vec<u8>,
+}
+
+impl World {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["edge.example.org".to_owned()]).expect("a certificate");
+        let mut files = Files {
+            provider: Provider::for_tests(),
+            cert: made.cert.pem().into(),
+            key: made.signing_key.serialize_pem().into(),
+        };
+        let keys = Keys {
+            nonce: [1; 32],
+            flow: vec![[2; 32]],
+        };
+        let config = Config::parse(CONFIG, &mut files, keys).expect("a configuration");
+        let trust = ClientTls::new(&files.provider, &files.cert, "edge.example.org").expect("a client");
+        let now = Now {
+            mono: Instant::ZERO,
+            unix: UnixTime(1_790_000_000),
+        };
+        Self {
+            shard: Shard::new(Arc::new(config), ShardId(0), 1, [7; 32], now),
+            now,
+            out: Egress::default(),
+            trust,
+            dialed: Vec::new(),
+            closed: Vec::new(),
+            shut: Vec::new(),
+            unread: Vec::new(),
+            written: HashMap::default(),
+            drained: false,
+        }
+    }
+
+    /// Carries out what the shard asks; everything is written at once unless `stuck` names the connection.
+    fn act(&mut self, stuck: Option<ConnId>) {
+        while let Some(action) = self.shard.poll_action() {
+            match action {
+                Action::Flush(conn) if Some(conn) == stuck => {}
+                Action::Flush(conn) => {
+                    if let Some(bytes) = self.shard.take_output(conn) {
+                        self.written.entry(conn).or_default().extend_from_slice(&bytes);
+                        self.shard.handle(self.now, Input::Written(conn), &mut self.out);
+                    }
+                }
+                Action::Read(conn, false) => self.unread.push(conn),
+                Action::Read(conn, true) => self.unread.retain(|held| *held != conn),
+                Action::Shut(conn) => self.shut.push(conn),
+                Action::Close(conn, bytes) => {
+                    self.written.entry(conn).or_default().extend_from_slice(&bytes);
+                    self.closed.push(conn);
+                }
+                Action::Dial { conn, to } => self.dialed.push((conn, to)),
+                Action::Drained => self.drained = true,
+                Action::Resolve { .. } | Action::BindRelay { .. } | Action::CloseSocket(_) | Action::Forward { .. } => {
+                    panic!("not asked for here: {action:?}")
+                }
+            }
+        }
+    }
+
+    fn browser(&mut self) -> Browser {
+        let (local, peer) = ("192.0.2.1:443".parse().unwrap(), "198.51.100.1:50000".parse().unwrap());
+        let conn = self
+            .shard
+            .accept(self.now, ListenerId(0), local, peer)
+            .expect("accepted");
+        let mut browser = Browser {
+            conn,
+            tls: Tls::client(&self.trust).expect("a client"),
+            plain: Vec::new(),
+        };
+        let mut hello = BytesMut::new();
+        browser
+            .tls
+            .receive(&mut [], &mut Vec::new(), &mut hello)
+            .expect("a first flight");
+        self.receive(conn, &hello);
+        self.read(&mut browser);
+        self.read(&mut browser);
+        assert!(browser.tls.is_ready());
+        browser
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.receive_stuck(conn, bytes, None);
+    }
+
+    fn receive_stuck(&mut self, conn: ConnId, bytes: &[u8], stuck: Option<ConnId>) {
+        let mut bytes = bytes.to_vec();
+        self.shard.receive(self.now, conn, &mut bytes, &mut self.out);
+        self.act(stuck);
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.shard.handle(self.now, input, &mut self.out);
+        self.act(None);
+    }
+
+    fn send(&mut self, browser: &mut Browser, text: &str) {
+        let mut sealed = BytesMut::new();
+        browser.tls.seal(text.as_bytes(), &mut sealed).expect("sealed");
+        self.receive(browser.conn, &sealed);
+    }
+
+    /// What the browser has got, decrypted.
+    fn read(&mut self, browser: &mut Browser) -> String {
+        String::from_utf8(self.read_bytes(browser)).expect("text")
+    }
+
+    fn read_bytes(&mut self, browser: &mut Browser) -> Vec<u8> {
+        let mut bytes = self.written.remove(&browser.conn).unwrap_or_default();
+        let mut answer = BytesMut::new();
+        browser
+            .tls
+            .receive(&mut bytes, &mut browser.plain, &mut answer)
+            .expect("TLS");
+        if !answer.is_empty() {
+            self.receive(browser.conn, &answer);
+        }
+        core::mem::take(&mut browser.plain)
+    }
+
+    /// What an upstream has got.
+    fn asked(&mut self, conn: ConnId) -> String {
+        let bytes = self.written.remove(&conn).unwrap_or_default();
+        String::from_utf8(bytes.to_vec()).expect("text")
+    }
+
+    /// The upstream takes the call that was made last.
+    fn answer_dial(&mut self) -> ConnId {
+        let (conn, to) = self.dialed.pop().expect("a dial");
+        let endpoints = Endpoints {
+            local: "192.0.2.1:40000".parse().unwrap(),
+            peer: to,
+        };
+        self.handle(Input::Dialed(conn, Ok(endpoints)));
+        conn
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.mono += time;
+        while self.shard.poll_timeout().is_some_and(|at| at <= self.now.mono) {
+            self.shard.timeout(self.now, &mut self.out);
+            self.act(None);
+        }
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: edge.example.org\r\n\r\n")
+}
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+#[test]
+fn a_page_is_fetched_and_the_upstream_used_again() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    assert_eq!(world.dialed[0].1, "10.0.0.10:8080".parse().unwrap());
+    let upstream = world.answer_dial();
+    let asked = world.asked(upstream);
+    assert!(asked.starts_with("GET /ucassistant HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("X-Forwarded-For: 198.51.100.1\r\n"), "{asked}");
+    world.receive(upstream, ANSWER.as_bytes());
+    let page = world.read(&mut browser);
+    assert!(
+        page.starts_with("HTTP/1.1 200 OK\r\n") && page.ends_with("\r\n\r\nhello"),
+        "{page}"
+    );
+
+    world.send(&mut browser, &get("/ucassistant/x"));
+    assert_eq!(world.dialed.len(), 0);
+    assert!(world.asked(upstream).starts_with("GET /ucassistant/x HTTP/1.1\r\n"));
+    world.receive(upstream, ANSWER.as_bytes());
+    assert!(world.read(&mut browser).ends_with("hello"));
+    assert_eq!(world.closed, []);
+}
+
+#[test]
+fn pipelined_requests_are_answered_one_after_the_other() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(
+        &mut browser,
+        &[get("/ucassistant/1"), get("/nowhere"), get("/ucassistant/2")].concat(),
+    );
+    let upstream = world.answer_dial();
+    assert!(world.asked(upstream).starts_with("GET /ucassistant/1 "));
+    world.receive(upstream, ANSWER.as_bytes());
+    assert!(world.asked(upstream).starts_with("GET /ucassistant/2 "));
+    world.receive(upstream, ANSWER.as_bytes());
+    let pages = world.read(&mut browser);
+    let statuses: Vec<_> = pages
+        .match_indices("HTTP/1.1 ")
+        .map(|(at, _)| &pages[at + 9..at + 12])
+        .collect();
+    assert_eq!(statuses, ["200", "404", "200"]);
+}
+
+#[test]
+fn what_no_route_names_is_answered_here() {
+    let check = |request: &str, status: &str| {
+        let mut world = World::new();
+        let mut browser = world.browser();
+        world.send(&mut browser, request);
+        let answer = world.read(&mut browser);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{request:?} gives {answer:?}"
+        );
+        assert_eq!(world.dialed, []);
+    };
+    check(&get("/"), "404");
+    check(&get("/ucassistantx"), "404");
+    check("GET /ucassistant HTTP/1.1\r\nHost: other.example.org\r\n\r\n", "421");
+    check("GET /ucassistant HTTP/1.1\r\n\r\n", "400");
+    check("TRACE /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\n\r\n", "405");
+}
+
+#[test]
+fn an_upstream_that_fails_is_a_502_and_a_slow_one_a_504() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let (conn, _) = world.dialed.pop().expect("a dial");
+    world.handle(Input::Dialed(conn, Err(IoKind::Refused)));
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 502 "));
+
+    world.send(&mut browser, &get("/ucassistant"));
+    world.pass(Duration::from_secs(4));
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 504 "));
+
+    world.send(&mut browser, &get("/ucassistant"));
+    let upstream = world.answer_dial();
+    world.receive(upstream, b"HTTP/1.1 200 OK\nContent-Length: 5\r\n\r\n");
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 502 "));
+    assert!(world.closed.contains(&upstream));
+}
+
+#[test]
+fn a_request_that_a_tired_connection_did_not_see_is_sent_again() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let tired = world.answer_dial();
+    world.receive(tired, ANSWER.as_bytes());
+    world.asked(tired);
+    world.send(&mut browser, &get("/ucassistant/again"));
+    assert!(world.asked(tired).starts_with("GET /ucassistant/again "));
+    world.handle(Input::Failed(tired, IoKind::Reset));
+    let fresh = world.answer_dial();
+    assert!(world.asked(fresh).starts_with("GET /ucassistant/again "));
+    world.receive(fresh, ANSWER.as_bytes());
+    let pages = world.read(&mut browser);
+    assert_eq!(pages.matches("HTTP/1.1 200 OK").count(), 2, "{pages}");
+}
+
+#[test]
+fn a_post_is_never_sent_twice() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let tired = world.answer_dial();
+    world.receive(tired, ANSWER.as_bytes());
+    world.read(&mut browser);
+    let post = "POST /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\nContent-Length: 2\r\n\r\nhi";
+    world.send(&mut browser, post);
+    world.handle(Input::Failed(tired, IoKind::Reset));
+    assert_eq!(world.dialed, []);
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 502 "));
+}
+
+#[test]
+fn a_slow_browser_holds_its_upstream_up_and_nothing_more() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let upstream = world.answer_dial();
+    let total = 10 << 20;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n");
+    world.receive_stuck(upstream, head.as_bytes(), Some(browser.conn));
+    let piece = vec![b'x'; 16 * 1024];
+    let mut sent = 0;
+    while !world.unread.contains(&upstream) {
+        world.receive_stuck(upstream, &piece, Some(browser.conn));
+        sent += piece.len();
+        assert!(sent < 256 * 1024, "the upstream is read without end");
+    }
+    let mut got = 0;
+    while got < total {
+        world.handle(Input::Written(browser.conn));
+        if let Some(bytes) = world.shard.take_output(browser.conn) {
+            world.written.entry(browser.conn).or_default().extend_from_slice(&bytes);
+            world.handle(Input::Written(browser.conn));
+        }
+        while sent < total && !world.unread.contains(&upstream) {
+            let len = piece.len().min(total - sent);
+            world.receive_stuck(upstream, &piece[..len], Some(browser.conn));
+            sent += len;
+        }
+        got += world.read(&mut browser).bytes().filter(|byte| *byte == b'x').count();
+    }
+    assert_eq!((got, sent), (total, total));
+}
+
+const UPGRADE: &str = "GET /cti?token=a.b.c HTTP/1.1\r\nHost: edge.example.org\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+#[test]
+fn a_websocket_passes_through_and_half_closes() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, UPGRADE);
+    let upstream = world.answer_dial();
+    assert!(
+        world
+            .asked(upstream)
+            .contains("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+    );
+    world.receive(upstream, [SWITCH, "early"].concat().as_bytes());
+    let opened = world.read(&mut browser);
+    assert!(
+        opened.starts_with("HTTP/1.1 101 ") && opened.ends_with("\r\n\r\nearly"),
+        "{opened}"
+    );
+    world.send(&mut browser, "up");
+    assert_eq!(world.asked(upstream), "up");
+
+    let mut goodbye = BytesMut::new();
+    browser.tls.close(&mut goodbye);
+    world.receive(browser.conn, &goodbye);
+    assert_eq!(
+        (world.shut.as_slice(), world.closed.as_slice()),
+        (&[upstream][..], &[][..])
+    );
+    world.receive(upstream, b"last");
+    assert_eq!(world.read(&mut browser), "last");
+    world.handle(Input::Eof(upstream));
+    assert!(world.closed.contains(&upstream) && world.closed.contains(&browser.conn));
+}
+
+#[test]
+fn a_tunnel_opens_only_on_a_good_101() {
+    for bad in [
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_owned(),
+        SWITCH.replace("s3pP", "AAAA"),
+    ] {
+        let mut world = World::new();
+        let mut browser = world.browser();
+        world.send(&mut browser, UPGRADE);
+        let upstream = world.answer_dial();
+        world.receive(upstream, bad.as_bytes());
+        assert!(world.read(&mut browser).starts_with("HTTP/1.1 502 "), "{bad}");
+    }
+}
+
+#[test]
+fn a_drain_says_goodbye_between_frames_and_ends() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, UPGRADE);
+    let upstream = world.answer_dial();
+    world.receive(upstream, SWITCH.as_bytes());
+    world.read(&mut browser);
+    world.receive(upstream, b"\x81\x04ha");
+    world.handle(Input::Drain(world.now.mono + Duration::from_secs(10)));
+    assert_eq!(world.closed, []);
+    world.receive(upstream, b"lf");
+    let last = world.read_bytes(&mut browser);
+    assert_eq!(last[..8], *b"\x81\x04half\x88\x18");
+    assert_eq!(last[8..10], 1001_u16.to_be_bytes());
+    assert!(world.drained);
+}
+
+#[test]
+fn whoever_says_nothing_is_let_go() {
+    let mut world = World::new();
+    let (local, peer) = ("192.0.2.1:443".parse().unwrap(), "198.51.100.1:50000".parse().unwrap());
+    let silent = world
+        .shard
+        .accept(world.now, ListenerId(0), local, peer)
+        .expect("accepted");
+    world.pass(Duration::from_secs(11));
+    assert_eq!(world.closed, [silent]);
+
+    let mut half = world.browser();
+    world.send(&mut half, "GET / HT");
+    world.pass(Duration::from_secs(11));
+    assert!(world.read(&mut half).starts_with("HTTP/1.1 408 "));
+
+    let mut idle = world.browser();
+    world.send(&mut idle, &get("/"));
+    world.pass(Duration::from_secs(66));
+    assert!(world.closed.contains(&idle.conn));
+    assert_eq!(world.shard.clients.len(), 0);
+}
+
+#[test]
+fn plain_http_is_told_where_it_is() {
+    let mut world = World::new();
+    let (local, peer) = ("192.0.2.1:443".parse().unwrap(), "198.51.100.1:50000".parse().unwrap());
+    let conn = world
+        .shard
+        .accept(world.now, ListenerId(0), local, peer)
+        .expect("accepted");
+    world.receive(conn, b"GET / HTTP/1.1\r\n\r\n");
+    let answer = world.asked(conn);
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.contains("HTTPS"),
+        "{answer}"
+    );
+    assert_eq!(world.closed, [conn]);
+}
+
+#[test]
+fn a_browser_that_reads_slowly_is_waited_for() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let upstream = world.answer_dial();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 20);
+    world.receive_stuck(upstream, head.as_bytes(), Some(browser.conn));
+    while !world.unread.contains(&upstream) {
+        world.receive_stuck(upstream, &[b'x'; 16 * 1024], Some(browser.conn));
+    }
+    // What the kernel takes meanwhile shows that somebody reads.
+    for _ in 0..10 {
+        let bytes = world.shard.take_output(browser.conn).unwrap_or_default();
+        world.written.entry(browser.conn).or_default().extend_from_slice(&bytes);
+        world.pass(Duration::from_secs(20));
+        world.handle(Input::Written(browser.conn));
+        world.receive_stuck(upstream, &[b'x'; 16 * 1024], Some(browser.conn));
+    }
+    assert_eq!(world.closed, []);
+    world.pass(Duration::from_secs(61));
+    assert!(world.closed.contains(&browser.conn) && world.closed.contains(&upstream));
+}
+
+#[test]
+fn an_upstream_that_does_not_read_is_given_up() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    let post = "POST /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\nContent-Length: 1000000\r\n\r\n";
+    world.send(&mut browser, post);
+    let upstream = world.answer_dial();
+    while !world.unread.contains(&browser.conn) {
+        let mut sealed = BytesMut::new();
+        browser.tls.seal(&[b'x'; 16 * 1024], &mut sealed).expect("sealed");
+        world.receive_stuck(browser.conn, &sealed, Some(upstream));
+    }
+    world.pass(Duration::from_secs(31));
+    let answer = world.read(&mut browser);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(world.closed.contains(&upstream));
+}

@@ -1,0 +1,204 @@
+//! Which bytes go into the TURN server, and where do its verdicts go?
+
+use core::ops::Range;
+
+use crate::{
+    action::{Action, BindError, ConnId, Egress, Foreign, IoKind, Prefix, RelayId, Run, SocketId, Source},
+    conn::Stage,
+    shard::{Shard, Step},
+    time::{Instant, Now},
+    turn::{self, Ask, Client, Payload, To, Verdict},
+};
+use core::net::SocketAddr;
+
+/// Where the bytes are that a verdict speaks of.
+#[derive(Clone, Copy)]
+enum Input<'a> {
+    /// A datagram: this many bytes into this run.
+    Run { index: u32, start: usize, bytes: &'a [u8] },
+    /// Cut out of a stream.
+    Bytes(&'a [u8]),
+    /// There were none.
+    Nothing,
+}
+
+impl Shard {
+    pub(super) fn from_turn_clients(&mut self, now: Now, on: SocketId, runs: &[Run<'_>], out: &mut Egress) {
+        for (index, run) in (0..).zip(runs) {
+            let client = Client::Datagram {
+                socket: on,
+                peer: run.peer,
+                local: run.local,
+            };
+            for segment in run.segments() {
+                let Some(turn) = &mut self.turn else { return };
+                let bytes = &run.bytes[segment.clone()];
+                let verdict = turn.client(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), client, bytes);
+                let start = segment.start;
+                self.carry(verdict, Input::Run { index, start, bytes }, out);
+            }
+        }
+        self.turn_asks();
+    }
+
+    pub(super) fn from_peers(&mut self, now: Now, relay: RelayId, runs: &[Run<'_>], out: &mut Egress) {
+        for (index, run) in (0..).zip(runs) {
+            for segment in run.segments() {
+                let Some(turn) = &mut self.turn else { return };
+                let bytes = &run.bytes[segment.clone()];
+                let verdict = turn.peer(
+                    &mut Self::cx(now, &mut self.rng, &mut self.stats, out),
+                    relay,
+                    run.peer,
+                    bytes,
+                );
+                let start = segment.start;
+                self.carry(verdict, Input::Run { index, start, bytes }, out);
+            }
+        }
+    }
+
+    pub(super) fn from_turn_stream(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
+        let (Some(conn), Some(turn)) = (self.conns.get_mut(id.0), &mut self.turn) else {
+            return Step::Gone;
+        };
+        let Stage::Turn(stream) = &mut conn.stage else {
+            return Step::Gone;
+        };
+        let client = Client::Stream {
+            conn: id,
+            peer: conn.peer,
+            local: conn.local,
+        };
+        let unit = match stream.next(bytes) {
+            Ok(Some(unit)) => unit,
+            Ok(None) => return Step::Wait,
+            Err(_) => return self.fault(now, id, "neither STUN nor ChannelData on a TURN stream", out),
+        };
+        let message = &bytes[unit.message];
+        let verdict = turn.client(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), client, message);
+        self.carry(verdict, Input::Bytes(message), out);
+        self.turn_asks();
+        self.set_deadline(id, self.turn_stream_deadline(now));
+        Step::Used(unit.consumed)
+    }
+
+    pub(super) fn relay_bound(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        result: Result<SocketAddr, BindError>,
+        out: &mut Egress,
+    ) {
+        let Some(turn) = &mut self.turn else { return };
+        let verdict = turn.bound(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), relay, result);
+        self.carry(verdict, Input::Nothing, out);
+        self.turn_asks();
+    }
+
+    pub(super) fn socket_error(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        peer: SocketAddr,
+        kind: IoKind,
+        out: &mut Egress,
+    ) {
+        match (socket, &mut self.turn) {
+            (SocketId::Relay(relay), Some(turn)) => {
+                let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
+                let verdict = turn.socket_error(cx, relay, peer, kind);
+                self.carry(verdict, Input::Nothing, out);
+            }
+            (SocketId::Sip, _) => self.trunk_error(now, peer, kind, out),
+            // A TURN client that is gone; its allocation ends by its lifetime.
+            _ => {}
+        }
+    }
+
+    pub(super) fn turn_stream_gone(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(turn) = &mut self.turn else { return };
+        turn.closed(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), id);
+        self.turn_asks();
+    }
+
+    /// Nothing has come for a while: fine for who has an allocation, the end for who has none.
+    pub(super) fn turn_stream_is_silent(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        if self.turn.as_ref().is_some_and(|turn| turn.has_allocation(id)) {
+            self.set_deadline(id, self.turn_stream_deadline(now));
+        } else {
+            self.close(now, id, out);
+        }
+    }
+
+    pub(super) fn turn_stream_deadline(&self, now: Now) -> Option<Instant> {
+        self.config.turn.as_ref().map(|turn| now.mono + turn.limits.stream_idle)
+    }
+
+    pub(super) fn turn_timeout(&mut self, now: Now, out: &mut Egress) {
+        let Some(turn) = &mut self.turn else { return };
+        if turn.poll_timeout().is_some_and(|at| at <= now.mono) {
+            turn.timeout(&mut Self::cx(now, &mut self.rng, &mut self.stats, out));
+            self.turn_asks();
+        }
+    }
+
+    pub(super) fn turn_asks(&mut self) {
+        while let Some(ask) = self.turn.as_mut().and_then(turn::Server::poll_ask) {
+            self.actions.push_back(match ask {
+                Ask::Bind { relay, at } => Action::BindRelay { relay, at },
+                Ask::Close(relay) => Action::CloseSocket(relay),
+            });
+        }
+    }
+
+    /// Does what a verdict says.
+    fn carry(&mut self, verdict: Verdict, input: Input<'_>, out: &mut Egress) {
+        match verdict.to {
+            To::Nobody => {}
+            To::Datagram { socket, peer, local } => {
+                let payload = match (verdict.payload, input) {
+                    (Payload::Made(range), _) => Source::Made(range),
+                    (Payload::Input(range), Input::Run { index, start, .. }) => {
+                        Source::Run(index, start + range.start..start + range.end)
+                    }
+                    (Payload::Input(range), Input::Bytes(bytes)) => Source::Made(copy(&bytes[range], out)),
+                    (Payload::Input(_), Input::Nothing) => return,
+                };
+                out.push(socket, peer, local, verdict.prefix, payload);
+            }
+            To::Stream(conn) => {
+                let payload = match (verdict.payload, input) {
+                    (Payload::Made(range), _) => &out.made[range],
+                    (Payload::Input(range), Input::Run { bytes, .. } | Input::Bytes(bytes)) => &bytes[range],
+                    (Payload::Input(_), Input::Nothing) => return,
+                };
+                self.write_turn_stream(conn, &verdict.prefix, payload);
+            }
+        }
+    }
+
+    fn write_turn_stream(&mut self, id: ConnId, prefix: &Prefix, payload: &[u8]) {
+        let limit = self.config.turn.as_ref().map_or(0, |turn| turn.limits.buffer_bytes_max);
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        if conn.backlog() > limit {
+            // A client that reads too slowly loses datagrams, as by any other bottleneck.
+            self.stats.turn.dropped += 1;
+            return;
+        }
+        turn::write_to_stream(prefix, payload, conn.out());
+        self.list(id);
+    }
+
+    pub(super) fn foreign_datagram(&mut self, now: Now, foreign: &Foreign, out: &mut Egress) {
+        if foreign.socket == SocketId::Sip {
+            self.from_mediaserver(now, foreign.peer, &foreign.bytes, out);
+        }
+    }
+}
+
+fn copy(bytes: &[u8], out: &mut Egress) -> Range<usize> {
+    let start = out.made.len();
+    out.made.extend_from_slice(bytes);
+    start..out.made.len()
+}

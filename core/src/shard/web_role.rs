@@ -1,0 +1,307 @@
+//! What happens between a browser and the servers behind us? Requests are judged, forwarded, answered.
+
+use core::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::{
+    action::{ConnId, Egress},
+    config::{Config, HttpLimits, Offer, Route},
+    conn::{Downstream, Exchange, Opening, Stage},
+    http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
+    rng::Rng,
+    shard::{Shard, Step},
+    time::{Instant, Now},
+};
+
+mod tunnel;
+mod upstream;
+
+/// What the web role holds beside its connections.
+#[derive(Debug)]
+pub(super) struct Web {
+    pool: Pool,
+    resolver: upstream::Resolver,
+}
+
+impl Web {
+    pub(super) fn new(config: &Config, _rng: &mut Rng) -> Self {
+        let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
+        let limits = config
+            .https
+            .as_ref()
+            .map(|https| https.limits.clone())
+            .unwrap_or_default();
+        Self {
+            pool: Pool::new(upstreams, &limits),
+            resolver: upstream::Resolver::new(upstreams),
+        }
+    }
+}
+
+impl Shard {
+    /// Takes one item of what a browser sent.
+    pub(super) fn from_browser(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
+        if self.is_held_up(id) {
+            return Step::Wait;
+        }
+        let Some((browser, write)) = self.browser(id) else {
+            return Step::Gone;
+        };
+        match browser.server.next(bytes) {
+            Ok(Some((item, used))) => {
+                let step = match item {
+                    Item::Request(request) => self.request(now, id, &request, out),
+                    Item::Body(data) => self.request_body(now, id, data),
+                    Item::End => self.request_end(now, id, out),
+                };
+                match step {
+                    Step::Used(_) => Step::Used(used),
+                    Step::Wait | Step::Gone => step,
+                }
+            }
+            Ok(None) => {
+                if !bytes.is_empty() && browser.server.is_idle() && !browser.head_begun {
+                    browser.head_begun = true;
+                    self.set_deadline(id, self.http_deadline(now, |limits| limits.head));
+                }
+                Step::Wait
+            }
+            Err(reject) => {
+                browser.server.reject(reject, now.unix, write);
+                self.stats.web.refused += 1;
+                self.fault(now, id, reject.why, out)
+            }
+        }
+    }
+
+    fn request(&mut self, now: Now, id: ConnId, request: &Request<'_>, out: &mut Egress) -> Step {
+        self.stats.web.requests += 1;
+        let Some((browser, _)) = self.browser(id) else {
+            return Step::Gone;
+        };
+        browser.head_begun = false;
+        browser.exchange = Some(Exchange {
+            begun: now.mono,
+            method: request.method,
+            path: request.target.path().into(),
+            status: 0,
+        });
+        self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        let config = self.config.clone();
+        match route(&config, request) {
+            Decision::Refuse(answer) => {
+                self.stats.web.refused += 1;
+                self.answer(now, id, &answer, out)
+            }
+            Decision::Sip { mediaserver, accept } => self.open_for_sip(now, id, request, mediaserver, accept, out),
+            Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
+        }
+    }
+
+    /// The connection becomes a WebSocket that ends here; first it goes to its home shard.
+    fn open_for_sip(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        request: &Request<'_>,
+        mediaserver: usize,
+        accept: Accept,
+        out: &mut Egress,
+    ) -> Step {
+        let trusted = self
+            .config
+            .https
+            .as_ref()
+            .map_or(&[][..], |https| &https.trusted_proxies);
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return Step::Gone;
+        };
+        let mut client = conn.peer;
+        client.set_ip(client_address(conn.peer.ip(), trusted, &request.fields));
+        let token = request.target.argument("token").ok().flatten();
+        let Stage::Http(browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
+            return Step::Gone;
+        };
+        tracing::info!(target: "edgeward::access", %client, path = request.target.path(), "WebSocket for SIP");
+        conn.stage = Stage::Opening(Box::new(Opening {
+            server: browser.server,
+            accept,
+            mediaserver,
+            client,
+            token: token.map(|token| token.as_ref().into()),
+        }));
+        self.send_home(now, id, out)
+    }
+
+    fn forward(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        request: &Request<'_>,
+        route: &Route,
+        upgrade: Option<Accept>,
+        out: &mut Egress,
+    ) -> Step {
+        let config = self.config.clone();
+        let (Some(web), Some(https)) = (&config.web, &config.https) else {
+            return Step::Gone;
+        };
+        let request_id = u128::from(self.rng.u64()) << 64 | u128::from(self.rng.u64());
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return Step::Gone;
+        };
+        let peer = conn.peer.ip();
+        let (Stage::Http(browser), write) = conn.stage_and_out() else {
+            return Step::Gone;
+        };
+        browser.server.limit_body(route.body_bytes_max);
+        browser.server.continue_(write);
+        let forward = Forward {
+            peer,
+            trusted_proxies: &https.trusted_proxies,
+            host: web.upstreams[route.upstream].host_header.as_deref(),
+            request_id,
+            upgrade,
+        };
+        self.stats.web.forwarded += 1;
+        self.connect_upstream(now, id, route.upstream, request, &forward, out);
+        self.list(id);
+        if self.conns.get(id.0).is_some() {
+            Step::Used(0)
+        } else {
+            Step::Gone
+        }
+    }
+
+    fn request_body(&mut self, now: Now, id: ConnId, data: &[u8]) -> Step {
+        self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        if let Some(pair) = self.conns.get(id.0).and_then(|conn| conn.stage.pair())
+            && let Some((upstream, write)) = self.upstream(pair)
+        {
+            upstream.body(data, write);
+            self.list(pair);
+        }
+        Step::Used(0)
+    }
+
+    fn request_end(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
+        if let Some(pair) = self.conns.get(id.0).and_then(|conn| conn.stage.pair()) {
+            if let Some((upstream, write)) = self.upstream(pair) {
+                upstream.end(write);
+            }
+            self.await_response(now, pair);
+            self.list(pair);
+            return Step::Used(0);
+        }
+        self.response_done(now, id, out)
+    }
+
+    /// Answers in place of an upstream.
+    pub(super) fn answer(&mut self, now: Now, id: ConnId, answer: &Answer, out: &mut Egress) -> Step {
+        let Some((browser, write)) = self.browser(id) else {
+            return Step::Gone;
+        };
+        if let Some(exchange) = &mut browser.exchange {
+            exchange.status = answer.status;
+        }
+        browser.server.respond_local(answer, now.unix, write);
+        self.list(id);
+        self.response_done(now, id, out)
+    }
+
+    /// A response may have ended: the connection goes on to the next request, or ends.
+    fn response_done(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return Step::Gone;
+        };
+        let client = conn.peer;
+        let (Stage::Http(browser), _) = conn.stage_and_out() else {
+            return Step::Gone;
+        };
+        let (closes, is_idle) = (browser.server.closes(), browser.server.is_idle());
+        if (closes || is_idle)
+            && let Some(exchange) = browser.exchange.take()
+        {
+            exchange.log(now, client);
+        }
+        if closes {
+            self.close(now, id, out);
+            return Step::Gone;
+        }
+        if is_idle {
+            self.set_deadline(id, self.http_deadline(now, |limits| limits.keep_alive));
+        }
+        Step::Used(0)
+    }
+
+    /// The client sends no more; it may still wait for an answer.
+    pub(super) fn browser_ended(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some((browser, _)) = self.browser(id) else { return };
+        let request_is_read = browser.pair.is_some() && browser.server.is_request_read();
+        if request_is_read {
+            browser.server.close_after_response();
+        } else {
+            self.close(now, id, out);
+        }
+    }
+
+    pub(super) fn browser_gone(&mut self, now: Now, browser: &Downstream, out: &mut Egress) {
+        if let Some(pair) = browser.pair {
+            self.close(now, pair, out);
+        }
+    }
+
+    /// Nothing has moved for a while.
+    pub(super) fn browser_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(conn) = self.conns.get(id.0) else { return };
+        if self.is_held_up(id)
+            && let Some(pair) = conn.stage.pair()
+        {
+            // It would send more, if the upstream would read.
+            return self.upstream_is_late(now, pair, out);
+        }
+        let backlog = conn.backlog();
+        let Some((browser, _)) = self.browser(id) else { return };
+        let waits_for_upstream = browser.pair.is_some() && browser.server.is_request_read() && backlog == 0;
+        if waits_for_upstream {
+            // The upstream has a deadline of its own.
+            self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        } else if browser.head_begun || !(browser.server.is_idle() || browser.server.has_responded()) {
+            self.stats.web.refused += 1;
+            // RFC 9110 section 15.5.9.
+            if self.answer(now, id, &Answer::new(408), out) != Step::Gone {
+                self.close(now, id, out);
+            }
+        } else {
+            self.close(now, id, out);
+        }
+    }
+
+    /// The browser takes what it gets, however slowly.
+    pub(super) fn browser_reads(&mut self, now: Now, id: ConnId) {
+        if self.browser(id).is_some_and(|(browser, _)| browser.pair.is_some()) {
+            self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        }
+    }
+
+    pub(super) fn drain_browser(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some((browser, _)) = self.browser(id) else { return };
+        browser.server.close_after_response();
+        if browser.server.closes() {
+            self.close(now, id, out);
+        }
+    }
+
+    /// The HTTP side of a browser's connection, and where to write to it.
+    fn browser(&mut self, id: ConnId) -> Option<(&mut Downstream, &mut BytesMut)> {
+        match self.conns.get_mut(id.0)?.stage_and_out() {
+            (Stage::Http(browser), write) => Some((browser, write)),
+            _ => None,
+        }
+    }
+
+    fn http_deadline(&self, now: Now, limit: impl Fn(&HttpLimits) -> Duration) -> Option<Instant> {
+        self.config.https.as_ref().map(|https| now.mono + limit(&https.limits))
+    }
+}

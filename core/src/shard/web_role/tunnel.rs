@@ -1,0 +1,72 @@
+//! How do bytes pass through a WebSocket that is not ours? As they are, and with a goodbye between two frames at the end.
+
+use crate::{
+    action::{ConnId, Egress},
+    conn::Stage,
+    shard::{Shard, Step},
+    time::Now,
+    ws::{self, close_code},
+};
+
+impl Shard {
+    pub(in crate::shard) fn through_tunnel(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
+        if bytes.is_empty() || self.is_held_up(id) {
+            return Step::Wait;
+        }
+        let idle = self.http_deadline(now, |limits| limits.tunnel_idle);
+        let Some(Stage::Tunnel(tunnel)) = self.conns.get_mut(id.0).map(|conn| &mut conn.stage) else {
+            return Step::Gone;
+        };
+        if let Some(frames) = &mut tunnel.frames {
+            frames.pass(bytes);
+        }
+        let (pair, ends) = (
+            tunnel.pair,
+            tunnel.is_ending && tunnel.frames.is_some_and(|f| f.is_between_frames()),
+        );
+        if let Some(pair) = self.conns.get_mut(pair.0) {
+            pair.out().extend_from_slice(bytes);
+        }
+        self.list(pair);
+        self.set_deadline(id, idle);
+        self.set_deadline(pair, idle);
+        if ends {
+            self.end_tunnel(now, id, pair, out);
+            return Step::Gone;
+        }
+        Step::Used(bytes.len())
+    }
+
+    /// One end sends no more; the other is told so, and may go on.
+    pub(in crate::shard) fn tunnel_ended(&mut self, id: ConnId) {
+        let Some(pair) = self.conns.get(id.0).and_then(|conn| conn.stage.pair()) else {
+            return;
+        };
+        if let Some(conn) = self.conns.get_mut(pair.0) {
+            conn.shut_when_written();
+        }
+        self.list(pair);
+        self.list(id);
+    }
+
+    /// Ends a tunnel in an orderly way: at once between two frames, else after the one on its way.
+    pub(in crate::shard) fn drain_tunnel(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(Stage::Tunnel(tunnel)) = self.conns.get_mut(id.0).map(|conn| &mut conn.stage) else {
+            return;
+        };
+        let Some(frames) = tunnel.frames else { return };
+        let pair = tunnel.pair;
+        tunnel.is_ending = true;
+        if frames.is_between_frames() {
+            self.end_tunnel(now, id, pair, out);
+        }
+    }
+
+    fn end_tunnel(&mut self, now: Now, upstream: ConnId, browser: ConnId, out: &mut Egress) {
+        if let Some(conn) = self.conns.get_mut(browser.0) {
+            ws::Conn::new(0).close(close_code::GOING_AWAY, "the edge is going away", conn.out());
+        }
+        self.close(now, browser, out);
+        self.close(now, upstream, out);
+    }
+}

@@ -1,0 +1,484 @@
+//! How does a request reach an upstream, and its answer the browser? Connections from the pool or dialled, names looked
+//! up, and what is done when one fails.
+
+use core::net::{IpAddr, SocketAddr};
+
+use bytes::BytesMut;
+
+use crate::{
+    action::{Action, Addresses, ConnId, Egress, IoKind, QueryId, ResolveError},
+    config::Host,
+    conn::{Conn, Stage, Tunnel, Upstream},
+    http::{Answer, BodyLength, Client, ClientItem, Forward, Request, UpstreamError},
+    shard::{Shard, Step},
+    slab::Slab,
+    time::{Instant, Now},
+    tls::Tls,
+};
+
+/// A looked-up name is asked for again after this.
+const ADDRESS_LIFETIME: core::time::Duration = core::time::Duration::from_secs(30);
+
+/// Addresses of upstreams that are named.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    /// By upstream: what is known, and until when.
+    known: Vec<Option<(Vec<IpAddr>, Instant)>>,
+    /// Upstream and connection that wait for each answer.
+    queries: Slab<(usize, ConnId)>,
+}
+
+impl Resolver {
+    pub(super) fn new(upstreams: usize) -> Self {
+        Self {
+            known: vec![None; upstreams],
+            queries: Slab::new(),
+        }
+    }
+}
+
+impl Shard {
+    /// Finds or makes a connection for the request of a browser and writes the request to it. When that fails, the
+    /// browser has its answer before this returns.
+    pub(super) fn connect_upstream(
+        &mut self,
+        now: Now,
+        browser: ConnId,
+        index: usize,
+        request: &Request<'_>,
+        forward: &Forward<'_>,
+        out: &mut Egress,
+    ) {
+        // An upgrade never uses a connection that others use, nor leaves one to them.
+        let pooled = match forward.upgrade {
+            Some(_) => None,
+            None => self.idle_upstream(now, index, out),
+        };
+        let Some(id) = pooled.or_else(|| self.new_upstream(index)) else {
+            return self.fail(now, browser, 503, out);
+        };
+        if let Some((browser, _)) = self.browser(browser) {
+            browser.pair = Some(id);
+        }
+        let Some((upstream, write)) = self.upstream(id) else {
+            return;
+        };
+        let start = write.len();
+        upstream.client.request(request, forward, write);
+        upstream.pair = Some(browser);
+        upstream.request_ended = false;
+        let may_replay = pooled.is_some() && request.method.is_idempotent() && request.body == BodyLength::Empty;
+        upstream.replay = may_replay.then(|| BytesMut::from(&write[start..]));
+        self.set_deadline(id, self.http_deadline(now, |limits| limits.connect));
+        if pooled.is_some() {
+            self.upstream_ready(now, id);
+        } else {
+            self.locate(now, id, index, out);
+        }
+        self.list(id);
+    }
+
+    /// An idle connection on which nothing has come that nobody asked for; others are closed.
+    fn idle_upstream(&mut self, now: Now, index: usize, out: &mut Egress) -> Option<ConnId> {
+        while let Some(id) = self.web.pool.pop(index, now.mono) {
+            let Some(conn) = self.conns.get(id.0) else { continue };
+            let is_quiet = !conn.ended && conn.rest_len() == 0;
+            if is_quiet && matches!(&conn.stage, Stage::Upstream(upstream) if upstream.client.reusable()) {
+                return Some(id);
+            }
+            self.close(now, id, out);
+        }
+        None
+    }
+
+    fn new_upstream(&mut self, index: usize) -> Option<ConnId> {
+        let config = self.config.clone();
+        let upstream = config.web.as_ref()?.upstreams.get(index)?;
+        if self.conns.len() >= config.server.connections_max {
+            return None;
+        }
+        let tls = match upstream.tls.as_ref().map(Tls::client) {
+            Some(Err(error)) => {
+                tracing::error!(upstream = upstream.name, %error, "TLS towards an upstream cannot be set up");
+                return None;
+            }
+            Some(Ok(tls)) => Some(tls),
+            None => None,
+        };
+        let stage = Stage::Upstream(Box::new(Upstream {
+            client: Client::new(&config.https.as_ref()?.limits),
+            index,
+            pair: None,
+            untried: Vec::new(),
+            replay: None,
+            request_ended: false,
+        }));
+        Some(ConnId(self.conns.insert(Conn::dialing(stage, tls))))
+    }
+
+    /// Finds the addresses of an upstream, then dials the first.
+    fn locate(&mut self, now: Now, id: ConnId, index: usize, out: &mut Egress) {
+        let config = self.config.clone();
+        let Some(upstream) = config.web.as_ref().and_then(|web| web.upstreams.get(index)) else {
+            return;
+        };
+        match (&upstream.host, &self.web.resolver.known[index]) {
+            (Host::Address(address), _) => self.dial_first(now, id, &[*address], upstream.port, out),
+            (Host::Name(_), Some((addresses, until))) if *until > now.mono => {
+                let addresses = addresses.clone();
+                self.dial_first(now, id, &addresses, upstream.port, out);
+            }
+            (Host::Name(name), _) => {
+                let query = QueryId(self.web.resolver.queries.insert((index, id)));
+                let host = name.clone();
+                self.actions.push_back(Action::Resolve { query, host });
+            }
+        }
+    }
+
+    pub(in crate::shard) fn resolved(
+        &mut self,
+        now: Now,
+        query: QueryId,
+        result: Result<Addresses, ResolveError>,
+        out: &mut Egress,
+    ) {
+        let Some((index, id)) = self.web.resolver.queries.remove(query.0) else {
+            return;
+        };
+        let config = self.config.clone();
+        let Some(upstream) = config.web.as_ref().and_then(|web| web.upstreams.get(index)) else {
+            return;
+        };
+        let known = &mut self.web.resolver.known[index];
+        match result {
+            Ok(found) => *known = Some((found.addresses, now.mono + ADDRESS_LIFETIME)),
+            // What was known is better than nothing, while the resolver is away.
+            Err(ResolveError) if known.is_some() => {}
+            Err(ResolveError) => return self.upstream_failed(now, id, IoKind::Unreachable, out),
+        }
+        let addresses = known
+            .as_ref()
+            .map(|(addresses, _)| addresses.clone())
+            .unwrap_or_default();
+        self.dial_first(now, id, &addresses, upstream.port, out);
+    }
+
+    fn dial_first(&mut self, now: Now, id: ConnId, addresses: &[IpAddr], port: u16, out: &mut Egress) {
+        let Some((upstream, _)) = self.upstream(id) else { return };
+        upstream.untried = addresses
+            .iter()
+            .rev()
+            .map(|address| SocketAddr::new(*address, port))
+            .collect();
+        if !self.dial_next(id) {
+            self.upstream_failed(now, id, IoKind::Unreachable, out);
+        }
+    }
+
+    fn dial_next(&mut self, id: ConnId) -> bool {
+        let Some(to) = self.upstream(id).and_then(|(upstream, _)| upstream.untried.pop()) else {
+            return false;
+        };
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.peer = to;
+        }
+        self.actions.push_back(Action::Dial { conn: id, to });
+        true
+    }
+
+    /// The stream is up; without TLS the request leaves now.
+    pub(in crate::shard) fn upstream_connected(&mut self, now: Now, id: ConnId) {
+        if self.conns.get(id.0).is_some_and(Conn::is_ready) {
+            self.upstream_ready(now, id);
+        }
+    }
+
+    /// The request is on its way.
+    pub(in crate::shard) fn upstream_ready(&mut self, now: Now, id: ConnId) {
+        let ended = self.upstream(id).is_some_and(|(upstream, _)| upstream.request_ended);
+        if ended {
+            self.await_response(now, id);
+        } else {
+            // The browser's own deadline watches over its body.
+            self.set_deadline(id, None);
+        }
+    }
+
+    /// The request is complete: from here on it is the upstream that is waited for.
+    pub(super) fn await_response(&mut self, now: Now, id: ConnId) {
+        if self.conns.get(id.0).is_some_and(Conn::is_ready) {
+            self.set_deadline(id, self.http_deadline(now, |limits| limits.response));
+        }
+    }
+
+    /// Takes one item of what an upstream sent.
+    pub(in crate::shard) fn from_upstream(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
+        if self.is_held_up(id) {
+            return Step::Wait;
+        }
+        let Some((upstream, _)) = self.upstream(id) else {
+            return Step::Gone;
+        };
+        match upstream.client.next(bytes) {
+            Ok(Some((item, used))) => match self.pass_back(now, id, item, out) {
+                Step::Used(_) => Step::Used(used),
+                step => step,
+            },
+            Ok(None) => {
+                if !bytes.is_empty() {
+                    // It has seen the request.
+                    upstream.replay = None;
+                }
+                Step::Wait
+            }
+            Err(error) => self.upstream_broke(now, id, error, out),
+        }
+    }
+
+    /// Hands an item of a response to the browser.
+    fn pass_back(&mut self, now: Now, id: ConnId, item: ClientItem<'_>, out: &mut Egress) -> Step {
+        let Some((upstream, _)) = self.upstream(id) else {
+            return Step::Gone;
+        };
+        upstream.replay = None;
+        let Some(pair) = upstream.pair else { return Step::Gone };
+        let Some((browser, write)) = self.browser(pair) else {
+            return Step::Gone;
+        };
+        match item {
+            ClientItem::Informational(head) => browser.server.inform(&head, write),
+            ClientItem::Response(head, body) => {
+                if let Some(exchange) = &mut browser.exchange {
+                    exchange.status = head.status;
+                }
+                browser.server.respond(&head, body, now.unix, write);
+            }
+            ClientItem::Body(data) => browser.server.body(data, write),
+            ClientItem::End => {
+                browser.server.end(write);
+                return self.exchange_done(now, id, pair, out);
+            }
+            ClientItem::Switched(head) => {
+                browser.server.switch(&head, write);
+                if let Some(exchange) = &mut browser.exchange {
+                    exchange.status = head.status;
+                }
+                return self.start_tunnel(now, id, pair, out);
+            }
+        }
+        let idle = self.http_deadline(now, |limits| limits.body_idle);
+        self.set_deadline(id, idle);
+        self.set_deadline(pair, idle);
+        self.list(pair);
+        Step::Used(0)
+    }
+
+    /// The response is complete: the upstream rests, the browser goes on.
+    fn exchange_done(&mut self, now: Now, id: ConnId, pair: ConnId, out: &mut Egress) -> Step {
+        if let Some((browser, _)) = self.browser(pair) {
+            browser.pair = None;
+        }
+        let step = self.rest_upstream(now, id, out);
+        self.list(pair);
+        if self.response_done(now, pair, out) != Step::Gone {
+            // The next request may have come already.
+            self.understand(now, pair, &mut [], out);
+        }
+        step
+    }
+
+    fn rest_upstream(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
+        let draining = self.draining.is_some();
+        let Some((upstream, _)) = self.upstream(id) else {
+            return Step::Gone;
+        };
+        upstream.pair = None;
+        let index = upstream.index;
+        if draining || !upstream.client.reusable() {
+            self.close(now, id, out);
+            return Step::Gone;
+        }
+        self.set_deadline(id, self.http_deadline(now, |limits| limits.upstream_idle));
+        if let Some(surplus) = self.web.pool.push(index, id, now.mono) {
+            self.close(now, surplus, out);
+        }
+        if self.conns.get(id.0).is_some() {
+            Step::Used(0)
+        } else {
+            Step::Gone
+        }
+    }
+
+    pub(in crate::shard) fn upstream_ended(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(conn) = self.conns.get(id.0) else { return };
+        // RFC 9112 section 9.8: without the goodbye of TLS nobody knows whether this was the end.
+        if conn.tls().is_some_and(|tls| !tls.peer_closed()) {
+            return self.upstream_failed(now, id, IoKind::Reset, out);
+        }
+        let Some((upstream, _)) = self.upstream(id) else { return };
+        // Not a byte of an answer has come: what the client knows of the request is still needed.
+        if upstream.replay.is_some() {
+            return self.upstream_failed(now, id, IoKind::Reset, out);
+        }
+        match upstream.client.eof() {
+            Ok(Some(item)) => {
+                self.pass_back(now, id, item, out);
+            }
+            Ok(None) => self.close(now, id, out),
+            Err(UpstreamError::Incomplete) => self.upstream_failed(now, id, IoKind::Reset, out),
+            Err(error) => {
+                self.upstream_broke(now, id, error, out);
+            }
+        }
+    }
+
+    /// The upstream does not speak HTTP as it must.
+    fn upstream_broke(&mut self, now: Now, id: ConnId, error: UpstreamError, out: &mut Egress) -> Step {
+        tracing::warn!(
+            upstream = self.upstream_name(id),
+            why = error.as_str(),
+            "an upstream's answer cannot be used"
+        );
+        self.give_up(now, id, 502, out);
+        Step::Gone
+    }
+
+    /// The stream of an upstream is dead, or never was.
+    pub(in crate::shard) fn upstream_failed(&mut self, now: Now, id: ConnId, kind: IoKind, out: &mut Egress) {
+        let Some(conn) = self.conns.get(id.0) else { return };
+        if !conn.is_ready() && conn.tls().is_none() && self.dial_next(id) {
+            return;
+        }
+        let Some((upstream, _)) = self.upstream(id) else { return };
+        if upstream.pair.is_none() {
+            return self.close(now, id, out);
+        }
+        if let Some(request) = upstream.replay.take() {
+            return self.replay(now, id, &request, out);
+        }
+        tracing::warn!(upstream = self.upstream_name(id), ?kind, "an upstream failed");
+        self.give_up(now, id, if kind == IoKind::TimedOut { 504 } else { 502 }, out);
+    }
+
+    /// Sends the request of a dead connection on a new one.
+    fn replay(&mut self, now: Now, dead: ConnId, request: &[u8], out: &mut Egress) {
+        let Some((upstream, _)) = self.upstream(dead) else {
+            return;
+        };
+        let (index, pair) = (upstream.index, upstream.pair.take());
+        let Some(id) = self.new_upstream(index) else {
+            return self.give_up(now, dead, 503, out);
+        };
+        // What the client knows of the request goes along; the dead connection keeps a fresh one.
+        let Some(fresh) = self.config.https.as_ref().map(|https| Client::new(&https.limits)) else {
+            return;
+        };
+        let Some((old, _)) = self.upstream(dead) else { return };
+        let client = core::mem::replace(&mut old.client, fresh);
+        if let Some((upstream, write)) = self.upstream(id) {
+            write.extend_from_slice(request);
+            upstream.client = client;
+            upstream.pair = pair;
+            upstream.request_ended = true;
+        }
+        if let Some((browser, _)) = pair.and_then(|pair| self.browser(pair)) {
+            browser.pair = Some(id);
+        }
+        self.close(now, dead, out);
+        self.set_deadline(id, self.http_deadline(now, |limits| limits.connect));
+        self.locate(now, id, index, out);
+        self.list(id);
+    }
+
+    /// Nothing has come for too long.
+    pub(in crate::shard) fn upstream_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some((upstream, _)) = self.upstream(id) else { return };
+        if upstream.pair.is_none() {
+            // It has rested long enough.
+            return self.close(now, id, out);
+        }
+        if self.is_held_up(id) {
+            // It would send more, if the browser would read; the browser's own deadline watches over that.
+            return self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        }
+        let Some((upstream, _)) = self.upstream(id) else { return };
+        upstream.replay = None;
+        upstream.untried.clear();
+        tracing::warn!(upstream = self.upstream_name(id), "an upstream did not answer in time");
+        self.give_up(now, id, 504, out);
+    }
+
+    /// Closes an upstream connection and tells the browser that waits for it.
+    fn give_up(&mut self, now: Now, id: ConnId, status: u16, out: &mut Egress) {
+        let pair = self.upstream(id).and_then(|(upstream, _)| upstream.pair.take());
+        self.close(now, id, out);
+        let Some(pair) = pair else { return };
+        if let Some((browser, _)) = self.browser(pair) {
+            browser.pair = None;
+            self.fail(now, pair, status, out);
+        }
+    }
+
+    /// Answers a request that its upstream did not, and goes on with the next.
+    fn fail(&mut self, now: Now, browser: ConnId, status: u16, out: &mut Egress) {
+        self.stats.web.failed += 1;
+        if self.answer(now, browser, &Answer::new(status), out) != Step::Gone {
+            self.understand(now, browser, &mut [], out);
+        }
+    }
+
+    pub(in crate::shard) fn upstream_gone(&mut self, now: Now, id: ConnId, upstream: &Upstream, out: &mut Egress) {
+        self.web.pool.remove(upstream.index, id);
+        if let Some(pair) = upstream.pair
+            && let Some((browser, _)) = self.browser(pair)
+        {
+            browser.pair = None;
+            self.fail(now, pair, 502, out);
+        }
+    }
+
+    pub(in crate::shard) fn drain_upstream(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        if self.upstream(id).is_some_and(|(upstream, _)| upstream.pair.is_none()) {
+            self.close(now, id, out);
+        }
+    }
+
+    /// Both connections become one tunnel.
+    fn start_tunnel(&mut self, now: Now, id: ConnId, pair: ConnId, out: &mut Egress) -> Step {
+        if let Some(conn) = self.conns.get(pair.0)
+            && let Stage::Http(browser) = &conn.stage
+            && let Some(exchange) = &browser.exchange
+        {
+            exchange.log(now, conn.peer);
+        }
+        let idle = self.http_deadline(now, |limits| limits.tunnel_idle);
+        for (end, other, to_browser) in [(id, pair, true), (pair, id, false)] {
+            if let Some(conn) = self.conns.get_mut(end.0) {
+                conn.stage = Stage::Tunnel(Box::new(Tunnel::new(other, to_browser)));
+            }
+            self.set_deadline(end, idle);
+            self.list(end);
+        }
+        self.stats.web.tunnels += 1;
+        // What the browser sent too early was kept, and passes now.
+        self.understand(now, pair, &mut [], out);
+        Step::Used(0)
+    }
+
+    pub(super) fn upstream(&mut self, id: ConnId) -> Option<(&mut Upstream, &mut BytesMut)> {
+        match self.conns.get_mut(id.0)?.stage_and_out() {
+            (Stage::Upstream(upstream), write) => Some((upstream, write)),
+            _ => None,
+        }
+    }
+
+    fn upstream_name(&self, id: ConnId) -> &str {
+        let index = match self.conns.get(id.0).map(|conn| &conn.stage) {
+            Some(Stage::Upstream(upstream)) => upstream.index,
+            _ => return "",
+        };
+        let upstream = self.config.web.as_ref().and_then(|web| web.upstreams.get(index));
+        upstream.map_or("", |upstream| &upstream.name)
+    }
+}

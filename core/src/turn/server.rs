@@ -1,0 +1,332 @@
+//! What does the TURN server do with what arrives? The doors of the machine, and the way of a request through it.
+
+use alloc::{collections::VecDeque, sync::Arc};
+use core::net::SocketAddr;
+
+use super::{
+    auth::{Auth, Denied, Owner, PASSWORD_ALGORITHMS, turn},
+    limiter::{Cost, Limiter},
+    policy::Policy,
+    ports::Ports,
+    reply::Form,
+    request::Request,
+    table::{Client, Table},
+    verdict::{Payload, Verdict},
+};
+use crate::{
+    action::{ConnId, Prefix, RelayId, ShardId},
+    config::{self, Config, TurnLimits},
+    cx::Cx,
+    rng::Rng,
+    time::Instant,
+    wire::{
+        channel,
+        stun::{Class, Code, Family, Kind, Message, Method, ParseError},
+    },
+};
+
+mod allocate;
+mod expire;
+mod manage;
+mod relay;
+
+/// The TURN server of one shard.
+#[derive(Debug)]
+pub struct Server {
+    limits: TurnLimits,
+    auth: Auth,
+    policy: Policy,
+    limiter: Limiter,
+    table: Table,
+    /// Relay addresses by family.
+    pools: [Option<Pool>; 2],
+    /// Held ports, soonest to expire first.
+    reservations: VecDeque<Reservation>,
+    shard: ShardId,
+    asks: VecDeque<Ask>,
+    sweep: expire::Sweep,
+    draining: bool,
+}
+
+/// What the server wants done with a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Bind a socket; answered once, by [`Server::bound`].
+    Bind {
+        /// The name of the socket from now on.
+        relay: RelayId,
+        /// The address to bind.
+        at: SocketAddr,
+    },
+    /// Close a socket; its name is dead already.
+    Close(RelayId),
+}
+
+/// A relay address and its ports.
+#[derive(Debug)]
+struct Pool {
+    relay: config::Relay,
+    ports: Ports,
+}
+
+/// A port that is held for a token.
+#[derive(Debug)]
+struct Reservation {
+    token: [u8; 8],
+    family: Family,
+    port: u16,
+    /// Who may have it.
+    owner: Owner,
+    expires: Instant,
+}
+
+impl Server {
+    /// The server of one of `shards` shards, whose ports are its slice of the range.
+    ///
+    /// # Panics
+    /// When the configuration has no turn role.
+    pub fn new(config: Arc<Config>, shard: ShardId, shards: u16, rng: &mut Rng) -> Self {
+        let turn = turn(&config);
+        let pools = Family::ALL.map(|family| {
+            let relay = turn.relays.iter().find(|relay| Family::of(relay.bind) == family)?;
+            Some(Pool {
+                relay: *relay,
+                ports: Ports::new(&turn.relay_ports, shard, shards),
+            })
+        });
+        Self {
+            limits: turn.limits.clone(),
+            policy: Policy::new(&config, turn),
+            limiter: Limiter::new(turn.limits.unauthenticated_per_second, rng),
+            table: Table::new(rng),
+            pools,
+            reservations: VecDeque::new(),
+            shard,
+            asks: VecDeque::new(),
+            sweep: expire::Sweep::default(),
+            draining: false,
+            auth: Auth::new(config, 0, rng),
+        }
+    }
+
+    /// Goes on with another configuration: users, secrets, peers and limits. Relay addresses and ports remain as they are.
+    /// What is allocated remains, but for channels to peers that are no longer allowed.
+    ///
+    /// # Panics
+    /// When the configuration has no turn role.
+    pub fn configure(&mut self, config: Arc<Config>, rng: &mut Rng) {
+        let turn = turn(&config);
+        self.limits = turn.limits.clone();
+        self.limiter = Limiter::new(turn.limits.unauthenticated_per_second, rng);
+        self.policy = Policy::new(&config, turn);
+        for (_, allocation) in self.table.allocations.range_mut(0..self.table.allocations.slots()) {
+            // Other packets are asked about one by one.
+            allocation.peers.retain_channels(|peer| self.policy.allows(peer));
+        }
+        self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);
+    }
+
+    /// Takes one message of a client: a datagram, or a unit that [`Stream`](super::Stream) cut out.
+    pub fn client(&mut self, cx: &mut Cx<'_>, from: Client, bytes: &[u8]) -> Verdict {
+        match bytes.first() {
+            Some(first) if channel::FIRST_BYTES.contains(first) => self.channel_data(cx, &from, bytes),
+            Some(_) => self.message(cx, from, bytes),
+            None => dropped(cx),
+        }
+    }
+
+    /// Refuses new allocations from now on, with an answer.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// The next thing to be done with a socket, in order.
+    pub fn poll_ask(&mut self) -> Option<Ask> {
+        self.asks.pop_front()
+    }
+
+    /// Whether a connection has an allocation, or one in the making.
+    pub fn has_allocation(&self, conn: ConnId) -> bool {
+        self.table.find_stream(conn).is_some()
+    }
+
+    /// How many allocations there are, with those in the making.
+    pub fn allocations(&self) -> usize {
+        self.table.allocations.len()
+    }
+
+    /// The sizes of all tables that clients could make grow.
+    #[cfg(test)]
+    pub(super) fn table_sizes(&self) -> [usize; 6] {
+        let [clients, connections, persons] = self.table.sizes();
+        let (relays, reservations) = (self.table.relays.len(), self.reservations.len());
+        [clients, connections, persons, relays, reservations, self.asks.len()]
+    }
+
+    /// Bytes that all allocations take.
+    #[cfg(test)]
+    pub(super) fn table_bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
+    /// Ports of each family that nobody has.
+    #[cfg(test)]
+    pub(super) fn free_ports(&self) -> [usize; 2] {
+        let available = |pool: &Option<Pool>| pool.as_ref().map_or(0, |pool| pool.ports.available());
+        self.pools.each_ref().map(available)
+    }
+
+    /// Takes a STUN message.
+    fn message(&mut self, cx: &mut Cx<'_>, from: Client, bytes: &[u8]) -> Verdict {
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(ParseError::Attributes(header)) if header.class == Class::Request => {
+                return self.refuse_stranger(cx, &from, &Form::bare(header), Code::BAD_REQUEST);
+            }
+            Err(_) => return dropped(cx),
+        };
+        match (message.header().class, message.header().method) {
+            (Class::Request, Method::BINDING) => self.binding(cx, &from, &Request::read(message)),
+            (Class::Request, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND) => {
+                self.request(cx, from, &Request::read(message))
+            }
+            (Class::Indication, Method::SEND) => self.send(cx, &from, &message),
+            // RFC 8489 section 6.3.2 and RFC 8445 section 11: a Binding indication keeps a NAT open, no more.
+            (Class::Indication, Method::BINDING) => Verdict::NOTHING,
+            // RFC 8489 section 6.3: the agent checks "that the method value is a supported method" and "that the message
+            // class is allowed for the particular method"; else "the message is silently discarded".
+            _ => dropped(cx),
+        }
+    }
+
+    /// Answers a Binding request: no credentials, no state (RFC 8489 section 12).
+    fn binding(&mut self, cx: &mut Cx<'_>, from: &Client, request: &Request<'_>) -> Verdict {
+        let form = Form::unsigned(request);
+        let cost = if request.has_unknown { Cost::Full } else { Cost::Tenth };
+        if !self.may_answer(cx, from, cost) {
+            return Verdict::NOTHING;
+        }
+        if request.has_unknown {
+            return refuse_unknown(cx, from, &form, request);
+        }
+        let range = form.success(cx.made, |writer| {
+            writer.address(Kind::XOR_MAPPED_ADDRESS, from.source())
+        });
+        from.send(Prefix::NONE, Payload::Made(range))
+    }
+
+    /// Takes a request that needs credentials.
+    fn request(&mut self, cx: &mut Cx<'_>, from: Client, request: &Request<'_>) -> Verdict {
+        let slot = self.table.find(&from).filter(|key| self.expire(cx, *key));
+        let form = Form::unsigned(request);
+        let session = slot.and_then(|key| self.table.allocations.get(key));
+        let session = session.map(|allocation| (allocation.owner.name(), &allocation.session));
+        let identity = match self.auth.authenticate(cx.now.unix, from.source(), request, session) {
+            Ok(identity) => identity,
+            Err(denied) => return self.deny(cx, &from, &form, denied),
+        };
+        let form = form.signed(identity.integrity, identity.session.key.clone());
+        if request.has_unknown {
+            return refuse_unknown(cx, &from, &form, request);
+        }
+        let method = request.header().method;
+        if method == Method::ALLOCATE {
+            return self.allocate(cx, from, request, identity, form, slot);
+        }
+        // RFC 8656 section 5: a request on a 5-tuple without an allocation is rejected with a 437, one of another user
+        // than who made it with a 441.
+        let made = slot.and_then(|key| Some((key, self.table.allocations.get(key)?)));
+        let Some((key, allocation)) = made.filter(|(_, allocation)| allocation.pending.is_none()) else {
+            return refuse(cx, &from, &form, Code::ALLOCATION_MISMATCH);
+        };
+        if allocation.owner.name() != &*identity.user {
+            return refuse(cx, &from, &form, Code::WRONG_CREDENTIALS);
+        }
+        let lifetime = match method {
+            Method::REFRESH => self.refresh(cx, key, request).map(Some),
+            Method::CREATE_PERMISSION => self.create_permission(cx.now.mono, key, request).map(|()| None),
+            _ => self.channel_bind(cx.now.mono, key, request).map(|()| None),
+        };
+        match lifetime {
+            Err(code) => refuse(cx, &from, &form, code),
+            Ok(lifetime) => {
+                let range = form.success(cx.made, |writer| {
+                    if let Some(secs) = lifetime {
+                        writer.u32(Kind::LIFETIME, secs);
+                    }
+                });
+                from.send(Prefix::NONE, Payload::Made(range))
+            }
+        }
+    }
+
+    /// Answers somebody whose credentials are missing or not good.
+    fn deny(&mut self, cx: &mut Cx<'_>, from: &Client, form: &Form, denied: Denied) -> Verdict {
+        let code = match denied {
+            Denied::Malformed => return self.refuse_stranger(cx, from, form, Code::BAD_REQUEST),
+            Denied::Unsigned | Denied::Wrong => Code::UNAUTHENTICATED,
+            Denied::Stale => Code::STALE_NONCE,
+        };
+        let guess = denied == Denied::Wrong;
+        if !self.may_answer(cx, from, if guess { Cost::Guess } else { Cost::Full }) {
+            return Verdict::NOTHING;
+        }
+        if guess {
+            cx.stats.turn.refused += 1;
+            tracing::debug!(client = %from.source(), "credentials refused");
+        } else {
+            cx.stats.turn.challenged += 1;
+        }
+        let nonce = self.auth.nonce(cx.now.unix, from.source());
+        // RFC 8489 section 9.2.4: what REALM, NONCE and PASSWORD-ALGORITHMS are in, and nothing that depends on the user.
+        let range = form.error(cx.made, code, |writer| {
+            writer.attribute(Kind::REALM, self.auth.realm());
+            writer.attribute(Kind::NONCE, &nonce);
+            writer.attribute(Kind::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS);
+        });
+        from.send(Prefix::NONE, Payload::Made(range))
+    }
+
+    /// Refuses a request of somebody who has proved nothing.
+    fn refuse_stranger(&mut self, cx: &mut Cx<'_>, from: &Client, form: &Form, code: Code) -> Verdict {
+        if self.may_answer(cx, from, Cost::Full) {
+            return refuse(cx, from, form, code);
+        }
+        Verdict::NOTHING
+    }
+
+    /// Whether somebody who has proved nothing gets an answer of this cost.
+    fn may_answer(&mut self, cx: &mut Cx<'_>, from: &Client, cost: Cost) -> bool {
+        // Whoever has a connection has proved its address: answers there flood nobody else.
+        let proved = matches!(from, Client::Stream { .. }) && cost != Cost::Guess;
+        let source = from.source().ip();
+        let admitted = proved || self.policy.is_trusted(source) || self.limiter.admit(cx.now.mono, source, cost);
+        cx.stats.turn.withheld += u64::from(!admitted);
+        admitted
+    }
+}
+
+/// Nothing comes of what arrived.
+fn dropped(cx: &mut Cx<'_>) -> Verdict {
+    cx.stats.turn.dropped += 1;
+    Verdict::NOTHING
+}
+
+/// Answers with an error.
+fn refuse(cx: &mut Cx<'_>, from: &Client, form: &Form, code: Code) -> Verdict {
+    cx.stats.turn.refused += 1;
+    tracing::debug!(client = %from.source(), code = code.0, "request refused");
+    let range = form.error(cx.made, code, |_| ());
+    from.send(Prefix::NONE, Payload::Made(range))
+}
+
+/// Answers with an error that lists what was not understood.
+// RFC 8489 section 6.3.1: the server "includes an UNKNOWN-ATTRIBUTES attribute in the response".
+fn refuse_unknown(cx: &mut Cx<'_>, from: &Client, form: &Form, request: &Request<'_>) -> Verdict {
+    cx.stats.turn.refused += 1;
+    let kinds: Vec<u8> = request.unknown().flat_map(|kind| kind.0.to_be_bytes()).collect();
+    let range = form.error(cx.made, Code::UNKNOWN_ATTRIBUTE, |writer| {
+        writer.attribute(Kind::UNKNOWN_ATTRIBUTES, &kinds);
+    });
+    from.send(Prefix::NONE, Payload::Made(range))
+}

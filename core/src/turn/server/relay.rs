@@ -1,0 +1,202 @@
+//! Where does this data go? The way of every relayed packet. (RFC 8656 sections 11 and 12)
+
+use core::{net::SocketAddr, ops::Range};
+
+use super::{Server, dropped};
+use crate::{
+    action::{IoKind, Prefix, RelayId, SocketId},
+    cx::Cx,
+    turn::{
+        request::is_unknown,
+        table::{Allocation, Client},
+        verdict::{Payload, To, Verdict},
+    },
+    wire::{
+        channel::{self, ChannelData},
+        stun::{Class, Family, Header, Kind, Message, Method, TransactionId, Writer, read_address},
+    },
+};
+
+/// The largest datagram: what an IPv4 packet has room for.
+const DATAGRAM_BYTES_MAX: usize = 65_507;
+
+/// The largest STUN message: what its length field can say.
+const MESSAGE_BYTES_MAX: usize = 20 + 65_532;
+
+impl Server {
+    /// Client to peer, by channel.
+    // RFC 8656 section 12.6: on a channel that is not bound, "the message is silently discarded". A packet refreshes
+    // neither channel nor permission.
+    pub(super) fn channel_data(&self, cx: &mut Cx<'_>, from: &Client, bytes: &[u8]) -> Verdict {
+        let now = cx.now.mono;
+        let Some(data) = ChannelData::parse(bytes) else {
+            return dropped(cx);
+        };
+        let Some(allocation) = self.allocation_of(from) else {
+            return dropped(cx);
+        };
+        // The policy was asked when the channel was bound.
+        let Some(peer) = allocation.peers.peer_of(data.number, now) else {
+            return dropped(cx);
+        };
+        self.to_peer(cx, allocation, peer, data.payload)
+    }
+
+    /// Client to peer, by Send indication.
+    // RFC 8656 section 11.2: whatever is missing, wrong or not allowed, "the message is discarded".
+    pub(super) fn send(&self, cx: &mut Cx<'_>, from: &Client, message: &Message<'_>) -> Verdict {
+        let (mut peer, mut data) = (None, None);
+        for attribute in message.attributes() {
+            match attribute.kind {
+                Kind::XOR_PEER_ADDRESS if peer.is_none() => peer = Some(attribute.value),
+                Kind::DATA if data.is_none() => data = Some(attribute.range),
+                kind if is_unknown(kind) => return dropped(cx),
+                _ => {}
+            }
+        }
+        let (Some(peer), Some(data), Some(allocation)) = (peer, data, self.allocation_of(from)) else {
+            return dropped(cx);
+        };
+        let Some(peer) = read_address(peer, message.header().transaction) else {
+            return dropped(cx);
+        };
+        let peer = self.policy.seen(peer);
+        if !self.may_exchange(cx, allocation, peer) {
+            return dropped(cx);
+        }
+        self.to_peer(cx, allocation, peer, data)
+    }
+
+    /// Takes one datagram that arrived at a relayed transport address, for the client: by channel where there is one.
+    pub fn peer(&self, cx: &mut Cx<'_>, relay: RelayId, from: SocketAddr, bytes: &[u8]) -> Verdict {
+        let now = cx.now.mono;
+        let Some(allocation) = self.allocation_at(relay) else {
+            return dropped(cx);
+        };
+        let peer = self.policy.seen(from);
+        if allocation
+            .relayed(Family::of(peer.ip()), now)
+            .is_none_or(|relayed| relayed.relay != relay)
+        {
+            return dropped(cx);
+        }
+        let (datagram, stream) = (DATAGRAM_BYTES_MAX, MESSAGE_BYTES_MAX);
+        let room = if matches!(allocation.client, Client::Stream { .. }) {
+            stream
+        } else {
+            datagram
+        };
+        // RFC 8656 section 12.5: the server "MUST use the ChannelData message if a channel has been bound to the peer".
+        let verdict = if let Some(number) = allocation.peers.channel_of(peer, now) {
+            let Some(len) = u16::try_from(bytes.len())
+                .ok()
+                .filter(|len| 4 + usize::from(*len) <= room)
+            else {
+                return dropped(cx);
+            };
+            let prefix = Prefix::four(channel::header(number, len));
+            allocation.client.send(prefix, Payload::Input(0..bytes.len()))
+        } else {
+            // RFC 8656 section 9: without a permission, "the server silently discards the UDP datagram".
+            if !self.may_exchange(cx, allocation, peer) || data_indication_len(peer, bytes.len()) > room {
+                return dropped(cx);
+            }
+            let range = data_indication(cx, peer, |writer| writer.attribute(Kind::DATA, bytes));
+            allocation.client.send(Prefix::NONE, Payload::Made(range))
+        };
+        cx.stats.turn.to_client += 1;
+        cx.stats.turn.to_client_bytes += bytes.len() as u64;
+        verdict
+    }
+
+    /// Takes notice that a datagram to `peer` came to nothing, and tells the client.
+    // RFC 8656 section 11.5: the permission that counts is that of the encapsulated packet's destination, and "the server
+    // forms and sends a Data indication" even where a channel is bound.
+    pub fn socket_error(&self, cx: &mut Cx<'_>, relay: RelayId, peer: SocketAddr, kind: IoKind) -> Verdict {
+        let Some(allocation) = self.allocation_at(relay) else {
+            return Verdict::NOTHING;
+        };
+        let peer = self.policy.seen(peer);
+        let family = Family::of(peer.ip());
+        let live = allocation
+            .relayed(family, cx.now.mono)
+            .is_some_and(|relayed| relayed.relay == relay);
+        let Some([kind, code]) = icmp_type_and_code(family, kind) else {
+            return Verdict::NOTHING;
+        };
+        if !live || !self.may_exchange(cx, allocation, peer) {
+            return Verdict::NOTHING;
+        }
+        // RFC 8656 section 18.13: two reserved bytes, type, code, and four bytes that are the MTU where the type has one;
+        // 0 is "not known" there, as from routers that are older than RFC 1191.
+        let value = [0, 0, kind, code, 0, 0, 0, 0];
+        let range = data_indication(cx, peer, |writer| writer.attribute(Kind::ICMP, &value));
+        allocation.client.send(Prefix::NONE, Payload::Made(range))
+    }
+
+    /// Sends part of a client's message to a peer that it may send to.
+    fn to_peer(&self, cx: &mut Cx<'_>, allocation: &Allocation, peer: SocketAddr, data: Range<usize>) -> Verdict {
+        let Some(relayed) = allocation.relayed(Family::of(peer.ip()), cx.now.mono) else {
+            return dropped(cx);
+        };
+        cx.stats.turn.to_peer += 1;
+        cx.stats.turn.to_peer_bytes += data.len() as u64;
+        Verdict {
+            to: To::Datagram {
+                socket: SocketId::Relay(relayed.relay),
+                peer: self.policy.reached(peer),
+                local: None,
+            },
+            prefix: Prefix::NONE,
+            payload: Payload::Input(data),
+        }
+    }
+
+    /// Whether there is a permission for the peer's address, and the policy lets address and port through.
+    fn may_exchange(&self, cx: &Cx<'_>, allocation: &Allocation, peer: SocketAddr) -> bool {
+        let address = self.policy.seen_address(peer.ip());
+        allocation.peers.permits(address, cx.now.mono) && self.policy.allows(peer)
+    }
+
+    fn allocation_of(&self, client: &Client) -> Option<&Allocation> {
+        self.table.allocations.get(self.table.find(client)?)
+    }
+
+    fn allocation_at(&self, relay: RelayId) -> Option<&Allocation> {
+        self.table.allocations.get(self.table.relays.get(relay.0)?.allocation)
+    }
+}
+
+/// Writes a Data indication about a peer.
+fn data_indication(cx: &mut Cx<'_>, peer: SocketAddr, fill: impl FnOnce(&mut Writer<'_>)) -> Range<usize> {
+    let header = Header {
+        class: Class::Indication,
+        method: Method::DATA,
+        transaction: TransactionId(cx.rng.bytes()),
+    };
+    let mut writer = Writer::new(cx.made, header);
+    writer.address(Kind::XOR_PEER_ADDRESS, peer);
+    fill(&mut writer);
+    writer.finish()
+}
+
+/// How long a Data indication with `data` bytes of a peer is: header, address and data.
+fn data_indication_len(peer: SocketAddr, data: usize) -> usize {
+    let address = if peer.is_ipv4() { 8 } else { 20 };
+    20 + (4 + address) + (4 + data.next_multiple_of(4))
+}
+
+/// The type and code of the ICMP message that makes a socket fail in this way; `None` where it was none.
+// RFC 792: type 3 (destination unreachable) with code 1 (host), 3 (port), 4 (fragmentation needed). RFC 4443: type 1
+// (destination unreachable) with code 3 (address), 4 (port); type 2 (packet too big).
+fn icmp_type_and_code(family: Family, kind: IoKind) -> Option<[u8; 2]> {
+    match (family, kind) {
+        (Family::V4, IoKind::Unreachable) => Some([3, 1]),
+        (Family::V4, IoKind::Refused) => Some([3, 3]),
+        (Family::V4, IoKind::MessageSize) => Some([3, 4]),
+        (Family::V6, IoKind::Unreachable) => Some([1, 3]),
+        (Family::V6, IoKind::Refused) => Some([1, 4]),
+        (Family::V6, IoKind::MessageSize) => Some([2, 0]),
+        (_, IoKind::TimedOut | IoKind::Reset | IoKind::Other) => None,
+    }
+}

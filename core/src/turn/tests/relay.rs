@@ -1,0 +1,480 @@
+//! RFC 8656 sections 9, 11 and 12: which packets pass, and in what form.
+
+use super::*;
+use crate::action::IoKind;
+
+const HERE: &str = "198.51.100.7:40000";
+const PEER: &str = "203.0.113.1:5000";
+
+/// A client with a permission for the peer.
+fn permitted(lab: &mut Lab, client: Client) -> (Login, RelayId) {
+    let (login, relay, _) = lab.allocation(client);
+    assert_eq!(lab.permit(client, &login, &[PEER]), 0);
+    (login, relay)
+}
+
+/// The peer and the data in a Data indication.
+fn data(sent: Option<Sent>) -> Option<(SocketAddr, Vec<u8>)> {
+    let reply = Reply::read(sent?.bytes);
+    let header = reply.message().header();
+    assert_eq!((header.class, header.method), (Class::Indication, Method::DATA));
+    Some((reply.addresses(Kind::XOR_PEER_ADDRESS)[0], reply.value(Kind::DATA)?))
+}
+
+/// A datagram from the relay to the peer.
+fn to(relay: RelayId, peer: &str, bytes: &[u8]) -> Option<Sent> {
+    Some(Sent {
+        to: To::Datagram {
+            socket: SocketId::Relay(relay),
+            peer: address(peer),
+            local: None,
+        },
+        bytes: bytes.into(),
+    })
+}
+
+#[test]
+fn nothing_passes_without_a_permission() {
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let (login, relay, _) = lab.allocation(client);
+    assert_eq!(
+        (lab.send(client, PEER, b"x"), lab.peer(relay, PEER, b"x")),
+        (None, None)
+    );
+    assert_eq!(lab.stats.turn.dropped, 2);
+    assert_eq!(lab.permit(client, &login, &["203.0.113.1:0"]), 0);
+    assert_eq!(lab.send(client, PEER, b"x"), to(relay, PEER, b"x"));
+    assert_eq!(data(lab.peer(relay, PEER, b"x")), Some((address(PEER), b"x".into())));
+    // Any port of the address, and no other address.
+    assert!(lab.send(client, "203.0.113.1:1", b"x").is_some());
+    assert!(lab.peer(relay, "203.0.113.1:65535", b"x").is_some());
+    assert_eq!(lab.send(client, "203.0.113.2:5000", b"x"), None);
+    assert_eq!(lab.peer(relay, "203.0.113.2:5000", b"x"), None);
+    // Nobody without an allocation.
+    assert_eq!(lab.send(datagrams("198.51.100.7:1"), PEER, b"x"), None);
+    assert_eq!(lab.peer(RelayId(SlabKey::from_parts(9, 9)), PEER, b"x"), None);
+}
+
+#[test]
+fn a_permission_lasts_300_seconds_whatever_is_sent() {
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let (_, relay) = permitted(&mut lab, client);
+    for _ in 0..299 {
+        lab.pass(1);
+        assert!(lab.send(client, PEER, b"x").is_some() && lab.peer(relay, PEER, b"x").is_some());
+    }
+    lab.pass(1);
+    assert_eq!(
+        (lab.send(client, PEER, b"x"), lab.peer(relay, PEER, b"x")),
+        (None, None)
+    );
+}
+
+#[test]
+fn a_channel_lasts_600_seconds_whatever_is_sent() {
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let (login, relay) = permitted(&mut lab, client);
+    assert_eq!(lab.bind(client, &login, 0x4000, PEER), 0);
+    assert_eq!(lab.refresh(client, &login, 3600), 0);
+    for _ in 0..599 {
+        lab.pass(1);
+        assert_eq!(lab.permit(client, &login, &[PEER]), 0);
+        assert_eq!(lab.channel(client, 0x4000, b"x"), to(relay, PEER, b"x"));
+        assert_eq!(
+            lab.peer(relay, PEER, b"x").map(|sent| sent.bytes),
+            Some(b"\x40\0\0\x01x".to_vec())
+        );
+    }
+    lab.pass(1);
+    assert_eq!(lab.channel(client, 0x4000, b"x"), None);
+    // The permission is still there, so data comes in the other form.
+    assert_eq!(data(lab.peer(relay, PEER, b"x")), Some((address(PEER), b"x".into())));
+}
+
+#[test]
+fn a_send_indication_needs_peer_and_data() {
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let (_, relay) = permitted(&mut lab, client);
+    let mut check = |edit: &dyn Fn(Draft) -> Draft, expected: Option<&[u8]>| {
+        let bytes = edit(lab.draft(Method::SEND).indication()).plain();
+        let expected = expected.and_then(|bytes| to(relay, PEER, bytes));
+        assert_eq!(lab.client(client, &bytes), expected);
+    };
+    check(&|draft| draft.peer(PEER).raw(Kind::DATA, b"abc"), Some(b"abc"));
+    check(&|draft| draft.raw(Kind::DATA, b"abc").peer(PEER), Some(b"abc"));
+    check(&|draft| draft.peer(PEER).raw(Kind::DATA, b""), Some(b""));
+    check(&|draft| draft.peer(PEER), None);
+    check(&|draft| draft.raw(Kind::DATA, b"abc"), None);
+    check(
+        &|draft| draft.raw(Kind::XOR_PEER_ADDRESS, b"").raw(Kind::DATA, b"abc"),
+        None,
+    );
+    // Of each kind the first one counts.
+    check(
+        &|draft| {
+            draft
+                .peer(PEER)
+                .peer("127.0.0.1:1")
+                .raw(Kind::DATA, b"a")
+                .raw(Kind::DATA, b"b")
+        },
+        Some(b"a"),
+    );
+    check(
+        &|draft| draft.peer("127.0.0.1:1").peer(PEER).raw(Kind::DATA, b"a"),
+        None,
+    );
+    // RFC 8656 section 11.2: as long as DF cannot be set, DONT-FRAGMENT is not understood.
+    check(
+        &|draft| draft.peer(PEER).raw(Kind::DATA, b"abc").raw(Kind::DONT_FRAGMENT, b""),
+        None,
+    );
+    check(
+        &|draft| draft.peer(PEER).raw(Kind::DATA, b"abc").raw(Kind(0x7fff), b""),
+        None,
+    );
+    check(
+        &|draft| draft.peer(PEER).raw(Kind::DATA, b"abc").raw(Kind(0xffff), b""),
+        Some(b"abc"),
+    );
+    check(
+        &|draft| draft.peer(PEER).raw(Kind::DATA, b"abc").fingerprint(),
+        Some(b"abc"),
+    );
+}
+
+#[test]
+fn channel_data_is_taken_at_its_word() {
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let (login, relay) = permitted(&mut lab, client);
+    assert_eq!(lab.bind(client, &login, 0x4001, PEER), 0);
+    let mut check = |bytes: &[u8], expected: Option<&[u8]>| {
+        let expected = expected.and_then(|bytes| to(relay, PEER, bytes));
+        assert_eq!(lab.client(client, bytes), expected, "{bytes:02x?}");
+    };
+    check(b"\x40\x01\0\x03abc", Some(b"abc"));
+    // Padding is allowed by UDP too, and an empty message is a message.
+    check(b"\x40\x01\0\x03abc\0", Some(b"abc"));
+    check(b"\x40\x01\0\0", Some(b""));
+    check(b"\x40\x01\0\x04abc", None);
+    check(b"\x40\x01\xff\xffabc", None);
+    check(b"\x40\x01\0", None);
+    check(b"\x40\x00\0\x03abc", None);
+    check(b"\x4f\xff\0\x03abc", None);
+    check(b"\x50\x01\0\x03abc", None);
+    check(b"\x7f\xff\0\x03abc", None);
+}
+
+#[test]
+fn data_of_a_peer_with_a_channel_comes_by_the_channel() {
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let (login, relay) = permitted(&mut lab, client);
+    assert_eq!(lab.bind(client, &login, 0x4fff, PEER), 0);
+    assert_eq!(
+        lab.peer(relay, PEER, b"").map(|sent| sent.bytes),
+        Some(b"\x4f\xff\0\0".to_vec())
+    );
+    assert_eq!(
+        lab.peer(relay, PEER, b"abc").map(|sent| sent.bytes),
+        Some(b"\x4f\xff\0\x03abc".to_vec())
+    );
+    // A channel is for a port; others of the same address have none.
+    let other = "203.0.113.1:5001";
+    assert_eq!(
+        data(lab.peer(relay, other, b"abc")),
+        Some((address(other), b"abc".into()))
+    );
+    assert_eq!(data(lab.peer(relay, other, b"")), Some((address(other), b"".into())));
+    // The client may go on with Send indications.
+    assert_eq!(lab.send(client, PEER, b"x"), to(relay, PEER, b"x"));
+}
+
+#[test]
+fn data_goes_out_by_the_way_the_client_came() {
+    let client = Client::Datagram {
+        socket: SocketId::Turn(3),
+        peer: address(HERE),
+        local: Some([192, 0, 2, 11].into()),
+    };
+    for client in [client, stream(7, HERE)] {
+        let mut lab = Lab::new();
+        let (login, relay) = permitted(&mut lab, client);
+        let by_indication = lab.peer(relay, PEER, b"x").expect("relayed").to;
+        assert_eq!(lab.bind(client, &login, 0x4000, PEER), 0);
+        let by_channel = lab.peer(relay, PEER, b"x").expect("relayed").to;
+        let expected = client.send(crate::action::Prefix::NONE, Payload::Made(0..0)).to;
+        assert_eq!((by_indication, by_channel), (expected, expected));
+    }
+}
+
+#[test]
+fn what_would_not_fit_is_dropped() {
+    let check = |client: Client, peer: &str, channel: bool, len: usize, expected: bool| {
+        let mut lab = Lab::new();
+        let login = lab.login(client, ALICE);
+        let family = Family::of(address(peer).ip());
+        let (relay, _) = lab.allocated(client, &login, |draft| draft.family(family));
+        assert_eq!(lab.permit(client, &login, &[peer]), 0);
+        if channel {
+            assert_eq!(lab.bind(client, &login, 0x4000, peer), 0);
+        }
+        let sent = lab.peer(relay, peer, &vec![1; len]);
+        assert_eq!(sent.is_some(), expected, "{client:?} {peer} {channel} {len}");
+        if let (Some(sent), false) = (sent, channel) {
+            assert_eq!(data(Some(sent)).map(|(_, data)| data.len()), Some(len));
+        }
+    };
+    let (datagrams, stream, v6) = (datagrams(HERE), stream(1, HERE), "[2001:db8:1::1]:5000");
+    check(datagrams, PEER, true, 65_503, true);
+    check(datagrams, PEER, true, 65_504, false);
+    check(stream, PEER, true, 65_507, true);
+    check(datagrams, PEER, false, 65_468, true);
+    check(datagrams, PEER, false, 65_469, false);
+    check(datagrams, v6, false, 65_456, true);
+    check(datagrams, v6, false, 65_457, false);
+    check(stream, PEER, false, 65_507, true);
+    check(stream, v6, false, 65_504, true);
+    check(stream, v6, false, 65_505, false);
+}
+
+#[test]
+fn a_dual_allocation_sends_each_family_by_its_own_socket() {
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let login = lab.login(client, ALICE);
+    let request = lab.allocate().additional(Family::V6).signed(&login);
+    assert_eq!(lab.client(client, &request), None);
+    let binds = lab.binds();
+    for (relay, at) in &binds {
+        lab.bound(*relay, Ok(*at));
+    }
+    let (v4, v6) = (binds[0].0, binds[1].0);
+    let peer6 = "[2001:db8:1::1]:5000";
+    assert_eq!(lab.permit(client, &login, &[PEER, peer6]), 0);
+    assert_eq!(lab.send(client, PEER, b"x"), to(v4, PEER, b"x"));
+    assert_eq!(lab.send(client, peer6, b"x"), to(v6, peer6, b"x"));
+    assert_eq!(data(lab.peer(v6, peer6, b"x")), Some((address(peer6), b"x".into())));
+    // A socket has no peers of the other family.
+    assert_eq!((lab.peer(v4, peer6, b"x"), lab.peer(v6, PEER, b"x")), (None, None));
+}
+
+#[test]
+fn the_port_of_a_peer_is_checked_each_time() {
+    // A rule allows ports 10000 to 20000 of 10.0.0.5. The permission has no port, so each packet is asked about.
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let (login, relay, _) = lab.allocation(client);
+    assert_eq!(lab.permit(client, &login, &["10.0.0.5:5060"]), 0);
+    for (peer, passes) in [
+        ("10.0.0.5:9999", false),
+        ("10.0.0.5:10000", true),
+        ("10.0.0.5:20000", true),
+        ("10.0.0.5:20001", false),
+        ("10.0.0.5:5060", false),
+        ("10.0.0.5:0", false),
+        ("10.0.0.6:10000", false),
+    ] {
+        assert_eq!(lab.send(client, peer, b"x").is_some(), passes, "{peer}");
+        assert_eq!(lab.peer(relay, peer, b"x").is_some(), passes, "{peer}");
+    }
+}
+
+#[test]
+fn ipv4_in_ipv6_clothes_is_ipv4() {
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let (login, relay, _) = lab.allocation(client);
+    assert_eq!(lab.permit(client, &login, &["[::ffff:203.0.113.1]:0"]), 0);
+    assert_eq!(lab.send(client, PEER, b"x"), to(relay, PEER, b"x"));
+    assert_eq!(
+        lab.send(client, "[::ffff:203.0.113.1]:5000", b"x"),
+        to(relay, PEER, b"x")
+    );
+    assert_eq!(
+        data(lab.peer(relay, "[::ffff:203.0.113.1]:5000", b"x")),
+        Some((address(PEER), b"x".into()))
+    );
+    assert_eq!(lab.bind(client, &login, 0x4000, "[::ffff:203.0.113.1]:5000"), 0);
+    assert_eq!(lab.bind(client, &login, 0x4001, PEER), 400);
+    assert_eq!(lab.permit(client, &login, &["[::ffff:127.0.0.1]:0"]), 403);
+}
+
+#[test]
+fn two_clients_meet_by_their_relayed_addresses() {
+    // Whether the server is behind a static NAT or not, both know each other by the advertised address.
+    for bind in ["192.0.2.10", "10.9.9.9"] {
+        let mut lab = Lab::with(|turn| turn.relays[0].bind = bind.parse().expect("an address"));
+        let (one, two) = (datagrams(HERE), stream(1, "198.51.100.8:40000"));
+        let (login1, relay1, relayed1) = lab.allocation(one);
+        let (login2, relay2, relayed2) = lab.allocation(two);
+        assert_eq!(lab.permit(one, &login1, &[&relayed2.to_string()]), 0);
+        assert_eq!(lab.bind(two, &login2, 0x4000, &relayed1.to_string()), 0);
+        // What leaves the one socket arrives at the other, as the kernel carries it between the bound addresses.
+        let on_host =
+            |relayed: SocketAddr| SocketAddr::new(bind.parse().expect("an address"), relayed.port()).to_string();
+        assert_eq!(
+            lab.send(one, &relayed2.to_string(), b"hello"),
+            to(relay1, &on_host(relayed2), b"hello")
+        );
+        let sent = lab.peer(relay2, &on_host(relayed1), b"hello").expect("relayed");
+        assert_eq!(sent.bytes, b"\x40\0\0\x05hello");
+        assert_eq!(lab.channel(two, 0x4000, b"hi"), to(relay2, &on_host(relayed1), b"hi"));
+        assert_eq!(
+            data(lab.peer(relay1, &on_host(relayed2), b"hi")),
+            Some((relayed2, b"hi".into()))
+        );
+    }
+}
+
+#[test]
+fn a_relayed_address_may_be_given_as_it_is_on_the_host() {
+    let mut lab = Lab::with(|turn| turn.relays[0].bind = "10.9.9.9".parse().expect("an address"));
+    let client = datagrams(HERE);
+    let (login, relay, _) = lab.allocation(client);
+    assert_eq!(lab.permit(client, &login, &["10.9.9.9:0"]), 0);
+    assert_eq!(
+        lab.send(client, "10.9.9.9:30001", b"x"),
+        to(relay, "10.9.9.9:30001", b"x")
+    );
+    assert_eq!(lab.bind(client, &login, 0x4000, "10.9.9.9:30001"), 0);
+    assert_eq!(lab.bind(client, &login, 0x4001, "192.0.2.10:30001"), 400);
+    assert_eq!(lab.channel(client, 0x4000, b"x"), to(relay, "10.9.9.9:30001", b"x"));
+    assert_eq!(
+        lab.peer(relay, "10.9.9.9:30001", b"x").map(|sent| sent.bytes),
+        Some(b"\x40\0\0\x01x".to_vec())
+    );
+    // Only the ports of relayed addresses are ours to give.
+    for peer in [
+        "10.9.9.9:22",
+        "10.9.9.9:29999",
+        "10.9.9.9:30100",
+        "192.0.2.10:3478",
+        "192.0.2.10:443",
+    ] {
+        assert_eq!(
+            (lab.send(client, peer, b"x"), lab.peer(relay, peer, b"x")),
+            (None, None),
+            "{peer}"
+        );
+        assert_eq!(lab.bind(client, &login, 0x4002, peer), 403, "{peer}");
+    }
+}
+
+#[test]
+fn a_service_beside_ours_on_the_same_host_can_be_named() {
+    // The edge and a mediaserver on one host, with a static NAT: its ports are reached by the address on the host.
+    let mut lab = Lab::with(|turn| {
+        turn.relays[0].bind = "10.0.0.5".parse().expect("an address");
+        turn.listen_udp = vec![address("10.0.0.5:12000")];
+    });
+    let client = datagrams(HERE);
+    let (login, relay, _) = lab.allocation(client);
+    assert_eq!(lab.permit(client, &login, &["10.0.0.5:0"]), 0);
+    assert_eq!(
+        lab.send(client, "10.0.0.5:10000", b"x"),
+        to(relay, "10.0.0.5:10000", b"x")
+    );
+    assert_eq!(
+        data(lab.peer(relay, "10.0.0.5:10000", b"x")),
+        Some((address("10.0.0.5:10000"), b"x".into()))
+    );
+    assert_eq!(lab.bind(client, &login, 0x4000, "10.0.0.5:10000"), 0);
+    assert_eq!(
+        lab.peer(relay, "10.0.0.5:10000", b"x").map(|sent| sent.bytes),
+        Some(b"\x40\0\0\x01x".to_vec())
+    );
+    lab.pass(200);
+    assert_eq!(lab.permit(client, &login, &["10.0.0.5:0"]), 0);
+    lab.pass(200);
+    assert!(lab.channel(client, 0x4000, b"x").is_some());
+    // Our own service within the rule's ports is not to be reached.
+    assert_eq!(lab.send(client, "10.0.0.5:12000", b"x"), None);
+    assert_eq!(lab.bind(client, &login, 0x4001, "10.0.0.5:12000"), 403);
+}
+
+#[test]
+fn an_icmp_message_is_told_to_the_client() {
+    let v6 = "[2001:db8:1::1]:5000";
+    let check = |client: Client, peer: &str, kind: IoKind, expected: Option<[u8; 2]>| {
+        let mut lab = Lab::new();
+        let login = lab.login(client, ALICE);
+        let family = Family::of(address(peer).ip());
+        let (relay, _) = lab.allocated(client, &login, |draft| draft.family(family));
+        let report = |lab: &mut Lab| lab.call(&[], |server, cx| server.socket_error(cx, relay, address(peer), kind));
+        // RFC 8656 section 11.5: without a permission for the destination, the message is discarded.
+        assert_eq!(report(&mut lab), None);
+        assert_eq!(lab.permit(client, &login, &[peer]), 0);
+        // It is an indication also where a channel is bound.
+        assert_eq!(lab.bind(client, &login, 0x4000, peer), 0);
+        let sent = report(&mut lab);
+        let told = sent.map(|sent| {
+            let reply = Reply::read(sent.bytes);
+            let header = reply.message().header();
+            assert_eq!((header.class, header.method), (Class::Indication, Method::DATA));
+            assert_eq!(reply.addresses(Kind::XOR_PEER_ADDRESS), [address(peer)]);
+            assert_eq!(reply.value(Kind::DATA), None);
+            reply.value(Kind::ICMP).expect("the ICMP attribute")
+        });
+        assert_eq!(
+            told,
+            expected.map(|[kind, code]| vec![0, 0, kind, code, 0, 0, 0, 0]),
+            "{peer} {kind:?}"
+        );
+        lab.pass(300);
+        assert_eq!(report(&mut lab), None);
+    };
+    for client in [datagrams(HERE), stream(1, HERE)] {
+        check(client, PEER, IoKind::Refused, Some([3, 3]));
+        check(client, PEER, IoKind::Unreachable, Some([3, 1]));
+        check(client, PEER, IoKind::MessageSize, Some([3, 4]));
+        check(client, PEER, IoKind::Other, None);
+        check(client, PEER, IoKind::TimedOut, None);
+        check(client, v6, IoKind::Refused, Some([1, 4]));
+        check(client, v6, IoKind::Unreachable, Some([1, 3]));
+        check(client, v6, IoKind::MessageSize, Some([2, 0]));
+        check(client, v6, IoKind::Reset, None);
+    }
+}
+
+#[test]
+fn late_packets_do_not_reach_the_next_allocation() {
+    let mut lab = Lab::new();
+    let client = datagrams(HERE);
+    let (login, relay) = permitted(&mut lab, client);
+    assert_eq!(lab.refresh(client, &login, 0), 0);
+    assert_eq!(lab.peer(relay, PEER, b"x"), None);
+    let (_, next) = permitted(&mut lab, client);
+    // The slot is the same, the name is not.
+    assert_eq!(lab.peer(relay, PEER, b"x"), None);
+    assert!(lab.peer(next, PEER, b"x").is_some());
+}
+
+#[test]
+fn two_data_indications_differ_in_their_transaction() {
+    let mut lab = Lab::new();
+    let (_, relay) = permitted(&mut lab, datagrams(HERE));
+    let mut transaction = || {
+        let sent = lab.peer(relay, PEER, b"x").expect("relayed");
+        Reply::read(sent.bytes).message().header().transaction
+    };
+    assert_ne!(transaction(), transaction());
+}
+
+#[test]
+fn an_allocation_is_small() {
+    // Ten thousand of them live in one process.
+    let mut lab = Lab::with(|turn| turn.limits.unauthenticated_per_second = 0);
+    let client = |n: u32| datagrams(&format!("198.51.{}.{}:40000", n / 250, n % 250 + 1));
+    for n in 0..90 {
+        let (login, ..) = lab.allocation(client(n));
+        assert_eq!(lab.bind(client(n), &login, 0x4000, PEER), 0);
+    }
+    let bytes = lab.server.table_bytes() / 90;
+    assert!(bytes <= 2048, "{bytes}");
+}

@@ -1,0 +1,55 @@
+//! What becomes of a message: which bytes go where?
+
+use core::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
+
+use crate::action::{ConnId, Prefix, SocketId};
+
+/// What to send in answer to one input. Nothing is copied: the payload is named by where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// To whom.
+    pub to: To,
+    /// What goes in front of the payload.
+    pub prefix: Prefix,
+    /// The payload.
+    pub payload: Payload,
+}
+
+impl Verdict {
+    /// Nothing is sent.
+    pub const NOTHING: Self = Self {
+        to: To::Nobody,
+        prefix: Prefix::NONE,
+        payload: Payload::Made(0..0),
+    };
+}
+
+/// Where bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// Nowhere.
+    Nobody,
+    /// One datagram.
+    Datagram {
+        /// From this socket.
+        socket: SocketId,
+        /// To this address.
+        peer: SocketAddr,
+        /// From this address, where the socket has several.
+        local: Option<IpAddr>,
+    },
+    /// A client's stream, by [`write_to_stream`](super::write_to_stream).
+    Stream(ConnId),
+}
+
+/// Where a payload is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// In the bytes that came in.
+    Input(Range<usize>),
+    /// In [`Cx::made`](crate::cx::Cx::made).
+    Made(Range<usize>),
+}

@@ -1,0 +1,195 @@
+//! What can be asked of the binary on the command line?
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+mod firewall;
+pub(crate) mod keys;
+pub(crate) mod load;
+mod summary;
+
+/// The edge of a telephony system: one process between browsers outside and the LAN.
+///
+/// It forwards the web pages of a UC server, carries SIP from WebSockets to mediaservers by UDP, and relays media as a
+/// TURN server. Each of the three is a role that the configuration turns on; one host can have all, or one each.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, disable_help_subcommand = true, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) log: Log,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the edge until it is told to stop.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Config),
+
+    /// Tell everything that is wrong with a configuration, or what would run.
+    ///
+    /// Exits with 1 and every error at once, each with its line and its remedy; or with 0, the addresses, routes and
+    /// peers in effect, and the flows that the firewalls have to let through. Nothing is started and no file is made.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Config),
+
+    /// Run an edge with a LAN in a box behind it: a web page to call from and a mediaserver that answers.
+    ///
+    /// Nothing has to be configured. It prints the address of the page and who may log in; a call echoes what it hears.
+    #[cfg(feature = "demo")]
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(Demo),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    /// The configuration, a TOML file; names of files in it are relative to it.
+    #[arg(long, short, value_name = "FILE", default_value = "edgeward.toml")]
+    pub(crate) config: PathBuf,
+}
+
+/// What the demonstration may be told.
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// The address for browsers: HTTPS, TURN and relays. One that other machines reach lets them call too.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(crate) address: std::net::IpAddr,
+
+    /// TCP port for HTTPS, SIP over WebSocket and TURN over TLS.
+    #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = port())]
+    pub(crate) https_port: u16,
+
+    /// UDP and TCP port for TURN.
+    #[arg(long, value_name = "PORT", default_value_t = 3478, value_parser = port())]
+    pub(crate) turn_port: u16,
+
+    /// UDP port for SIP with the mediaserver.
+    #[arg(long, value_name = "PORT", default_value_t = 5060, value_parser = port())]
+    pub(crate) sip_port: u16,
+
+    /// UDP ports for relayed media.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "30000-39999", value_parser = ports)]
+    pub(crate) relay_ports: std::ops::RangeInclusive<u16>,
+
+    /// UDP ports for the media of the mediaserver.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "10000-20000", value_parser = ports)]
+    pub(crate) media_ports: std::ops::RangeInclusive<u16>,
+
+    /// Threads; one for each CPU when it is not said.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+}
+
+/// What is logged, to standard error.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub(crate) struct Log {
+    /// What to log: error, warn, info, debug or trace, for all or by module like `info,edgeward_core::sip=debug`.
+    #[arg(long = "log", value_name = "FILTER", default_value = "info", global = true)]
+    pub(crate) filter: String,
+
+    /// How a line of the log looks.
+    #[arg(long = "log-format", value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub(crate) format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// Reads the command line; on `--help`, `--version` and mistakes it prints and ends the process.
+pub(crate) fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// `edgeward check`: prints every error, or what would run.
+pub(crate) fn check(args: &Config) -> ExitCode {
+    match load::load(&args.config, load::KeyFile::LeaveAlone) {
+        Ok(config) => {
+            print(&format!(
+                "{file} is good. What `edgeward run --config {file}` serves:\n\n{}\n{}",
+                summary::summary(&config),
+                firewall::flows(&config),
+                file = args.config.display(),
+            ));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+pub(crate) fn print(text: &str) {
+    // Whoever reads the output may stop to; that is no error of ours.
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(feature = "demo")]
+fn port() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
+}
+
+#[cfg(feature = "demo")]
+fn ports(text: &str) -> Result<std::ops::RangeInclusive<u16>, &'static str> {
+    let (first, last) = text.split_once('-').ok_or("write it like 30000-39999")?;
+    match (first.parse::<u16>(), last.parse::<u16>()) {
+        (Ok(first), Ok(last)) if (1..=last).contains(&first) => Ok(first..=last),
+        _ => Err("write it like 30000-39999"),
+    }
+}
+
+#[cfg(feature = "demo")]
+const EXAMPLES: &str = "\
+Examples:
+  edgeward demo                                         try it: open the page it prints, and call
+  edgeward check --config /etc/edgeward/edgeward.toml   before each restart
+  edgeward run --config /etc/edgeward/edgeward.toml
+
+A first configuration is examples/edgeward.toml; `edgeward COMMAND --help` tells more.";
+
+#[cfg(not(feature = "demo"))]
+const EXAMPLES: &str = "\
+Examples:
+  edgeward check --config /etc/edgeward/edgeward.toml
+  edgeward run --config /etc/edgeward/edgeward.toml
+
+A first configuration is examples/edgeward.toml; `edgeward COMMAND --help` tells more.";
+
+const RUN_EXAMPLES: &str = "\
+Signals:
+  TERM, INT   stop: nothing new is taken; what goes on has [server] shutdown_secs to end
+
+Rights:
+  Ports below 1024 need CAP_NET_BIND_SERVICE; nothing needs root.
+
+Examples:
+  edgeward run --config /etc/edgeward/edgeward.toml
+  edgeward run --log debug --log-format json";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  edgeward check --config /etc/edgeward/edgeward.toml
+  edgeward check && systemctl restart edgeward";
+
+#[cfg(feature = "demo")]
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  edgeward demo                          for a browser on this machine
+  edgeward demo --address 192.168.1.20   for every browser in the network";

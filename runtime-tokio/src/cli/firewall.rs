@@ -1,0 +1,219 @@
+//! What must the firewalls let through? The tables that a network team asks for, made from the configuration.
+
+use std::net::{IpAddr, SocketAddr};
+
+use edgeward_core::config::{Config, Host, Relay, Turn};
+
+use super::summary::{list, net, range};
+
+/// The flows by direction, as seen from a DMZ: "WAN" is the outside, "LAN" the inside.
+pub(crate) fn flows(config: &Config) -> String {
+    let directions = [
+        ("From the outside (WAN to DMZ)", from_outside(config)),
+        ("To the outside (DMZ to WAN)", to_outside(config)),
+        ("From the proxies in front of this host", from_proxies(config)),
+        ("To the inside (DMZ to LAN)", to_inside(config)),
+        ("From the inside (LAN to DMZ)", from_inside(config)),
+    ];
+    let mut text = "Flows that the firewalls have to let through, and their answers:\n".to_owned();
+    for (title, flows) in directions.into_iter().filter(|(_, flows)| !flows.is_empty()) {
+        text.push_str(&format!("\n{title}\n"));
+        text.push_str(&table(&flows));
+    }
+    text
+}
+
+/// From, to, ports, usage: a row of a table.
+type Flow = [String; 4];
+
+fn from_outside(config: &Config) -> Vec<Flow> {
+    let mut flows = from_clients(config, "any");
+    if let Some(turn) = &config.turn {
+        let usage = "Media from clients to relays";
+        flows.push(flow("any", &advertised_relays(turn), &relay_ports(turn), usage));
+    }
+    flows
+}
+
+fn to_outside(config: &Config) -> Vec<Flow> {
+    let turn = config.turn.iter().filter(|turn| turn.public_peers);
+    let flows = turn.map(|turn| {
+        let usage = "Media from relays to clients";
+        flow(&bound_relays(turn), "any public", "UDP/1024-65535", usage)
+    });
+    flows.collect()
+}
+
+/// Where there are proxies, all requests come from them.
+fn from_proxies(config: &Config) -> Vec<Flow> {
+    let https = config.https.iter().filter(|https| !https.trusted_proxies.is_empty());
+    let flows = https.flat_map(|https| {
+        let proxies = list(https.trusted_proxies.iter().map(net));
+        let flow_to = move |at: &SocketAddr| flow(&proxies, &address(*at), &tcp(at.port()), &https_usage(config));
+        https.listen.iter().map(flow_to)
+    });
+    flows.collect()
+}
+
+fn to_inside(config: &Config) -> Vec<Flow> {
+    let mut flows = Vec::new();
+    for upstream in config.web.iter().flat_map(|web| &web.upstreams) {
+        let host = match &upstream.host {
+            Host::Address(address) => address.to_string(),
+            Host::Name(name) => name.clone(),
+        };
+        let to = format!("{} ({host})", upstream.name);
+        flows.push(flow(
+            "this host",
+            &to,
+            &tcp(upstream.port),
+            "Web pages and their WebSockets",
+        ));
+    }
+    if let Some(sip) = &config.sip {
+        let mediaservers = sip.mediaservers.iter();
+        let to = grouped(mediaservers.map(|m| (udp(m.address.port()), named(config, &m.address.ip().to_string()))));
+        for (ports, mediaservers) in to {
+            flows.push(flow(&address(sip.listen), &mediaservers, &ports, "SIP to mediaservers"));
+        }
+    }
+    if let Some(turn) = &config.turn {
+        let peers = turn.peers.iter();
+        let to = grouped(peers.map(|rule| (format!("UDP/{}", range(&rule.ports)), named(config, &net(rule.net)))));
+        for (ports, peers) in to {
+            flows.push(flow(&bound_relays(turn), &peers, &ports, "Media from relays to peers"));
+        }
+    }
+    flows
+}
+
+fn from_inside(config: &Config) -> Vec<Flow> {
+    let mut flows = from_clients(config, "UC clients");
+    if let Some(sip) = &config.sip {
+        let mediaservers = sip.mediaservers.iter();
+        let from = list(mediaservers.map(|m| named(config, &m.address.ip().to_string())));
+        let (to, ports) = (address(sip.advertise), udp(sip.advertise.port()));
+        flows.push(flow(&from, &to, &ports, "SIP from mediaservers"));
+    }
+    if let Some(turn) = &config.turn
+        && !turn.peers.is_empty()
+    {
+        let peers = list(turn.peers.iter().map(|rule| named(config, &net(rule.net))));
+        for (to, ports) in turn_services(turn) {
+            flows.push(flow(&peers, &to, &ports, "STUN and TURN, for peers that use it"));
+        }
+        let usage = "Media from peers to relays";
+        flows.push(flow(&peers, &advertised_relays(turn), &relay_ports(turn), usage));
+    }
+    flows
+}
+
+/// What clients come to, from outside and inside alike.
+fn from_clients(config: &Config, from: &str) -> Vec<Flow> {
+    let mut flows = Vec::new();
+    for https in config.https.iter().filter(|https| https.trusted_proxies.is_empty()) {
+        for at in &https.listen {
+            flows.push(flow(from, &address(*at), &tcp(at.port()), &https_usage(config)));
+        }
+    }
+    if let Some(turn) = &config.turn {
+        for (to, ports) in turn_services(turn) {
+            flows.push(flow(from, &to, &ports, "STUN and TURN"));
+        }
+    }
+    flows
+}
+
+fn https_usage(config: &Config) -> String {
+    let roles = [
+        (config.web.is_some(), "web pages"),
+        (config.sip.is_some(), "SIP over WebSocket"),
+        (config.turn.is_some(), "TURN over TLS"),
+    ];
+    let usage = roles.into_iter().filter(|(is_on, _)| *is_on).map(|(_, usage)| usage);
+    format!("HTTPS: {}", list(usage))
+}
+
+/// The addresses for TURN clients, each with its ports.
+fn turn_services(turn: &Turn) -> Vec<(String, String)> {
+    let to = |at: &SocketAddr| {
+        // Behind a static NAT, clients know the address in front of it.
+        let relay = turn.relays.iter().find(|relay| relay.bind == at.ip());
+        relay.map_or_else(|| address(*at), |relay| relay.advertise.to_string())
+    };
+    let udp = turn.listen_udp.iter().map(|at| (to(at), udp(at.port())));
+    let tcp = turn.listen_tcp.iter().map(|at| (to(at), tcp(at.port())));
+    grouped(udp.chain(tcp))
+}
+
+fn advertised_relays(turn: &Turn) -> String {
+    list(turn.relays.iter().map(|relay| relay.advertise))
+}
+
+fn bound_relays(turn: &Turn) -> String {
+    let bound = |relay: &Relay| -> IpAddr {
+        match relay.bind.is_unspecified() {
+            true => relay.advertise,
+            false => relay.bind,
+        }
+    };
+    list(turn.relays.iter().map(bound))
+}
+
+fn relay_ports(turn: &Turn) -> String {
+    format!("UDP/{}", range(&turn.relay_ports))
+}
+
+fn udp(port: u16) -> String {
+    format!("UDP/{port}")
+}
+
+fn tcp(port: u16) -> String {
+    format!("TCP/{port}")
+}
+
+/// An address of ours, where it is one.
+fn address(at: SocketAddr) -> String {
+    match at.ip() {
+        ip if ip.is_unspecified() => "this host".into(),
+        ip => ip.to_string(),
+    }
+}
+
+/// A peer, with its name where it is a mediaserver that has one.
+fn named(config: &Config, peer: &str) -> String {
+    let mut mediaservers = config.sip.iter().flat_map(|sip| &sip.mediaservers);
+    match mediaservers.find(|mediaserver| mediaserver.address.ip().to_string() == peer) {
+        Some(mediaserver) => format!("{} ({peer})", mediaserver.name),
+        None => peer.to_owned(),
+    }
+}
+
+/// Everything with the same key in one place, in the order of the first of each.
+fn grouped(pairs: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for (key, value) in pairs {
+        match groups.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, values)) => values.push(value),
+            None => groups.push((key, vec![value])),
+        }
+    }
+    groups.into_iter().map(|(key, values)| (key, list(values))).collect()
+}
+
+fn flow(from: &str, to: &str, ports: &str, usage: &str) -> Flow {
+    [from, to, ports, usage].map(str::to_owned)
+}
+
+fn table(flows: &[Flow]) -> String {
+    let head = ["From", "To", "Ports to open", "Usage"].map(str::to_owned);
+    let rows = || std::iter::once(&head).chain(flows);
+    let widths: [usize; 4] = std::array::from_fn(|column| rows().map(|row| row[column].len()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in rows() {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(&format!("  {}\n", line.trim_end()));
+    }
+    text
+}

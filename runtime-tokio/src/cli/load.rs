@@ -1,0 +1,95 @@
+//! How does a file become a configuration? The reading that the core leaves to us.
+
+use std::{
+    env, fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use edgeward_core::{
+    config::{Config, ConfigErrors, Keys, Sources},
+    tls::Provider,
+};
+
+use super::keys;
+
+/// What to do about a key file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyFile {
+    /// Make it, for the keys of this process and those after it.
+    Make,
+    /// Only look.
+    LeaveAlone,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// The file cannot be read.
+    File(PathBuf, io::Error),
+    /// The system gives no random numbers for keys.
+    Random(getrandom::Error),
+    /// The file says what it should not.
+    Config(PathBuf, ConfigErrors),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, error) => writeln!(
+                f,
+                "{}: cannot be read: {error}\n    fix: name the configuration with --config FILE",
+                path.display()
+            ),
+            Self::Random(error) => writeln!(f, "the system gives no random numbers: {error}"),
+            Self::Config(path, errors) => f.write_str(&errors.display(&path.display().to_string())),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Reads a configuration and everything that it names.
+///
+/// # Errors
+/// In words for the administrator, with everything that is wrong.
+pub(crate) fn load(path: &Path, key_file: KeyFile) -> Result<Config, LoadError> {
+    let text = fs::read_to_string(path).map_err(|error| LoadError::File(path.into(), error))?;
+    let keys = keys::fresh().map_err(LoadError::Random)?;
+    let mut sources = Files {
+        directory: path.parent().unwrap_or(Path::new("")).into(),
+        key_file,
+        provider: provider(),
+    };
+    Config::parse(&text, &mut sources, keys).map_err(|errors| LoadError::Config(path.into(), errors))
+}
+
+/// The cryptography of this binary.
+pub(crate) fn provider() -> Provider {
+    Provider::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The files and the environment of this process.
+struct Files {
+    /// What names of files are relative to.
+    directory: PathBuf,
+    key_file: KeyFile,
+    provider: Provider,
+}
+
+impl Sources for Files {
+    fn file(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        fs::read(self.directory.join(path)).map_err(|error| error.to_string())
+    }
+
+    fn env(&mut self, name: &str) -> Option<String> {
+        env::var(name).ok()
+    }
+
+    fn keys(&mut self, path: &str) -> Result<Keys, String> {
+        keys::load(&self.directory.join(path), self.key_file).map_err(|error| format!("`{path}`: {error}"))
+    }
+
+    fn provider(&self) -> &Provider {
+        &self.provider
+    }
+}

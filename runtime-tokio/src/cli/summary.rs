@@ -1,0 +1,174 @@
+//! What would run? The configuration in effect, defaults and all, one line for each thing that an administrator named.
+
+use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive};
+
+use edgeward_core::config::{Config, Host, Https, Reach, Sip, Turn, Upstream, Web};
+
+/// A block for each role.
+pub(crate) fn summary(config: &Config) -> String {
+    let mut lines = Vec::new();
+    if let Some(https) = &config.https {
+        lines.extend(https_lines(https));
+    }
+    if let Some(web) = &config.web {
+        lines.extend(web_lines(web));
+    }
+    if let Some(sip) = &config.sip {
+        lines.extend(sip_lines(sip));
+    }
+    if let Some(turn) = &config.turn {
+        lines.extend(turn_lines(turn));
+    }
+    let mut text = String::new();
+    for (role, line) in lines {
+        text.push_str(format!("{role:<7}{line}").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+type Line = (&'static str, String);
+
+fn https_lines(https: &Https) -> Vec<Line> {
+    let mut lines = match https.listen.as_slice() {
+        [] => vec![("https", "only certificates, for TURN over TLS".into())],
+        listen => vec![("https", format!("TCP {} as {}", list(listen), list(&https.hosts)))],
+    };
+    let names = https.tls.names();
+    lines.push(("", format!("certificates for {}", list(&names))));
+    let unnamed: Vec<_> = https.hosts.iter().filter(|host| !is_covered(&names, host)).collect();
+    if !unnamed.is_empty() && !https.listen.is_empty() {
+        lines.push((
+            "",
+            format!(
+                "warning: no certificate names {}; browsers will complain",
+                list(unnamed)
+            ),
+        ));
+    }
+    if !https.trusted_proxies.is_empty() {
+        let proxies = https.trusted_proxies.iter().map(net);
+        lines.push(("", format!("behind the proxies {}", list(proxies))));
+    }
+    lines
+}
+
+/// Whether a certificate is for this host, as RFC 9525 section 6.3 has it.
+fn is_covered(names: &[String], host: &str) -> bool {
+    // Addresses in certificates are not among the names; nothing can be said about them here.
+    let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+    is_address
+        || names.iter().any(|name| match (name.strip_prefix('*'), host.find('.')) {
+            (Some(suffix), Some(dot)) => host[dot..] == *suffix,
+            _ => name == host,
+        })
+}
+
+fn web_lines(web: &Web) -> Vec<Line> {
+    let width = web.routes.iter().map(|route| route.path.len()).max().unwrap_or(0) + "/...".len();
+    let routes = web.routes.iter().map(|route| {
+        let path = match (route.below, route.path.as_str()) {
+            (true, "/") => "/...".into(),
+            (true, path) => format!("{path}/..."),
+            (false, path) => path.to_owned(),
+        };
+        let websocket = if route.websocket { ", WebSockets too" } else { "" };
+        let upstream = &web.upstreams[route.upstream];
+        format!("{path:<width$}  -> {} {}{websocket}", upstream.name, url(upstream))
+    });
+    label("web", routes)
+}
+
+fn url(upstream: &Upstream) -> String {
+    let scheme = if upstream.tls.is_some() { "https" } else { "http" };
+    match &upstream.host {
+        Host::Address(address) => format!("{scheme}://{}", SocketAddr::new(*address, upstream.port)),
+        Host::Name(name) => format!("{scheme}://{name}:{}", upstream.port),
+    }
+}
+
+fn sip_lines(sip: &Sip) -> Vec<Line> {
+    let advertised = match sip.advertise == sip.listen {
+        true => String::new(),
+        false => format!(", advertised as {}", sip.advertise),
+    };
+    let token = if sip.token_required { ", with a token" } else { "" };
+    let listen = format!(
+        "UDP {}{advertised}; WebSockets at wss://{}{token}",
+        sip.listen, sip.public_host
+    );
+    let width = sip.mediaservers.iter().map(|m| m.path().len()).max().unwrap_or(0);
+    let mediaservers = sip.mediaservers.iter().map(|mediaserver| {
+        let reach = match mediaserver.reach {
+            Reach::Path => "Path",
+            Reach::Contact => "Contact",
+        };
+        format!(
+            "{:<width$}  -> {} {}, reached back by {reach}",
+            mediaserver.path(),
+            mediaserver.name,
+            mediaserver.address
+        )
+    });
+    label("sip", std::iter::once(listen).chain(mediaservers))
+}
+
+fn turn_lines(turn: &Turn) -> Vec<Line> {
+    let listen = [("UDP", &turn.listen_udp), ("TCP", &turn.listen_tcp)]
+        .into_iter()
+        .filter(|(_, listen)| !listen.is_empty())
+        .map(|(transport, listen)| format!("{transport} {}", list(listen)));
+    let listen = listen.collect::<Vec<_>>().join("; ");
+    let relays = turn.relays.iter().map(|relay| {
+        let advertised = match relay.advertise == relay.bind {
+            true => String::new(),
+            false => format!(", advertised as {}", relay.advertise),
+        };
+        format!("relays by {} UDP {}{advertised}", relay.bind, range(&turn.relay_ports))
+    });
+    let credentials = format!(
+        "realm {}; shared secrets: {}; users: {}",
+        turn.realm,
+        turn.secrets.len(),
+        match turn.users.as_slice() {
+            [] => "none".into(),
+            users => list(users.iter().map(|user| &user.name)),
+        }
+    );
+    let peers = turn
+        .peers
+        .iter()
+        .map(|rule| format!("may relay to {} UDP {}", net(rule.net), range(&rule.ports)));
+    let public = turn.public_peers.then(|| "may relay to public addresses".to_owned());
+    let lines = [listen].into_iter().chain(relays).chain([credentials]);
+    label("turn", lines.chain(peers).chain(public))
+}
+
+/// Lines of one role, of which the first says so.
+fn label(role: &'static str, lines: impl Iterator<Item = String>) -> Vec<Line> {
+    lines
+        .zip(std::iter::once(role).chain(std::iter::repeat("")))
+        .map(|(line, role)| (role, line))
+        .collect()
+}
+
+/// One behind the other.
+pub(crate) fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
+}
+
+/// A range of ports, as the tables of a firewall have it.
+pub(crate) fn range(ports: &RangeInclusive<u16>) -> String {
+    match (ports.start(), ports.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
+}
+
+/// A network; one address without its prefix.
+pub(crate) fn net(net: impl Display) -> String {
+    let text = net.to_string();
+    let whole = if text.contains(':') { "/128" } else { "/32" };
+    text.strip_suffix(whole).map_or_else(|| text.clone(), str::to_owned)
+}

@@ -1,0 +1,277 @@
+//! How does a TCP stream meet its connection in the core? One task a stream, which reads into the shard's one buffer
+//! and writes what could not be written at once.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::{Buf as _, BytesMut};
+use edgeward_core::action::{ConnId, IoKind};
+use tokio::{
+    io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::oneshot,
+    time::timeout,
+};
+
+use crate::shard::{Counted, SharedDriver};
+
+/// How long a closed stream may take to swallow its last bytes.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// The half of a stream that its driver holds: written to from the turn that made the bytes.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    write: OwnedWriteHalf,
+    /// Bytes that the kernel did not take yet.
+    pending: RefCell<BytesMut>,
+    reading: Cell<bool>,
+    fate: RefCell<Fate>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// What becomes of a stream that the core has let go of.
+#[derive(Debug)]
+enum Fate {
+    Live,
+    /// Write the pending bytes, then close.
+    Close,
+    /// Hand the descriptor to whoever waits for it.
+    Move(oneshot::Sender<TcpStream>),
+}
+
+/// How far a write got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrote {
+    All,
+    /// The task goes on when the kernel has room; it tells the driver when all is written.
+    Part,
+    Failed(IoKind),
+}
+
+impl Stream {
+    /// Splits a connected stream and starts its task.
+    pub(crate) fn start(driver: &SharedDriver, conn: ConnId, socket: TcpStream, counted: Counted) -> Rc<Self> {
+        let (read, write) = socket.into_split();
+        let stream = Rc::new(Self {
+            write,
+            pending: RefCell::default(),
+            reading: Cell::new(true),
+            fate: RefCell::new(Fate::Live),
+            waker: RefCell::default(),
+        });
+        let task = run(driver.clone(), conn, stream.clone(), read);
+        tokio::task::spawn_local(async move {
+            task.await;
+            drop(counted);
+        });
+        stream
+    }
+
+    /// Writes as much as the kernel takes and keeps the rest.
+    pub(crate) fn write(&self, mut bytes: BytesMut) -> Wrote {
+        let mut pending = self.pending.borrow_mut();
+        if !pending.is_empty() {
+            pending.unsplit(bytes);
+            return Wrote::Part;
+        }
+        while !bytes.is_empty() {
+            match self.write.try_write(&bytes) {
+                Ok(written) => bytes.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    *pending = bytes;
+                    self.wake();
+                    return Wrote::Part;
+                }
+                Err(error) => return Wrote::Failed(io_kind(&error)),
+            }
+        }
+        Wrote::All
+    }
+
+    /// Reads on, or leaves the peer's bytes in the kernel.
+    pub(crate) fn set_reading(&self, reading: bool) {
+        self.reading.set(reading);
+        self.wake();
+    }
+
+    /// Ends our direction; nothing is pending.
+    pub(crate) fn shut(&self) {
+        // A stream that is gone already is found out by its next read.
+        let _ = socket2::SockRef::from(self.write.as_ref()).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Writes `bytes`, then closes; the core has forgotten the connection.
+    pub(crate) fn close(&self, bytes: BytesMut) {
+        if !bytes.is_empty() {
+            // A failure shows again in the task, which then closes at once.
+            let _ = self.write(bytes);
+        }
+        *self.fate.borrow_mut() = Fate::Close;
+        self.wake();
+    }
+
+    /// Gives the descriptor away; the core has forgotten the connection.
+    pub(crate) fn give_away(&self) -> oneshot::Receiver<TcpStream> {
+        let (sender, receiver) = oneshot::channel();
+        *self.fate.borrow_mut() = Fate::Move(sender);
+        self.wake();
+        receiver
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(*self.fate.borrow(), Fate::Live)
+    }
+
+    /// Writes what is pending; `Ready(Ok(true))` when this emptied it.
+    fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut pending = self.pending.borrow_mut();
+        if pending.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        while !pending.is_empty() {
+            match self.write.try_write(&pending) {
+                Ok(written) => pending.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match self.write.as_ref().poll_write_ready(cx) {
+                        Poll::Ready(result) => result?,
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        *pending = BytesMut::new();
+        Poll::Ready(Ok(true))
+    }
+}
+
+/// What the task has to do next, beside reading and writing.
+enum Turn {
+    Written,
+    Eof,
+    Failed(IoKind),
+    Let,
+}
+
+async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut read: OwnedReadHalf) {
+    let mut eof = false;
+    loop {
+        let turn = std::future::poll_fn(|cx| poll_turn(cx, &driver, conn, &stream, &mut read, eof)).await;
+        match turn {
+            Turn::Written => driver.borrow_mut().written(conn),
+            Turn::Eof => {
+                eof = true;
+                driver.borrow_mut().eof(conn);
+            }
+            Turn::Failed(kind) => {
+                driver.borrow_mut().failed(conn, kind);
+                return;
+            }
+            Turn::Let => break,
+        }
+    }
+    let fate = stream.fate.replace(Fate::Live);
+    let pending = stream.pending.take();
+    // The driver has dropped its reference with the connection, so that both halves meet again here.
+    let Some(stream) = Rc::into_inner(stream) else { return };
+    let Ok(socket) = read.reunite(stream.write) else { return };
+    match fate {
+        Fate::Move(sender) => move_away(socket, pending, sender).await,
+        Fate::Close | Fate::Live => linger(socket, pending, eof).await,
+    }
+}
+
+/// Reads until the kernel has no more and writes what is pending; ends when the driver or the core must act.
+fn poll_turn(
+    cx: &mut Context<'_>,
+    driver: &SharedDriver,
+    conn: ConnId,
+    stream: &Stream,
+    read: &mut OwnedReadHalf,
+    eof: bool,
+) -> Poll<Turn> {
+    loop {
+        if !stream.is_live() {
+            return Poll::Ready(Turn::Let);
+        }
+        match stream.poll_write(cx) {
+            Poll::Ready(Ok(true)) => return Poll::Ready(Turn::Written),
+            Poll::Ready(Err(error)) => return Poll::Ready(Turn::Failed(io_kind(&error))),
+            Poll::Ready(Ok(false)) | Poll::Pending => {}
+        }
+        if eof || !stream.reading.get() {
+            break;
+        }
+        let mut driver = driver.borrow_mut();
+        let mut scratch = driver.take_scratch();
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let polled = Pin::new(&mut *read).poll_read(cx, &mut buffer);
+        let len = buffer.filled().len();
+        let turn = match polled {
+            Poll::Ready(Ok(())) if len == 0 => Some(Turn::Eof),
+            Poll::Ready(Ok(())) => {
+                driver.receive(conn, &mut scratch[..len]);
+                None
+            }
+            Poll::Ready(Err(error)) => Some(Turn::Failed(io_kind(&error))),
+            Poll::Pending => {
+                driver.put_scratch(scratch);
+                break;
+            }
+        };
+        driver.put_scratch(scratch);
+        if let Some(turn) = turn {
+            return Poll::Ready(turn);
+        }
+    }
+    *stream.waker.borrow_mut() = Some(cx.waker().clone());
+    Poll::Pending
+}
+
+/// Hands the descriptor on once everything of this shard is written.
+async fn move_away(mut socket: TcpStream, mut pending: BytesMut, to: oneshot::Sender<TcpStream>) {
+    if let Ok(Ok(())) = timeout(LINGER, socket.write_all_buf(&mut pending)).await {
+        // Where nobody waits any more the stream is closed, and the client comes again.
+        let _ = to.send(socket);
+    }
+}
+
+/// Writes the last bytes and waits for the peer to have read them: a socket closed over unread input would be reset,
+/// and the peer would never see the answer (RFC 9112 section 9.6).
+async fn linger(mut socket: TcpStream, mut pending: BytesMut, eof: bool) {
+    let goodbye = async {
+        socket.write_all_buf(&mut pending).await?;
+        socket.shutdown().await?;
+        let mut sink = [0; 1024];
+        while !eof && socket.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whatever goes wrong here concerns nobody any more.
+    let _ = timeout(LINGER, goodbye).await;
+}
+
+/// What the core wants to know of an error.
+pub(crate) fn io_kind(error: &io::Error) -> IoKind {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => IoKind::Refused,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => IoKind::Unreachable,
+        io::ErrorKind::TimedOut => IoKind::TimedOut,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => IoKind::Reset,
+        _ => IoKind::Other,
+    }
+}

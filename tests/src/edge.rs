@@ -1,0 +1,136 @@
+//! Where is the built binary, and how does a test start and stop it?
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    sync::OnceLock,
+};
+
+use rustix::process::Signal;
+
+use crate::{process::Process, site::Site};
+
+/// Set to the path of a binary, the tests run that one instead of building `edgeward`.
+pub const BINARY: &str = "EDGEWARD_BIN";
+
+/// Set to a filter like `debug`, edges log that much.
+pub const LOG: &str = "EDGEWARD_LOG";
+
+/// A running edge. It is killed when the value goes, and its log is printed when the test fails.
+#[derive(Debug)]
+pub struct Edge {
+    process: Process,
+}
+
+impl Edge {
+    /// Starts an edge with this configuration, in which `$net` stands for the network of the site, and waits until it
+    /// serves. `edge.pem`, `edge.key` and `ca.pem` lie in the folder that it runs in.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(site: &Site, config: &str) -> Self {
+        Self::start_named(site, "edge", config)
+    }
+
+    /// As [`Edge::start`], for tests with several.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_named(site: &Site, name: &str, config: &str) -> Self {
+        site.write_certificate();
+        let process = Self::launch(site, name, config);
+        process.wait_until("that it is ready", |line| line.ends_with(" ready"));
+        Self { process }
+    }
+
+    /// Starts a program that need not come so far as to serve.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    pub fn launch(site: &Site, name: &str, config: &str) -> Process {
+        let file = format!("{name}.toml");
+        site.write(&file, &site.fill(config));
+        let log = env::var(LOG).unwrap_or_else(|_| "info".into());
+        run(site, name, &["run", "--log", &log, "--config", &file])
+    }
+
+    /// Its log.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn stop(mut self) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        self.process.wait()
+    }
+
+    /// Sends a signal and gives the process back, to wait for its end.
+    pub fn signal(self, signal: Signal) -> Process {
+        self.process.signal(signal);
+        self.process
+    }
+}
+
+/// Runs the binary with these arguments, in the folder of the site.
+///
+/// # Panics
+/// When it cannot be built or started.
+pub fn run(site: &Site, name: &str, arguments: &[&str]) -> Process {
+    let mut command = Command::new(binary());
+    command.args(arguments).current_dir(site.folder());
+    Process::spawn(name, &mut command)
+}
+
+/// The binary of this build; built when the first test asks for it.
+fn binary() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| env::var_os(BINARY).map_or_else(build, PathBuf::from))
+}
+
+/// A test of one package does not build the binaries of another, so this asks cargo for it: in the same target folder
+/// and profile, and for the whole workspace, since that is how `cargo test --workspace` chooses features.
+fn build() -> PathBuf {
+    let test = env::current_exe().expect("the path of this test");
+    // target/PROFILE/deps/TEST
+    let out = test.ancestors().nth(2).expect("a target folder");
+    let (target, profile) = (
+        out.parent().expect("a target folder"),
+        out.file_name().expect("a profile"),
+    );
+    let profile = match profile.to_str().expect("a profile in ASCII") {
+        "debug" => "dev",
+        other => other,
+    };
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .args([
+            "build",
+            "--quiet",
+            "--workspace",
+            "--bin",
+            "edgeward",
+            "--profile",
+            profile,
+        ])
+        .arg("--target-dir")
+        .arg(target);
+    // What cargo told this test about its own package is not true for the others.
+    for (name, _) in env::vars_os() {
+        let own = |name: &str| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"]
+                .iter()
+                .any(|start| name.starts_with(start))
+        };
+        if name.to_str().is_some_and(own) {
+            cargo.env_remove(name);
+        }
+    }
+    assert!(cargo.status().expect("cargo").success(), "edgeward does not build");
+    out.join(format!("edgeward{}", env::consts::EXE_SUFFIX))
+}

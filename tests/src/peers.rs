@@ -1,0 +1,14 @@
+//! Who talks to the edge? Browsers, TURN clients, mediaservers and web servers, each without any code of the edge.
+
+pub mod http;
+pub mod http_client;
+pub mod media;
+pub mod mediaserver;
+pub mod sip;
+pub mod sip_browser;
+pub mod stream;
+pub mod stun;
+pub mod turn_client;
+pub mod udp_peer;
+pub mod upstream;
+pub mod websocket;

@@ -1,0 +1,569 @@
+//! How does a mediaserver behave? A model of Asterisk: registrar, callee and caller of SIP over UDP, with losses to order.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{SocketAddr, UdpSocket},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    deadline,
+    peers::sip::{self, Dialog, Digested, Message},
+    remaining, word,
+};
+
+/// T1 of RFC 3261 section 17.1.1.1.
+const T1: Duration = Duration::from_millis(500);
+/// T2 of RFC 3261 section 17.1.1.1.
+const T2: Duration = Duration::from_secs(4);
+
+/// A mediaserver with a socket and a thread that answers. What it does with an INVITE depends on who is called:
+/// `busy` is, `ringing` rings for ever, `silent` says nothing, everybody else answers.
+#[derive(Debug)]
+pub struct Mediaserver {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A datagram that came.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What it says, when it is SIP.
+    pub message: Option<Message>,
+}
+
+/// Where somebody is registered (RFC 3261 section 10.3, RFC 3327 section 5.3).
+#[derive(Debug, Clone)]
+pub struct Binding {
+    /// The URI to call.
+    pub contact: String,
+    /// Values of Path, which become the Route.
+    pub path: Vec<String>,
+    /// Who sent the REGISTER.
+    pub from: SocketAddr,
+}
+
+/// What goes wrong with a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is lost.
+    Lost,
+    /// It comes twice.
+    Twice,
+}
+
+/// Which way a datagram goes, seen from the mediaserver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It came.
+    In,
+    /// It goes.
+    Out,
+}
+
+/// Makes the SDP answer to an offer.
+type Answerer = Box<dyn FnMut(&str) -> String + Send>;
+/// Decides on the fault of a datagram.
+type Weather = Box<dyn FnMut(Way, &Message) -> Option<Fault> + Send>;
+
+struct Shared {
+    socket: UdpSocket,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    seen: Vec<Seen>,
+    bindings: BTreeMap<String, Binding>,
+    /// INVITEs that wait for a CANCEL or an ACK, with our answer to them.
+    invited: Vec<Invited>,
+    /// What is repeated until something answers it.
+    repeats: Vec<Repeat>,
+    answerer: Answerer,
+    weather: Weather,
+    stopped: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Invited {
+    invite: Message,
+    from: SocketAddr,
+    tag: String,
+}
+
+#[derive(Debug)]
+struct Repeat {
+    message: Message,
+    to: SocketAddr,
+    due: Instant,
+    interval: Duration,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Mediaserver {
+    /// Starts one that answers offers with a few lines of SDP.
+    ///
+    /// # Panics
+    /// When the address is taken.
+    pub fn start(address: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(address).expect("the address of the mediaserver");
+        let shared = Arc::new(Shared {
+            socket,
+            state: Mutex::new(State {
+                seen: Vec::new(),
+                bindings: BTreeMap::new(),
+                invited: Vec::new(),
+                repeats: Vec::new(),
+                answerer: Box::new(|_| "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n".to_owned()),
+                weather: Box::new(|_, _| None),
+                stopped: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let thread = thread::spawn({
+            let shared = shared.clone();
+            move || shared.run()
+        });
+        Self {
+            shared,
+            thread: Some(thread),
+        }
+    }
+
+    /// Answers offers with this from now on.
+    pub fn answer_with(&self, answerer: impl FnMut(&str) -> String + Send + 'static) {
+        self.shared.state().answerer = Box::new(answerer);
+    }
+
+    /// Treats datagrams with SIP in them like this from now on.
+    pub fn weather(&self, weather: impl FnMut(Way, &Message) -> Option<Fault> + Send + 'static) {
+        self.shared.state().weather = Box::new(weather);
+    }
+
+    /// Its address.
+    ///
+    /// # Panics
+    /// Never: it is bound.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.socket.local_addr().expect("a bound socket")
+    }
+
+    /// Where this user is registered.
+    pub fn binding(&self, user: &str) -> Option<Binding> {
+        self.shared.state().bindings.get(user).cloned()
+    }
+
+    /// Everything that came until now.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.state().seen.clone()
+    }
+
+    /// Waits for a message, also among those that came before.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Message) -> bool) -> Message {
+        let deadline = deadline();
+        let mut state = self.shared.state();
+        let mut read = 0;
+        loop {
+            let fresh = state.seen[read..].iter().filter_map(|seen| seen.message.as_ref());
+            if let Some(message) = fresh.into_iter().find(|message| wanted(message)) {
+                return message.clone();
+            }
+            read = state.seen.len();
+            let Some(left) = remaining(deadline) else {
+                let seen: Vec<String> = state.seen.iter().map(Seen::summary).collect();
+                drop(state);
+                panic!("the mediaserver waits for {what}, has seen {seen:#?}");
+            };
+            state = self
+                .shared
+                .changed
+                .wait_timeout(state, left)
+                .expect("nobody panics with the lock")
+                .0;
+        }
+    }
+
+    /// Waits for the final answer to a request of ours.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn final_answer(&self, request: &Message) -> Message {
+        self.wait_for(&format!("a final answer to {}", request.start), |message| {
+            message.status().is_some_and(|status| status >= 200)
+                && message.branch() == request.branch()
+                && message.cseq_method() == request.method()
+        })
+    }
+
+    /// Calls a registered user and returns the INVITE as it went.
+    ///
+    /// # Panics
+    /// When the user is not registered.
+    pub fn call(&self, user: &str, offer: &str) -> Message {
+        let invite = self.prepare("INVITE", user).with_body("application/sdp", offer);
+        self.send_request(invite)
+    }
+
+    /// A request to a registered user outside of a dialog, complete but for its Via.
+    ///
+    /// # Panics
+    /// When the user is not registered.
+    pub fn prepare(&self, method: &str, user: &str) -> Message {
+        let binding = self.binding(user).unwrap_or_else(|| panic!("{user} is not registered"));
+        let mut request = Message::request(method, &binding.contact);
+        for path in &binding.path {
+            request = request.with("Route", path);
+        }
+        let own = self.address();
+        request
+            .with("Max-Forwards", 70)
+            .with("From", format_args!("<sip:pbx@{own}>;tag={}", word()))
+            .with("To", format_args!("<sip:{user}@pbx.test>"))
+            .with("Call-ID", word())
+            .with("CSeq", format_args!("1 {method}"))
+            .with("Contact", format_args!("<sip:pbx@{own}>"))
+    }
+
+    /// Waits for the 200 to an INVITE of ours, acknowledges it, and returns it with its dialog.
+    ///
+    /// # Panics
+    /// When another final answer comes, or none.
+    pub fn answered(&self, invite: &Message) -> (Message, Dialog) {
+        let answer = self.final_answer(invite);
+        assert_eq!(answer.status(), Some(200), "{answer}");
+        let mut dialog = Dialog::of_caller(&answer);
+        let acknowledgement = dialog.request("ACK");
+        self.send_request(acknowledgement);
+        (answer, dialog)
+    }
+
+    /// Takes back an INVITE of ours that has no final answer yet (RFC 3261 section 9.1); returns the CANCEL as it went.
+    ///
+    /// # Panics
+    /// When it was no INVITE of ours.
+    pub fn cancel(&self, invite: &Message) -> Message {
+        let mut cancel = Message::request("CANCEL", invite.uri().expect("a request"));
+        let kept = ["Via", "Route", "Max-Forwards", "From", "To", "Call-ID"];
+        let copied = invite.fields.iter().filter(|(name, _)| kept.contains(&name.as_str()));
+        cancel.fields.extend(copied.cloned());
+        self.transmit(cancel.with("CSeq", "1 CANCEL"))
+    }
+
+    /// Sends a request within a dialog and returns its final answer.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn request(&self, dialog: &mut Dialog, method: &str) -> Message {
+        let sent = self.send_request(dialog.request(method));
+        self.final_answer(&sent)
+    }
+
+    /// The dialog of an INVITE that this mediaserver answered.
+    ///
+    /// # Panics
+    /// When it did not.
+    pub fn dialog(&self, call_id: &str) -> Dialog {
+        let state = self.shared.state();
+        let invited = state
+            .invited
+            .iter()
+            .find(|invited| invited.invite.call_id() == Some(call_id));
+        let Invited { invite, tag, .. } = invited.expect("a call that was answered");
+        Dialog::of_callee(invite, &Message::answer(invite, 200, "OK", tag))
+    }
+
+    /// Sends a request with a Via of our own to where its Route or its URI points, and repeats it until it is answered;
+    /// returns it as it went.
+    ///
+    /// # Panics
+    /// When neither names an address.
+    pub fn send_request(&self, mut request: Message) -> Message {
+        let via = format!("SIP/2.0/UDP {};rport;branch={}", self.address(), sip::branch());
+        request.fields.insert(0, ("Via".to_owned(), via));
+        self.transmit(request)
+    }
+
+    fn transmit(&self, request: Message) -> Message {
+        let next = request.field("Route").and_then(sip::address).or(request.uri());
+        let to = next
+            .and_then(sip::socket_address)
+            .unwrap_or_else(|| panic!("no way for {request}"));
+        let mut state = self.shared.state();
+        if request.method() != Some("ACK") {
+            state.repeats.push(Repeat {
+                message: request.clone(),
+                to,
+                due: Instant::now() + T1,
+                interval: T1,
+            });
+        }
+        self.shared.send(&mut state, &request, to);
+        request
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Panics
+    /// When they do not fit a datagram.
+    pub fn send_raw(&self, bytes: &[u8], to: SocketAddr) {
+        self.shared.socket.send_to(bytes, to).expect("sent");
+    }
+}
+
+impl Drop for Mediaserver {
+    fn drop(&mut self) {
+        self.shared.state().stopped = true;
+        // A datagram of our own wakes the thread.
+        let _ = self.shared.socket.send_to(&[], self.address());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Seen {
+    fn summary(&self) -> String {
+        match &self.message {
+            Some(message) => format!("{} ({})", message.start, message.field("CSeq").unwrap_or_default()),
+            None => format!("{} bytes that are no SIP", self.bytes.len()),
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics with the lock")
+    }
+
+    fn run(&self) {
+        let mut buffer = vec![0; 65_536];
+        while !self.state().stopped {
+            let wake = self.repeat();
+            let timeout = wake.saturating_duration_since(Instant::now());
+            let timeout = timeout.max(Duration::from_millis(1));
+            self.socket
+                .set_read_timeout(Some(timeout))
+                .expect("a timeout above zero");
+            if let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
+                self.receive(&buffer[..length], from);
+            }
+        }
+    }
+
+    /// Sends again what is due; returns when the next is.
+    fn repeat(&self) -> Instant {
+        let mut state = self.state();
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for repeat in state.repeats.iter_mut().filter(|repeat| repeat.due <= now) {
+            // RFC 3261 sections 13.3.1.4 and 17.1.2.1.
+            repeat.interval = (repeat.interval * 2).min(T2);
+            repeat.due = now + repeat.interval;
+            due.push((repeat.message.clone(), repeat.to));
+        }
+        for (message, to) in due {
+            self.send(&mut state, &message, to);
+        }
+        let next = state.repeats.iter().map(|repeat| repeat.due).min();
+        next.unwrap_or(now + T2)
+    }
+
+    fn receive(&self, bytes: &[u8], from: SocketAddr) {
+        let message = str::from_utf8(bytes).ok().and_then(Message::parse);
+        let mut state = self.state();
+        let times = match message.as_ref().and_then(|message| (state.weather)(Way::In, message)) {
+            None => 1,
+            Some(Fault::Lost) => 0,
+            Some(Fault::Twice) => 2,
+        };
+        for _ in 0..times {
+            state.seen.push(Seen {
+                from,
+                bytes: bytes.to_vec(),
+                message: message.clone(),
+            });
+            if let Some(message) = &message {
+                self.handle(&mut state, message, from);
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn send(&self, state: &mut State, message: &Message, to: SocketAddr) {
+        let times = match (state.weather)(Way::Out, message) {
+            None => 1,
+            Some(Fault::Lost) => 0,
+            Some(Fault::Twice) => 2,
+        };
+        for _ in 0..times {
+            // Nobody may listen any more.
+            let _ = self.socket.send_to(message.to_string().as_bytes(), to);
+        }
+    }
+
+    fn handle(&self, state: &mut State, message: &Message, from: SocketAddr) {
+        let Some(method) = message.method() else {
+            self.answered(state, message);
+            return;
+        };
+        match method {
+            "REGISTER" => self.register(state, message, from),
+            "INVITE" => self.invite(state, message, from),
+            "ACK" => state
+                .repeats
+                .retain(|repeat| repeat.message.status().is_none() || repeat.message.call_id() != message.call_id()),
+            "CANCEL" => self.cancel(state, message, from),
+            _ => self.send(state, &Message::answer(message, 200, "OK", &word()), from),
+        }
+    }
+
+    /// Ends the repeats of a request; a failure of an INVITE is acknowledged (RFC 3261 section 17.1.1.3).
+    fn answered(&self, state: &mut State, answer: &Message) {
+        let place = state.repeats.iter().position(|repeat| {
+            repeat.message.method() == answer.cseq_method() && repeat.message.branch() == answer.branch()
+        });
+        let sent = place.map(|place| state.repeats.remove(place));
+        if answer.status().is_some_and(|status| status >= 300)
+            && answer.cseq_method() == Some("INVITE")
+            && let Some(Repeat {
+                message: invite, to, ..
+            }) = sent
+        {
+            let copied = |name: &str| invite.field(name).unwrap_or_default().to_owned();
+            let mut acknowledgement = Message::request("ACK", invite.uri().unwrap_or_default());
+            acknowledgement = acknowledgement.with("Via", copied("Via"));
+            for route in invite.all("Route") {
+                acknowledgement = acknowledgement.with("Route", route);
+            }
+            acknowledgement = acknowledgement
+                .with("Max-Forwards", 70)
+                .with("From", copied("From"))
+                .with("To", answer.field("To").unwrap_or_default())
+                .with("Call-ID", copied("Call-ID"))
+                .with("CSeq", "1 ACK");
+            self.send(state, &acknowledgement, to);
+        }
+    }
+
+    fn register(&self, state: &mut State, request: &Message, from: SocketAddr) {
+        let answer = |status, reason| Message::answer(request, status, reason, &word());
+        let Some(user) = request.field("To").and_then(sip::address).and_then(user_of) else {
+            self.send(state, &answer(400, "Bad Request"), from);
+            return;
+        };
+        let proof = request.field("Authorization").and_then(Digested::parse);
+        let password = format!("secret of {user}");
+        if !proof.is_some_and(|proof| proof.get("username") == Some(user) && proof.proves(&password, "REGISTER")) {
+            let challenge = format!(
+                "Digest realm=\"pbx.test\", nonce=\"{}\", algorithm=MD5, qop=\"auth\"",
+                word()
+            );
+            self.send(
+                state,
+                &answer(401, "Unauthorized").with("WWW-Authenticate", challenge),
+                from,
+            );
+            return;
+        }
+        // RFC 3327 section 5.3: a Path of a client that does not know it is refused.
+        let path = request.list("Path");
+        if !path.is_empty() && !request.list("Supported").iter().any(|name| name == "path") {
+            self.send(state, &answer(420, "Bad Extension").with("Unsupported", "path"), from);
+            return;
+        }
+        let mut accepted = answer(200, "OK");
+        for step in &path {
+            accepted = accepted.with("Path", step);
+        }
+        if let Some(contact) = request.contact() {
+            accepted = accepted.with("Contact", format_args!("<{contact}>;expires=600"));
+            let binding = Binding {
+                contact: contact.to_owned(),
+                path,
+                from,
+            };
+            state.bindings.insert(user.to_owned(), binding);
+        }
+        self.send(state, &accepted, from);
+    }
+
+    fn invite(&self, state: &mut State, invite: &Message, from: SocketAddr) {
+        let callee = invite.uri().and_then(user_of).unwrap_or_default();
+        let known = state
+            .invited
+            .iter()
+            .find(|known| known.invite.branch() == invite.branch());
+        if callee == "silent" || known.is_some() {
+            return;
+        }
+        let tag = word();
+        state.invited.push(Invited {
+            invite: invite.clone(),
+            from,
+            tag: tag.clone(),
+        });
+        self.send(state, &Message::answer(invite, 100, "Trying", &tag), from);
+        if callee == "busy" {
+            let refusal = Message::answer(invite, 486, "Busy Here", &tag);
+            self.send_until_acknowledged(state, refusal, from);
+            return;
+        }
+        self.send(state, &Message::answer(invite, 180, "Ringing", &tag), from);
+        if callee == "ringing" {
+            return;
+        }
+        let own = self.socket.local_addr().expect("a bound socket");
+        let body = (state.answerer)(&invite.body);
+        let accepted = Message::answer(invite, 200, "OK", &tag)
+            .with("Contact", format_args!("<sip:{callee}@{own}>"))
+            .with_body("application/sdp", &body);
+        self.send_until_acknowledged(state, accepted, from);
+    }
+
+    fn cancel(&self, state: &mut State, cancel: &Message, from: SocketAddr) {
+        self.send(state, &Message::answer(cancel, 200, "OK", &word()), from);
+        // RFC 3261 section 9.2: the branch names the INVITE.
+        let invited = state
+            .invited
+            .iter()
+            .find(|invited| invited.invite.branch() == cancel.branch())
+            .cloned();
+        if let Some(Invited { invite, from, tag }) = invited {
+            let ended = Message::answer(&invite, 487, "Request Terminated", &tag);
+            self.send_until_acknowledged(state, ended, from);
+        }
+    }
+
+    fn send_until_acknowledged(&self, state: &mut State, answer: Message, to: SocketAddr) {
+        self.send(state, &answer, to);
+        state.repeats.push(Repeat {
+            message: answer,
+            to,
+            due: Instant::now() + T1,
+            interval: T1,
+        });
+    }
+}
+
+fn user_of(uri: &str) -> Option<&str> {
+    let (user, _) = uri.split_once(':')?.1.split_once('@')?;
+    Some(user)
+}

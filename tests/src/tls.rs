@@ -1,0 +1,117 @@
+//! Who signs the certificates of a test, and how do its clients check them?
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+
+/// A certificate authority of one test.
+#[derive(Debug)]
+pub struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its private key, both PEM.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key.
+    pub key: String,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Authority {
+    /// An authority that nobody knew before.
+    ///
+    /// # Panics
+    /// When the library cannot make one.
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "Edgeward tests");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// Signs a certificate for DNS names and addresses.
+    ///
+    /// # Panics
+    /// When a name is neither.
+    pub fn identity(&self, names: &[&str]) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let params = CertificateParams::new(names).expect("names or addresses");
+        Identity {
+            certificate: params.signed_by(&key, &self.issuer).expect("a certificate").pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// The authority's own certificate, PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A client that trusts this authority and nobody else.
+    ///
+    /// # Panics
+    /// Never: the certificate is the library's own.
+    pub fn client(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(&self.pem)).expect("a certificate authority");
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("a provider with usual cipher suites")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+}
+
+impl Identity {
+    /// A server that shows this certificate.
+    ///
+    /// # Panics
+    /// When certificate and key do not belong together.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a private key");
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("a provider with usual cipher suites")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate(&self.certificate)], key)
+            .expect("a certificate and its key");
+        Arc::new(config)
+    }
+}
+
+/// The cryptography of all peers.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// The name to ask a server for.
+pub(crate) fn server_name(name: &str) -> ServerName<'static> {
+    ServerName::try_from(name.to_owned()).expect("a DNS name or an address")
+}
+
+fn certificate(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")
+}

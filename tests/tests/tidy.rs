@@ -1,0 +1,155 @@
+//! Do the sources keep the rules of ARCHITECTURE.md? Who may import whom, and what may stand in the core.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use edgeward_tests::tidy::{Breach, Source, sources};
+
+/// The protocols of the core know nothing of one another.
+const PROTOCOLS: [&str; 4] = ["http", "ws", "sip", "turn"];
+
+/// What a runtime may name of the core.
+const EDGE: [&str; 7] = ["Shard", "action", "config", "stats", "time", "tls", "wire"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn core() -> Vec<Source> {
+    sources(&root().join("core/src"))
+}
+
+#[track_caller]
+fn check(rule: &str, breaches: impl IntoIterator<Item = Breach>) {
+    let breaches: Vec<String> = breaches
+        .into_iter()
+        .map(|breach| format!("{}:{}: {}", breach.file.display(), breach.line, breach.text))
+        .collect();
+    assert!(breaches.is_empty(), "{rule}:\n{}", breaches.join("\n"));
+}
+
+#[test]
+fn protocols_never_import_one_another() {
+    let core = core();
+    for protocol in PROTOCOLS {
+        let files = core.iter().filter(|source| source.module() == protocol);
+        let breaches = files.flat_map(|source| {
+            source.own_modules(|name| {
+                matches!(name, "conn" | "shard" | "Shard") || (PROTOCOLS.contains(&name) && name != protocol)
+            })
+        });
+        check(
+            &format!("{protocol} imports no other protocol, nor conn, nor shard"),
+            breaches,
+        );
+    }
+}
+
+#[test]
+fn wire_imports_nothing_of_ours() {
+    let core = core();
+    let files = core.iter().filter(|source| source.module() == "wire");
+    check(
+        "wire imports nothing of ours",
+        files.flat_map(|source| source.own_modules(|name| name != "wire")),
+    );
+}
+
+#[test]
+fn tls_is_the_only_one_to_name_rustls() {
+    let (tls, others): (Vec<_>, Vec<_>) = core().into_iter().partition(|source| source.module() == "tls");
+    check(
+        "rustls is named in tls.rs only",
+        others.iter().flat_map(|source| source.holds("rustls")),
+    );
+    check(
+        "tls imports only time and rng",
+        tls.iter()
+            .flat_map(|source| source.own_modules(|name| !matches!(name, "tls" | "time" | "rng"))),
+    );
+}
+
+#[test]
+fn shard_is_named_by_the_edge_only() {
+    let core = core();
+    let files = core.iter().filter(|source| !matches!(source.module(), "shard" | "lib"));
+    check(
+        "nothing below imports shard",
+        files.flat_map(|source| source.own_modules(|name| matches!(name, "shard" | "Shard"))),
+    );
+}
+
+#[test]
+fn the_core_does_nothing_by_itself() {
+    let forbidden = [
+        "unsafe",
+        "async",
+        "Instant::now",
+        "SystemTime",
+        "TcpStream",
+        "UdpSocket",
+        "thread::spawn",
+        "std::fs",
+        "std::env",
+        "rand::random",
+    ];
+    let core = core();
+    for word in forbidden {
+        check(
+            &format!("the core is pure: no {word}"),
+            core.iter().flat_map(|source| source.holds(word)),
+        );
+    }
+}
+
+#[test]
+fn runtimes_import_the_edge_of_the_core_only() {
+    for folder in ["runtime-tokio/src", "udp/src"] {
+        let breaches = sources(&root().join(folder));
+        let breaches = breaches
+            .iter()
+            .flat_map(|source| source.names_behind("edgeward_core::", |name| !EDGE.contains(&name)));
+        check(&format!("{folder} imports only the edge of the core"), breaches);
+    }
+}
+
+#[test]
+fn unsafe_stands_in_the_udp_crate_only() {
+    for folder in ["runtime-tokio/src", "tests/src", "tests/tests"] {
+        let sources = sources(&root().join(folder));
+        check(
+            &format!("no unsafe in {folder}"),
+            sources.iter().flat_map(|source| source.holds("unsafe")),
+        );
+    }
+}
+
+#[test]
+fn every_file_says_which_question_it_answers() {
+    for folder in ["core/src", "udp/src", "runtime-tokio/src", "tests/src", "tests/tests"] {
+        for source in sources(&root().join(folder)) {
+            let path = root().join(folder).join(&source.file);
+            let text = fs::read_to_string(&path).expect("a source file");
+            assert!(text.starts_with("//! "), "{} does not begin with //!", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_pages_are_there_and_name_what_is_there() {
+    for page in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE"] {
+        assert!(root().join(page).is_file(), "{page} is missing");
+    }
+    for page in ["README.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root().join(page)).expect("a page");
+        let paths = text.split('`').skip(1).step_by(2).filter(|quoted| {
+            let is_path = |character: char| character.is_ascii_alphanumeric() || "/._-".contains(character);
+            quoted.contains('/') && quoted.ends_with(".rs") && quoted.chars().all(is_path)
+        });
+        for path in paths {
+            assert!(root().join(path).is_file(), "{page} names `{path}`, which is not there");
+        }
+    }
+}

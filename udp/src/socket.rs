@@ -1,0 +1,135 @@
+//! What is a UDP socket of ours? Its options, and what the poller must remember of it.
+
+use std::{
+    io::{self, IoSliceMut},
+    net::UdpSocket,
+    os::fd::AsFd,
+};
+
+use edgeward_core::action::{IoKind, SocketId};
+use socket2::SockRef;
+
+use crate::sys::{self, Meta, Report};
+
+/// A socket of the poller.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) io: UdpSocket,
+    /// Datagrams may wait here: it is on the ready list.
+    pub(crate) ready: bool,
+    /// Reports may wait in the error queue.
+    pub(crate) failed: bool,
+    /// Trains may be sent in one piece.
+    pub(crate) trains: bool,
+    /// How many runs to ask for.
+    pub(crate) batch: u8,
+    /// Datagrams that the kernel had dropped when last told.
+    dropped: u32,
+}
+
+/// Sizes of the kernel's buffers of one socket, in bytes. They are limits: an idle socket takes nothing of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffers {
+    /// What may wait to be received; the kernel drops what is beyond.
+    pub receive_bytes: usize,
+    /// What may wait to be sent; the poller drops what is beyond.
+    pub send_bytes: usize,
+}
+
+impl Socket {
+    pub(crate) fn new(id: SocketId, io: UdpSocket, buffers: Buffers) -> io::Result<Self> {
+        let local = io.local_addr()?;
+        let set = |level, option, value| sys::set_option(io.as_fd(), level, option, value);
+        io.set_nonblocking(true)?;
+
+        // RFC 8656 section 14: the DF bit is 0 unless a client asks for it. SIP messages larger than a packet must be
+        // fragmented as well.
+        if local.is_ipv4() {
+            set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+        } else {
+            set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+        }
+
+        // A socket that has all addresses must know to which one it was spoken, and answer from it.
+        if local.ip().is_unspecified() {
+            match local.is_ipv4() {
+                true => set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?,
+                false => set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?,
+            }
+        }
+
+        // Nobody asks what became of a client, and clients that went away are many.
+        if !matches!(id, SocketId::Turn(_)) {
+            match local.is_ipv4() {
+                true => set(libc::IPPROTO_IP, libc::IP_RECVERR, 1)?,
+                false => set(libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?,
+            }
+        }
+
+        // Beyond the limit of the system where we may, up to it where we may not.
+        for (force, plain, bytes) in [
+            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, buffers.receive_bytes),
+            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, buffers.send_bytes),
+        ] {
+            let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+            if set(libc::SOL_SOCKET, force, bytes).is_err() {
+                set(libc::SOL_SOCKET, plain, bytes)?;
+            }
+        }
+        let granted = SockRef::from(&io).recv_buffer_size()?;
+        if granted < buffers.receive_bytes && !matches!(id, SocketId::Relay(_)) {
+            let asked = buffers.receive_bytes;
+            tracing::warn!(%local, asked, granted, "small receive buffer: raise net.core.rmem_max");
+        }
+
+        // Old kernels lack these; all goes on without.
+        let _ = set(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+        let _ = set(libc::SOL_UDP, libc::UDP_GRO, 1);
+        let trains = set(libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        Ok(Self {
+            io,
+            ready: false,
+            failed: false,
+            trains,
+            batch: 2,
+            dropped: 0,
+        })
+    }
+
+    /// Receives one run into each buffer, until there is none; returns how many.
+    pub(crate) fn receive(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut Vec<Meta>) -> io::Result<usize> {
+        match sys::receive(self.io.as_fd(), buffers, metas) {
+            // Of a datagram sent before; it is in the error queue as well, and is gone once told.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => sys::receive(self.io.as_fd(), buffers, metas),
+            result => result,
+        }
+    }
+
+    /// Takes a report from the error queue.
+    pub(crate) fn receive_report(&self) -> Option<Report> {
+        sys::receive_report(self.io.as_fd()).ok().flatten()
+    }
+
+    /// Tells how many datagrams the kernel dropped since it was told last.
+    pub(crate) fn newly_dropped(&mut self, metas: &[Meta]) -> u64 {
+        let Some(dropped) = metas.iter().rev().find_map(|meta| meta.dropped) else {
+            return 0;
+        };
+        u64::from(dropped.wrapping_sub(std::mem::replace(&mut self.dropped, dropped)))
+    }
+}
+
+impl Report {
+    /// The reason, as far as the core cares.
+    pub(crate) const fn kind(&self) -> IoKind {
+        match self.errno {
+            libc::ECONNREFUSED => IoKind::Refused,
+            libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENONET | libc::EACCES => {
+                IoKind::Unreachable
+            }
+            libc::EMSGSIZE => IoKind::MessageSize,
+            libc::ETIMEDOUT => IoKind::TimedOut,
+            _ => IoKind::Other,
+        }
+    }
+}
