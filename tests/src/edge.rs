@@ -64,7 +64,7 @@ impl Edge {
     ///
     /// # Panics
     /// When it does not end in time.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(&mut self) -> ExitStatus {
         self.process.signal(Signal::TERM);
         self.process.wait()
     }

@@ -220,7 +220,7 @@ fn the_command_line_explains_itself() {
 #[test]
 fn calls_survive_a_restart() {
     let config = CONFIG.replace("[server]", "[server]\nkey_file = \"edge.keys\"");
-    let scene = Scene::with(&config);
+    let mut scene = Scene::with(&config);
     let handshake = scene.telephone(100, "/wssip");
     let mut browser = scene.registered(100, "alice");
     let invite = browser.invite("600", SDP);
