@@ -4,16 +4,14 @@ use core::net::SocketAddr;
 
 use bytes::BytesMut;
 
+mod stage;
+
+pub(crate) use stage::{Downstream, Exchange, Opening, SipSocket, Stage, Tunnel, Upstream};
+
 use crate::{
-    action::ConnId,
     config::Offer,
-    shard::{
-        sip_role::{Opening, SipSocket},
-        web_role::{Downstream, Tunnel, Upstream},
-    },
     time::Instant,
     tls::{Tls, TlsError},
-    turn,
 };
 
 /// One TCP connection, accepted or dialled. It may move to another shard as it is.
@@ -43,37 +41,6 @@ pub struct Conn {
     flush_raised: bool,
     reading: bool,
     shut: Shut,
-}
-
-/// What a connection carries.
-#[derive(Debug)]
-pub(crate) enum Stage {
-    /// Accepted, and too little has come to tell.
-    Sniff(Offer),
-    /// HTTP from a client.
-    Http(Box<Downstream>),
-    /// HTTP to an upstream.
-    Upstream(Box<Upstream>),
-    /// One end of a WebSocket that passes through; the other end is named.
-    Tunnel(Box<Tunnel>),
-    /// A WebSocket for SIP that is not answered yet.
-    Opening(Box<Opening>),
-    /// SIP over WebSocket that ends here.
-    Sip(Box<SipSocket>),
-    /// TURN.
-    Turn(turn::Stream),
-}
-
-impl Stage {
-    /// The other connection of an exchange or tunnel.
-    pub(crate) fn pair(&self) -> Option<ConnId> {
-        match self {
-            Self::Http(browser) => browser.pair,
-            Self::Upstream(upstream) => upstream.pair,
-            Self::Tunnel(tunnel) => Some(tunnel.pair),
-            Self::Sniff(_) | Self::Opening(_) | Self::Sip(_) | Self::Turn(_) => None,
-        }
-    }
 }
 
 /// How far the stream underneath is.

@@ -57,6 +57,11 @@ impl Provider {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self::new(rustls::crypto::aws_lc_rs::default_provider())
+    }
+
     /// Tells everything made with this provider what time it is.
     pub fn set_time(&self, now: UnixTime) {
         self.clock.set(now);
@@ -534,7 +539,7 @@ mod tests {
     use super::*;
 
     fn provider() -> Provider {
-        let provider = Provider::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Provider::for_tests();
         provider.set_time(UnixTime(1_790_000_000));
         provider
     }

@@ -1,8 +1,7 @@
 //! How do parcels get from shard to shard? Bounded channels, one into each shard.
 
 use edgeward_core::{
-    action::{Input, Parcel, ShardId},
-    conn::Conn,
+    action::{Conn, Input, Parcel, ShardId},
     time::Instant,
 };
 use tokio::{

@@ -9,9 +9,8 @@ use std::{
 
 use edgeward_core::{
     Shard,
-    action::{Action, ConnId, Egress, Input, IoKind, ListenerId, Parcel, ShardId, SocketId},
+    action::{Action, Conn, ConnId, Egress, Input, IoKind, ListenerId, Parcel, ShardId, SocketId},
     config::SharedConfig,
-    conn::Conn,
     time::{Instant, Now, UnixTime},
 };
 use edgeward_udp::{Event, Options, Poller, Turn};

@@ -80,7 +80,7 @@ impl Arena {
 /// Runs received by one call at most.
 pub(crate) const BATCH_MAX: usize = 32;
 /// Buffers of one poller.
-const BUFFERS: usize = 2 * BATCH_MAX;
+const BUFFERS: usize = 3 * BATCH_MAX;
 /// The largest run: what `UDP_GRO` merges fits a UDP payload.
 const RUN_BYTES_MAX: usize = 65_535;
 /// From one buffer to the next. Were it a power of two, the first bytes of all buffers, often all that is used of

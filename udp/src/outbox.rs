@@ -103,17 +103,18 @@ fn send(socket: &mut Socket, mut messages: &[Message], slices: &[IoSlice<'_>], c
                 counters.dropped_full += datagrams(messages);
                 return;
             }
-            // Of a datagram sent before (ICMP); it is gone once told.
+            // Perhaps of a datagram sent before (ICMP); that is gone once told.
             Err(_) if !retried => retried = true,
-            Err(error) => {
-                // The device cannot do it. Any other reason is that of this train, as a segment that its path cannot
-                // take in one packet.
-                if first.segment.is_some() {
-                    socket.trains &= error.raw_os_error() != Some(libc::EIO);
-                    send_apart(socket, first, slices, counters);
-                } else {
-                    counters.dropped_refused += 1;
-                }
+            Err(error) if first.segment.is_some() => {
+                // `EIO` is for good: the device cannot do it. Other errors are of this train, the datagrams of which
+                // may be too large for the next link, say.
+                socket.trains &= error.raw_os_error() != Some(libc::EIO);
+                send_apart(socket, first, slices, counters);
+                messages = rest;
+                retried = false;
+            }
+            Err(_) => {
+                counters.dropped_refused += 1;
                 messages = rest;
                 retried = false;
             }
@@ -145,6 +146,46 @@ fn datagrams(messages: &[Message]) -> u64 {
     messages.iter().map(|message| message.datagrams as u64).sum()
 }
 
-/// Slices in one call at most: as many full trains with prefixes as fit a page of them, or a batch of single
-/// datagrams.
+/// Slices in one call at most: two trains of the longest with prefixes, or a batch of single datagrams with theirs.
 const SLICES_MAX: usize = 4 * Egress::SEGMENTS_MAX;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+
+    use edgeward_core::action::Prefix;
+
+    use super::*;
+    use crate::socket::Buffers;
+
+    #[test]
+    fn a_train_falls_apart_where_the_kernel_takes_none() -> io::Result<()> {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let peer = UdpSocket::bind(any)?;
+        let buffers = Buffers {
+            receive_bytes: 100_000,
+            send_bytes: 100_000,
+        };
+        let mut socket = Socket::new(SocketId::Sip, UdpSocket::bind(any)?, buffers)?;
+        socket.trains = false;
+        let mut sockets = Table::new();
+        sockets.insert(SocketId::Sip, socket);
+
+        let mut egress = Egress::default();
+        let (whole, to) = (b"aaabbbc", peer.local_addr()?);
+        for range in [0..3, 3..6, 6..7] {
+            egress.push(SocketId::Sip, to, None, Prefix::four(*b"head"), Source::Run(0, range));
+        }
+        assert_eq!(egress.transmits.len(), 1);
+        let mut counters = Counters::default();
+        Outbox::send(&mut sockets, &mut counters, |outbox| outbox.push(&egress, |_| whole));
+
+        let mut bytes = [0; 10];
+        for expected in [b"headaaa".as_slice(), b"headbbb", b"headc"] {
+            let len = peer.recv(&mut bytes)?;
+            assert_eq!(&bytes[..len], expected);
+        }
+        assert_eq!((counters.sent, counters.send_calls), (3, 3));
+        Ok(())
+    }
+}

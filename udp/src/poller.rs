@@ -33,8 +33,9 @@ pub struct Poller {
     /// Sockets that may hold datagrams. The kernel tells of a socket once; it stays here until it is drained.
     ready: VecDeque<SocketId>,
     arena: Arena,
-    /// What the shard answered to each batch in the arena; the first [`Poller::pending`] are in use.
+    /// What waits to be sent, and behind it room to use again.
     batches: Vec<Batch>,
+    /// How many of those are in use.
     pending: usize,
     pace: Pace,
     counters: Counters,
@@ -48,7 +49,8 @@ pub struct Options {
     /// Buffers of one relay.
     pub relay: Buffers,
     /// How long datagrams may wait so as to be taken together, while they come often; zero is not at all. It is the
-    /// most that the poller adds to the delay of one, and the longest time that [`Poller::turn`] sleeps.
+    /// most that the poller adds to the delay of one, and the longest time that [`Poller::turn`] sleeps. It waits no
+    /// longer than it takes to make sleeping cheap.
     pub coalesce: Duration,
 }
 
@@ -63,7 +65,7 @@ impl Default for Options {
                 receive_bytes: 512 << 10,
                 send_bytes: 512 << 10,
             },
-            coalesce: Duration::from_micros(100),
+            coalesce: Duration::from_micros(200),
         }
     }
 }
@@ -99,9 +101,10 @@ pub enum Turn {
     More,
 }
 
+/// What the shard answered to one batch.
 #[derive(Debug, Default)]
 struct Batch {
-    /// Its first buffer in the arena.
+    /// The first of its buffers in the arena: where the runs that the egress names are counted from.
     first: usize,
     egress: Egress,
 }
@@ -170,8 +173,9 @@ impl Poller {
         self.sockets.remove(id);
     }
 
-    /// Receives what is there, in bounded batches, calls `handle` for each with an empty [`Egress`] to fill, and sends
-    /// that. May nap before, for at most [`Options::coalesce`]; the time given to `handle` is that after the nap.
+    /// Receives what is there, in batches of one socket each, calls `handle` for each batch, and sends what it fills
+    /// the [`Egress`] with. May nap before, for at most [`Options::coalesce`]; the time given to `handle` is the one
+    /// after. Takes no more than some hundred runs, so that others have their chance as well.
     ///
     /// # Errors
     /// When the poll set itself fails. Failures of sockets are counted, or reported as [`Event::Error`].
@@ -181,15 +185,15 @@ impl Poller {
         if self.ready.is_empty()
             && let Some(nap) = self.pace.nap(now)
         {
-            self.counters.naps += 1;
-            thread::sleep(nap);
-            now = Instant::now();
+            now = self.nap(now, nap)?;
         }
         let all = self.look()?;
-        let mut runs = 0;
-        for _ in 0..BATCHES_MAX {
-            let Some(id) = self.ready.pop_front() else { break };
+        let (mut runs, mut batches) = (0, 0);
+        while runs + batches < TURN_MAX
+            && let Some(id) = self.ready.pop_front()
+        {
             runs += self.receive(id, now, &mut handle);
+            batches += 1;
         }
         self.flush();
         let napping = self.pace.looked(now, runs);
@@ -212,6 +216,17 @@ impl Poller {
         self.counters
     }
 
+    /// Sleeps, and learns what that costs; returns the time after.
+    fn nap(&mut self, now: Instant, nap: Duration) -> io::Result<Instant> {
+        self.counters.naps += 1;
+        let spent = sys::thread_time()?;
+        thread::sleep(nap);
+        let cost = sys::thread_time()?.saturating_sub(spent);
+        let woken = Instant::now();
+        self.pace.napped((woken - now).saturating_sub(nap), cost);
+        Ok(woken)
+    }
+
     /// Puts the sockets that the kernel tells of on the ready list; returns whether it told of all.
     fn look(&mut self) -> io::Result<bool> {
         match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
@@ -221,15 +236,13 @@ impl Poller {
         let mut count = 0;
         for event in &self.events {
             count += 1;
-            let Some(id) = self.sockets.id(event.token()) else {
-                continue;
-            };
-            let Some(socket) = self.sockets.get_mut(id) else {
-                continue;
-            };
-            socket.failed |= event.is_error();
-            if !mem::replace(&mut socket.ready, true) {
-                self.ready.push_back(id);
+            if let Some(id) = self.sockets.id(event.token())
+                && let Some(socket) = self.sockets.get_mut(id)
+            {
+                socket.failed |= event.is_error();
+                if !mem::replace(&mut socket.ready, true) {
+                    self.ready.push_back(id);
+                }
             }
         }
         Ok(count < EVENTS_MAX)
@@ -242,11 +255,7 @@ impl Poller {
         now: Instant,
         handle: &mut impl FnMut(Instant, Event<'_>, &mut Egress),
     ) -> usize {
-        let limit = match id {
-            SocketId::Turn(_) | SocketId::Sip => BATCH_MAX,
-            SocketId::Relay(_) => RELAY_BATCH_MAX,
-        };
-        if self.arena.free() < limit {
+        if self.arena.free() < BATCH_MAX {
             self.flush();
         }
         // Closed since the kernel told of it.
@@ -254,7 +263,12 @@ impl Poller {
             return 0;
         };
         let first = self.arena.filled();
-        let egress = next_egress(&mut self.batches, &mut self.pending, first);
+        if self.pending == self.batches.len() {
+            self.batches.push(Batch::default());
+        }
+        let batch = &mut self.batches[self.pending];
+        batch.first = first;
+
         if socket.failed {
             let mut reports = 0;
             while reports < REPORTS_MAX
@@ -262,28 +276,32 @@ impl Poller {
             {
                 reports += 1;
                 let (peer, kind) = (report.peer, report.kind());
-                handle(now, Event::Error { socket: id, peer, kind }, egress);
+                handle(now, Event::Error { socket: id, peer, kind }, &mut batch.egress);
             }
             self.counters.errors += reports as u64;
             socket.failed = reports == REPORTS_MAX;
         }
+
+        let limit = usize::from(socket.batch);
         let count = self
             .arena
             .fill(limit, |buffers, metas| socket.receive(buffers, metas))
             .unwrap_or(0);
+        socket.batch = next_batch(socket.batch, count);
         // Fewer than asked for: it is drained, and the kernel will tell of the next.
         socket.ready = count == limit || socket.failed;
         if socket.ready {
             self.ready.push_back(id);
         }
+
         if count > 0 {
-            let runs = self.arena.runs(first);
+            let runs = &self.arena.runs(first);
             self.counters.runs += count as u64;
             self.counters.received += runs.iter().map(|run| run.segments().count() as u64).sum::<u64>();
             self.counters.dropped_unread += socket.newly_dropped(self.arena.metas(first));
-            let runs = &runs;
-            handle(now, Event::Datagrams { socket: id, runs }, egress);
+            handle(now, Event::Datagrams { socket: id, runs }, &mut batch.egress);
         }
+        self.pending += 1;
         count
     }
 
@@ -303,15 +321,13 @@ impl Poller {
     }
 }
 
-/// An empty egress for the batch whose first buffer is `first`.
-fn next_egress<'a>(batches: &'a mut Vec<Batch>, pending: &mut usize, first: usize) -> &'a mut Egress {
-    if *pending == batches.len() {
-        batches.push(Batch::default());
+/// How many runs to ask for next time, when so many were there: room that stays empty costs a little.
+fn next_batch(limit: u8, count: usize) -> u8 {
+    match count {
+        _ if count == usize::from(limit) => (limit * 2).min(BATCH_MAX as u8),
+        _ if count < usize::from(limit / 4) => limit / 2,
+        _ => limit,
     }
-    let batch = &mut batches[*pending];
-    *pending += 1;
-    batch.first = first;
-    &mut batch.egress
 }
 
 impl AsRawFd for Poller {
@@ -326,10 +342,8 @@ impl AsFd for Poller {
     }
 }
 
-/// Batches received in one turn at most.
-const BATCHES_MAX: usize = 64;
-/// Runs received from a relay by one call at most.
-const RELAY_BATCH_MAX: usize = 8;
+/// Runs and batches received in one turn, before the last one.
+const TURN_MAX: usize = 256;
 /// Reports taken from the error queue of a socket in one turn at most.
 const REPORTS_MAX: usize = 8;
 /// Sockets that the kernel tells of in one turn at most.

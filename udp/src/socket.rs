@@ -7,6 +7,7 @@ use std::{
 };
 
 use edgeward_core::action::{IoKind, SocketId};
+use socket2::SockRef;
 
 use crate::sys::{self, Meta, Report};
 
@@ -20,6 +21,8 @@ pub(crate) struct Socket {
     pub(crate) failed: bool,
     /// Trains may be sent in one piece.
     pub(crate) trains: bool,
+    /// How many runs to ask for.
+    pub(crate) batch: u8,
     /// Datagrams that the kernel had dropped when last told.
     dropped: u32,
 }
@@ -73,6 +76,11 @@ impl Socket {
                 set(libc::SOL_SOCKET, plain, bytes)?;
             }
         }
+        let granted = SockRef::from(&io).recv_buffer_size()?;
+        if granted < buffers.receive_bytes && !matches!(id, SocketId::Relay(_)) {
+            let asked = buffers.receive_bytes;
+            tracing::warn!(%local, asked, granted, "small receive buffer: raise net.core.rmem_max");
+        }
 
         // Old kernels lack these; all goes on without.
         let _ = set(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
@@ -83,6 +91,7 @@ impl Socket {
             ready: false,
             failed: false,
             trains,
+            batch: 2,
             dropped: 0,
         })
     }

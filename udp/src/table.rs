@@ -90,7 +90,7 @@ const RELAY_FIRST: usize = TURN_FIRST + (1 << 16);
 
 #[cfg(test)]
 mod tests {
-    use edgeward_core::{action::RelayId, slab::Key};
+    use edgeward_core::action::{Key, RelayId};
 
     use super::*;
 

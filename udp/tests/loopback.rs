@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use edgeward_core::{
     action::{BindError, Egress, IoKind, Prefix, RelayId, SocketId, Source},
     slab::Key,
 };
-use edgeward_udp::{Event, Options, Poller, Turn, bind_shared};
+use edgeward_udp::{Buffers, Counters, Event, Options, Poller, Turn, bind_shared};
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 const CLIENTS: SocketId = SocketId::Turn(0);
@@ -128,6 +128,10 @@ fn the_largest_datagram_passes_and_so_does_an_empty_one() -> io::Result<()> {
         drive(&mut poller, echo, |counters| counters.sent > sent)?;
         assert_eq!(take(&client)?.0.len(), len + 4);
     }
+    let mut egress = Egress::default();
+    push_made(&mut egress, SocketId::Sip, client.local_addr()?, b"");
+    poller.send(&mut egress);
+    assert_eq!(take(&client)?, (Vec::new(), to));
     Ok(())
 }
 
@@ -144,6 +148,80 @@ fn answers_leave_from_the_address_that_was_asked() -> io::Result<()> {
         drive(&mut poller, echo, |counters| counters.sent == u64::from(n))?;
         assert_eq!(take(&client)?.1, to);
     }
+    Ok(())
+}
+
+#[test]
+fn ipv6_is_no_different() -> io::Result<()> {
+    let Ok(client) = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) else {
+        // There are systems without.
+        return Ok(());
+    };
+    let mut poller = Poller::new(Options::default())?;
+    let listener = bind_shared((Ipv6Addr::UNSPECIFIED, 0).into())?;
+    let to = SocketAddr::from((Ipv6Addr::LOCALHOST, listener.local_addr()?.port()));
+    poller.add(CLIENTS, listener)?;
+    let mut locals = Vec::new();
+    client.send_to(b"six", to)?;
+    drive(
+        &mut poller,
+        |event, egress| {
+            if let Event::Datagrams { runs, .. } = &event {
+                locals.extend(runs.iter().map(|run| run.local));
+            }
+            echo(event, egress);
+        },
+        |counters| counters.sent == 1,
+    )?;
+    assert_eq!(locals, [Some(Ipv6Addr::LOCALHOST.into())]);
+    assert_eq!(take(&client)?, (b"headsix".to_vec(), to));
+    Ok(())
+}
+
+#[test]
+fn what_nobody_took_in_time_is_counted() -> io::Result<()> {
+    let small = Buffers {
+        receive_bytes: 8192,
+        send_bytes: 8192,
+    };
+    let mut poller = Poller::new(Options {
+        relay: small,
+        ..Options::default()
+    })?;
+    let at = poller.bind(relay(0, 0), any()).map_err(failed)?;
+    let peer = client()?;
+    for _ in 0..200 {
+        peer.send_to(&[0; 1000], at)?;
+    }
+    let taken = |counters: Counters| counters.received > 0;
+    drive(&mut poller, |_, _| {}, taken)?;
+    // The kernel tells with the next one.
+    peer.send_to(b"next", at)?;
+    let all = |counters: Counters| counters.received + counters.dropped_unread == 201;
+    drive(&mut poller, |_, _| {}, all)?;
+    assert!(poller.counters().dropped_unread > 0);
+    Ok(())
+}
+
+#[test]
+fn a_turn_has_an_end() -> io::Result<()> {
+    let mut poller = Poller::new(Options::default())?;
+    let listener = bind_shared(any())?;
+    let to = listener.local_addr()?;
+    poller.add(CLIENTS, listener)?;
+    let client = client()?;
+    for _ in 0..1000 {
+        client.send_to(b"x", to)?;
+    }
+    let mut taken = 0;
+    let deadline = Instant::now() + PATIENCE;
+    while taken < 1000 && Instant::now() < deadline {
+        let _ = poller.turn(|_, _, _| {})?;
+        let received = poller.counters().received;
+        assert!(received - taken < 300);
+        taken = received;
+    }
+    assert_eq!(taken, 1000);
     Ok(())
 }
 
@@ -240,7 +318,7 @@ fn a_closed_peer_is_reported() -> io::Result<()> {
 fn drive(
     poller: &mut Poller,
     mut handle: impl FnMut(Event<'_>, &mut Egress),
-    mut done: impl FnMut(edgeward_udp::Counters) -> bool,
+    mut done: impl FnMut(Counters) -> bool,
 ) -> io::Result<()> {
     let mut outer = Poll::new()?;
     let mut events = Events::with_capacity(1);

@@ -1,62 +1,16 @@
 //! Which bytes go into the SIP bridge, and where does what it says go?
 
-use ahash::RandomState;
 use core::{net::SocketAddr, ops::Range, time::Duration};
 
 use crate::{
-    action::{Action, ConnId, Egress, Foreign, IoKind, Parcel, Prefix, Run, ShardId, SocketId, Source},
-    conn::Stage,
-    http::{Accept, Answer, Server},
+    action::{Action, ConnId, Egress, Foreign, IoKind, Parcel, Prefix, Run, SocketId, Source},
+    conn::{SipSocket, Stage},
+    http::Answer,
     shard::{Shard, Step},
-    sip::{Bridge, FlowId, Opening as FlowOpening, Out},
+    sip::{Bridge, Opening as FlowOpening, Out},
     time::{Instant, Now},
     ws::{self, Item, Kind, close_code},
 };
-
-/// A WebSocket whose messages are SIP.
-#[derive(Debug)]
-pub(crate) struct SipSocket {
-    ws: ws::Conn,
-    flow: FlowId,
-    /// Messages are answered in the kind that the browser uses (RFC 7118 section 5).
-    kind: Kind,
-    /// Whether an unanswered ping is out.
-    pinged: bool,
-    /// Whether either side has closed the WebSocket; without that it is lost, and its user may come back.
-    is_closed: bool,
-}
-
-/// A WebSocket whose request is good, but which may have to move to its home shard before it is opened.
-#[derive(Debug)]
-pub(crate) struct Opening {
-    /// The HTTP side of the connection, which has read the request.
-    pub(crate) server: Server,
-    /// What the handshake is answered with.
-    pub(crate) accept: Accept,
-    /// Index of the mediaserver.
-    pub(crate) mediaserver: usize,
-    /// The client's address; behind a trusted proxy it is not that of the connection.
-    pub(crate) client: SocketAddr,
-    /// The client's token, if it brought one.
-    pub(crate) token: Option<Box<str>>,
-}
-
-impl Opening {
-    /// The shard on which all WebSockets of this user meet, so that one that comes back finds its flow.
-    fn home(&self, keys: &crate::config::Keys, shards: u16) -> ShardId {
-        let mut seeds = keys
-            .nonce
-            .chunks_exact(8)
-            .map(|chunk| chunk.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
-        let mut seed = || seeds.next().unwrap_or_default();
-        let hasher = RandomState::with_seeds(seed(), seed(), seed(), seed());
-        let hash = match &self.token {
-            Some(token) => hasher.hash_one(token),
-            None => hasher.hash_one(self.client),
-        };
-        ShardId((hash % u64::from(shards)) as u16)
-    }
-}
 
 impl Shard {
     /// Sends a connection whose stage is `Opening` to its home, or opens it here.

@@ -5,9 +5,9 @@ use core::time::Duration;
 use crate::{
     action::{ConnId, Egress},
     config::Offer,
-    conn::Stage,
+    conn::{Downstream, Stage},
     http::{Answer, Server},
-    shard::{Shard, Step, web_role::Downstream},
+    shard::{Shard, Step},
     time::Now,
     tls::{ALPN_TURN, Tls},
     turn,

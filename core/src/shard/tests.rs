@@ -81,7 +81,7 @@ impl World {
     fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["edge.example.org".to_owned()]).expect("a certificate");
         let mut files = Files {
-            provider: Provider::new(rustls::crypto::aws_lc_rs::default_provider()),
+            provider: Provider::for_tests(),
             cert: made.cert.pem().into(),
             key: made.signing_key.serialize_pem().into(),
         };

@@ -1,24 +1,21 @@
 //! What happens between a browser and the servers behind us? Requests are judged, forwarded, answered.
 
-use core::{net::SocketAddr, time::Duration};
+use core::time::Duration;
 
 use bytes::BytesMut;
 
 use crate::{
     action::{ConnId, Egress},
     config::{Config, HttpLimits, Offer, Route},
-    conn::Stage,
-    http::{Accept, Answer, Decision, Forward, Item, Method, Pool, Request, Server, client_address, route},
+    conn::{Downstream, Exchange, Opening, Stage},
+    http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
     rng::Rng,
-    shard::{Shard, Step, sip_role::Opening},
+    shard::{Shard, Step},
     time::{Instant, Now},
 };
 
 mod tunnel;
 mod upstream;
-
-pub(crate) use tunnel::Tunnel;
-pub(crate) use upstream::Upstream;
 
 /// What the web role holds beside its connections.
 #[derive(Debug)]
@@ -38,38 +35,6 @@ impl Web {
         Self {
             pool: Pool::new(upstreams, &limits),
             resolver: upstream::Resolver::new(upstreams),
-        }
-    }
-}
-
-/// The side of an exchange that a browser sees.
-#[derive(Debug)]
-pub(crate) struct Downstream {
-    server: Server,
-    /// The connection that serves the request, while there is one.
-    pub(crate) pair: Option<ConnId>,
-    /// Whether bytes of the next request have come.
-    head_begun: bool,
-    exchange: Option<Exchange>,
-}
-
-/// What the access log says of a request.
-#[derive(Debug)]
-struct Exchange {
-    begun: Instant,
-    method: Method,
-    /// Without the query, which may hold a token.
-    path: Box<str>,
-    status: u16,
-}
-
-impl Downstream {
-    pub(crate) const fn new(server: Server) -> Self {
-        Self {
-            server,
-            pair: None,
-            head_begun: false,
-            exchange: None,
         }
     }
 }
@@ -338,18 +303,5 @@ impl Shard {
 
     fn http_deadline(&self, now: Now, limit: impl Fn(&HttpLimits) -> Duration) -> Option<Instant> {
         self.config.https.as_ref().map(|https| now.mono + limit(&https.limits))
-    }
-}
-
-impl Exchange {
-    fn log(&self, now: Now, client: SocketAddr) {
-        tracing::info!(
-            target: "edgeward::access",
-            %client,
-            method = self.method.as_str(),
-            path = &*self.path,
-            status = self.status,
-            millis = now.mono.saturating_since(self.begun).as_millis() as u64,
-        );
     }
 }

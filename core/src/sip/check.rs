@@ -106,7 +106,7 @@ pub(super) fn request<'a>(message: &Message<'a>) -> Result<Request<'a>, Rejectio
         .value(Name::Via)
         .and_then(Via::first)
         .ok_or(Rejection::bad("Bad Via"))?;
-    if message.all(Name::Via).count() > VIAS_MAX {
+    if message.count(Name::Via) > VIAS_MAX {
         return Err(Rejection::new(482, "Loop Detected"));
     }
     let max_forwards = match message.field(Name::MaxForwards) {
@@ -169,7 +169,8 @@ fn check_uri(text: &[u8]) -> Result<(), Rejection> {
 
 /// The value of a field that must be there exactly once.
 pub(super) fn single<'a>(message: &Message<'a>, name: Name) -> Option<&'a [u8]> {
-    let mut fields = message.all(name);
-    let field = fields.next()?;
-    fields.next().is_none().then(|| message.text(field))
+    if message.count(name) != 1 {
+        return None;
+    }
+    message.value(name)
 }

@@ -10,7 +10,7 @@ use super::{
     local::{self, Answer, TopVia, hop_request, put},
     rewrite::{self, Hops},
     token::{Identity, Token, TokenText},
-    transaction::{Beginning, Cancel, Method, Reply, Side, Transaction},
+    transaction::{Beginning, Cancel, Method, Reply, Side, State, Transaction},
 };
 use crate::{
     config::Reach,
@@ -479,7 +479,7 @@ impl Bridge {
         if reply == Reply::ForwardAndAck || reply == Reply::Forward {
             self.forward_down_response(cx, key, message, &response, status);
         }
-        self.after_provisional(cx, key, status);
+        self.after_provisional(cx, key);
         self.settle(key);
         Some(())
     }
@@ -526,14 +526,11 @@ impl Bridge {
     }
 
     /// A CANCEL may have waited for a provisional response.
-    pub(super) fn after_provisional(&mut self, cx: &mut Cx<'_>, key: Key, status: u16) {
-        if status >= 200 {
-            return;
-        }
+    pub(super) fn after_provisional(&mut self, cx: &mut Cx<'_>, key: Key) {
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
-        if let Cancel::Wanted(reason) = &mut transaction.cancel {
+        if let (State::Proceeding, Cancel::Wanted(reason)) = (transaction.state(), &mut transaction.cancel) {
             let reason = core::mem::take(reason);
             self.send_cancel(cx, key, &reason);
         }
@@ -585,7 +582,7 @@ impl<'a> Response<'a> {
         check::single(message, Name::CallId)?;
         let goes_on = message.value(Name::Via).is_some_and(|value| via.end < value.len());
         Some(Self {
-            goes_on: goes_on || message.all(Name::Via).nth(1).is_some(),
+            goes_on: goes_on || message.count(Name::Via) > 1,
             via,
             branch,
             method: Method::of(method_text),

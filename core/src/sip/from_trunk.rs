@@ -357,7 +357,7 @@ impl Bridge {
             }
             Reply::Ack => self.ack_again(cx, key),
         }
-        self.after_provisional(cx, key, status);
+        self.after_provisional(cx, key);
         self.settle(key);
         Some(())
     }

@@ -1,7 +1,7 @@
 //! A bridge with a browser on one side and a mediaserver on the other, both played by the tests.
 
 use alloc::sync::Arc;
-use core::{net::SocketAddr, time::Duration};
+use core::{net::SocketAddr, ops::Range, time::Duration};
 
 use super::{Bridge, FlowId, Opening, Out};
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod calls;
+mod exact;
 mod model;
 mod rebind;
 mod register;
@@ -145,7 +146,10 @@ impl World {
         let result = call(&mut self.bridge, &mut cx);
         let mut sent = Vec::new();
         while let Some(out) = self.bridge.poll_out() {
-            let text = |bytes| String::from_utf8_lossy(&self.made[bytes]).into_owned();
+            let text = |bytes: Range<usize>| {
+                assert!(!bytes.is_empty(), "nothing is not worth sending");
+                String::from_utf8_lossy(&self.made[bytes]).into_owned()
+            };
             sent.push(match out {
                 Out::Flow { conn, bytes } => Sent::Browser(conn, text(bytes)),
                 Out::Trunk { to, bytes } => Sent::Trunk(to, text(bytes)),
@@ -154,6 +158,33 @@ impl World {
             });
         }
         (result, sent)
+    }
+
+    /// Calls the bridge; the bytes of what it sends.
+    fn bytes(&mut self, call: impl FnOnce(&mut Bridge, &mut Cx<'_>)) -> Vec<Vec<u8>> {
+        self.raw(call).into_iter().map(|(_, bytes)| bytes).collect()
+    }
+
+    /// Calls the bridge; the bytes of what it sends, and whether to a mediaserver.
+    fn raw(&mut self, call: impl FnOnce(&mut Bridge, &mut Cx<'_>)) -> Vec<(bool, Vec<u8>)> {
+        self.made.clear();
+        let mut cx = Cx {
+            now: Now {
+                mono: self.now,
+                unix: UnixTime(1_700_000_000),
+            },
+            rng: &mut self.rng,
+            made: &mut self.made,
+            stats: &mut self.stats,
+        };
+        call(&mut self.bridge, &mut cx);
+        core::iter::from_fn(|| self.bridge.poll_out())
+            .map(|out| match out {
+                Out::Flow { bytes, .. } => (false, self.made[bytes].to_vec()),
+                Out::Trunk { bytes, .. } => (true, self.made[bytes].to_vec()),
+                Out::Probe { .. } | Out::Close { .. } => (false, Vec::new()),
+            })
+            .collect()
     }
 
     fn open(&mut self, conn: u32) -> FlowId {

@@ -35,6 +35,8 @@ pub(super) struct Auth {
     by_name: HashMap<Box<[u8]>, usize, RandomState>,
     by_hash: HashMap<[u8; 32], usize, RandomState>,
     features: Features,
+    /// Counts configurations.
+    epoch: u32,
     /// The password of those who do not exist, so that they cost as much time as those who do.
     decoy: [u8; 32],
 }
@@ -55,6 +57,28 @@ pub(super) struct Identity<'a> {
 pub(super) struct SessionKey {
     pub(super) key: Key,
     algorithm: Algorithm,
+    /// Under which configuration it was found.
+    epoch: u32,
+}
+
+/// Whom an allocation belongs to.
+#[derive(Debug, Clone)]
+pub(super) struct Owner {
+    name: Box<[u8]>,
+    /// Where in the name the person begins.
+    person: usize,
+}
+
+impl Owner {
+    /// USERNAME.
+    pub(super) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// Whom allocations count for: an ephemeral user remains the same when the credentials are renewed.
+    pub(super) fn person(&self) -> &[u8] {
+        &self.name[self.person..]
+    }
 }
 
 /// How a key is made of a password (RFC 8489 section 18.5.1).
@@ -78,10 +102,11 @@ pub(super) enum Denied {
 }
 
 impl Auth {
-    pub(super) fn new(config: Arc<Config>, rng: &mut Rng) -> Self {
+    /// The users of a configuration. With each new one comes another `epoch`, so that nobody remains known by a key alone.
+    pub(super) fn new(config: Arc<Config>, epoch: u32, rng: &mut Rng) -> Self {
         let mut by_name = HashMap::with_hasher(rng.hasher());
         let mut by_hash = HashMap::with_hasher(rng.hasher());
-        let turn = section(&config);
+        let turn = turn(&config);
         for (place, user) in turn.users.iter().enumerate() {
             by_name.insert(user.name.as_bytes().into(), place);
             by_hash.insert(userhash(user.name.as_bytes(), turn.realm.as_bytes()), place);
@@ -96,9 +121,15 @@ impl Auth {
             by_name,
             by_hash,
             features,
+            epoch,
             decoy: rng.bytes(),
             config,
         }
+    }
+
+    /// Which configuration this is.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// REALM.
@@ -130,7 +161,7 @@ impl Auth {
             return Err(Denied::Malformed);
         };
         let user = self.user(request)?;
-        let (algorithm, integrity) = algorithms(request, Features::claimed(nonce))?;
+        let (algorithm, integrity) = algorithms(request)?;
         let session = session.filter(|(owner, _)| **owner == *user);
         let key = self
             .key(now, source, request, &user, algorithm, session)
@@ -143,18 +174,25 @@ impl Auth {
         }
         Ok(Identity {
             user,
-            session: SessionKey { key, algorithm },
+            session: SessionKey {
+                key,
+                algorithm,
+                epoch: self.epoch,
+            },
             integrity,
         })
     }
 
-    /// Whom allocations of this user count for: an ephemeral user remains the same when the credentials are renewed.
-    pub(super) fn person<'u>(&self, user: &'u [u8]) -> &'u [u8] {
-        if self.turn().secrets.is_empty() || self.by_name.contains_key(user) || expiry(user).is_none() {
-            return user;
+    /// This user as an owner.
+    pub(super) fn owner(&self, user: &[u8]) -> Owner {
+        let ephemeral = !self.turn().secrets.is_empty() && !self.by_name.contains_key(user) && expiry(user).is_some();
+        let colon = user.iter().position(|byte| *byte == b':').filter(|_| ephemeral);
+        // Where the name ends with the colon, the credentials are the person.
+        let person = colon.map_or(0, |colon| colon + 1).min(user.len());
+        Owner {
+            name: user.into(),
+            person: if person == user.len() { 0 } else { person },
         }
-        let name = user.splitn(2, |byte| *byte == b':').nth(1);
-        name.filter(|name| !name.is_empty()).unwrap_or(user)
     }
 
     /// The name that the request gives, or the one whose hash it gives. The name of nobody is empty.
@@ -181,7 +219,7 @@ impl Auth {
         session: Option<(&[u8], &SessionKey)>,
     ) -> Option<Key> {
         if let Some((_, known)) = session
-            && known.algorithm == algorithm
+            && (known.algorithm, known.epoch) == (algorithm, self.epoch)
             && request.message.is_signed_by(&known.key)
         {
             return Some(known.key.clone());
@@ -208,7 +246,7 @@ impl Auth {
     }
 
     fn turn(&self) -> &Turn {
-        section(&self.config)
+        turn(&self.config)
     }
 }
 
@@ -221,22 +259,18 @@ impl Algorithm {
     }
 }
 
-fn section(config: &Config) -> &Turn {
-    config
-        .turn
-        .as_ref()
-        .expect("a server is made only where the turn role is on")
+/// The turn role of a configuration, which is there: without it there is no server.
+pub(super) fn turn(config: &Config) -> &Turn {
+    config.turn.as_ref().expect("the turn role is on")
 }
 
 /// By which algorithm the request's key was made, and how the response is to be signed.
 // RFC 8489 section 9.2.4: without PASSWORD-ALGORITHMS and PASSWORD-ALGORITHM, the request "is processed as though
-// PASSWORD-ALGORITHM were MD5"; otherwise both have to be there, the list as it was offered, the one from the list. And:
+// PASSWORD-ALGORITHM were MD5"; otherwise both have to be there, the list as it was offered, the one from the list. That
+// holds for nonces with the feature bit, which all of ours have. And:
 // "Any response generated by the server MUST include the MESSAGE-INTEGRITY-SHA256 attribute [...] unless the request was
 // processed as though PASSWORD-ALGORITHM was MD5".
-fn algorithms(request: &Request<'_>, claimed: Features) -> Result<(Algorithm, Integrity), Denied> {
-    if !claimed.password_algorithms {
-        return Ok((Algorithm::Md5, Integrity::Sha1));
-    }
+fn algorithms(request: &Request<'_>) -> Result<(Algorithm, Integrity), Denied> {
     match (request.password_algorithm, request.password_algorithms) {
         (None, None) => Ok((Algorithm::Md5, Integrity::Sha1)),
         (Some([0, 1, 0, 0]), Some(list)) if *list == PASSWORD_ALGORITHMS => Ok((Algorithm::Md5, Integrity::Sha256)),

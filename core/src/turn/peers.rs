@@ -135,11 +135,22 @@ impl Peers {
         self.channels.retain(|channel| channel.expires > now);
     }
 
+    /// Lets go of the channels to peers that are not wanted.
+    pub(super) fn retain_channels(&mut self, wanted: impl Fn(SocketAddr) -> bool) {
+        self.channels.retain(|channel| wanted(channel.peer));
+    }
+
     /// Lets go of one family.
     pub(super) fn forget(&mut self, family: Family) {
         self.permissions
             .retain(|permission| Family::of(permission.address) != family);
         self.channels.retain(|channel| Family::of(channel.peer.ip()) != family);
+    }
+
+    /// Bytes on the heap.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.permissions.capacity() * size_of::<Permission>() + self.channels.capacity() * size_of::<Channel>()
     }
 
     fn find(&self, address: IpAddr) -> Result<usize, usize> {

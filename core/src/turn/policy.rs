@@ -7,7 +7,7 @@ use core::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::{Config, Relay};
+use crate::config::{Config, Relay, Turn};
 
 /// The rules that follow from a configuration. Everything that none of them allows is refused.
 #[derive(Debug)]
@@ -42,10 +42,9 @@ enum Scope {
 }
 
 impl Policy {
-    /// The rules of a configuration whose turn role is on.
-    pub(super) fn new(config: &Config) -> Self {
-        let turn = config.turn.as_ref();
-        let peers = turn.iter().flat_map(|turn| &turn.peers).map(|rule| Rule {
+    /// The rules of a configuration whose turn role is `turn`.
+    pub(super) fn new(config: &Config, turn: &Turn) -> Self {
+        let peers = turn.peers.iter().map(|rule| Rule {
             net: rule.net.trunc(),
             ports: rule.ports.clone(),
         });
@@ -53,7 +52,6 @@ impl Policy {
             net: IpNet::from(server.address.ip().to_canonical()),
             ports: server.media_ports.clone(),
         });
-        let relays: Vec<Relay> = turn.map_or_else(Vec::new, |turn| turn.relays.clone());
         let services: Vec<SocketAddr> = config
             .tcp_listeners()
             .into_iter()
@@ -62,14 +60,14 @@ impl Policy {
             .chain(config.sip.iter().flat_map(|sip| [sip.listen, sip.advertise]))
             .map(canonical)
             .collect();
-        let own = relays.iter().flat_map(|relay| [relay.bind, relay.advertise]);
+        let own = turn.relays.iter().flat_map(|relay| [relay.bind, relay.advertise]);
         let own = own.chain(services.iter().map(SocketAddr::ip));
         Self {
             rules: peers.chain(mediaservers).collect(),
-            relay_ports: turn.map_or(1..=0, |turn| turn.relay_ports.clone()),
-            public_peers: turn.is_some_and(|turn| turn.public_peers),
+            relays: turn.relays.clone(),
+            relay_ports: turn.relay_ports.clone(),
+            public_peers: turn.public_peers,
             own: own.filter(|ip| !ip.is_unspecified()).collect(),
-            relays,
             services,
         }
     }

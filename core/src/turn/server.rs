@@ -1,16 +1,16 @@
 //! What does the TURN server do with what arrives? The doors of the machine, and the way of a request through it.
 
 use alloc::{collections::VecDeque, sync::Arc};
-use core::{net::SocketAddr, time::Duration};
+use core::net::SocketAddr;
 
 use super::{
-    auth::{Auth, Denied, PASSWORD_ALGORITHMS},
+    auth::{Auth, Denied, Owner, PASSWORD_ALGORITHMS, turn},
     limiter::{Cost, Limiter},
     policy::Policy,
     ports::Ports,
     reply::Form,
     request::Request,
-    table::{Allocation, Client, Relay, Table},
+    table::{Client, Table},
     verdict::{Payload, Verdict},
 };
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     config::{self, Config, TurnLimits},
     cx::Cx,
     rng::Rng,
-    slab::Key,
     time::Instant,
     wire::{
         channel,
@@ -27,6 +26,7 @@ use crate::{
 };
 
 mod allocate;
+mod expire;
 mod manage;
 mod relay;
 
@@ -44,7 +44,7 @@ pub struct Server {
     reservations: VecDeque<Reservation>,
     shard: ShardId,
     asks: VecDeque<Ask>,
-    sweep: Sweep,
+    sweep: expire::Sweep,
     draining: bool,
 }
 
@@ -76,29 +76,8 @@ struct Reservation {
     family: Family,
     port: u16,
     /// Who may have it.
-    user: Box<[u8]>,
+    owner: Owner,
     expires: Instant,
-}
-
-/// Looking for what has expired: a little at a time, round and round.
-#[derive(Debug, Default)]
-struct Sweep {
-    /// When to look next; `None` while there is nothing to look at.
-    at: Option<Instant>,
-    /// The slot to go on with.
-    slot: usize,
-}
-
-impl Sweep {
-    /// Between two looks.
-    const INTERVAL: Duration = Duration::from_secs(1);
-    /// Slots looked at in one go.
-    const SLOTS: usize = 2048;
-
-    /// There is something to look at.
-    fn start(&mut self, now: Instant) {
-        self.at.get_or_insert(now + Self::INTERVAL);
-    }
 }
 
 impl Server {
@@ -107,7 +86,7 @@ impl Server {
     /// # Panics
     /// When the configuration has no turn role.
     pub fn new(config: Arc<Config>, shard: ShardId, shards: u16, rng: &mut Rng) -> Self {
-        let turn = config.turn.as_ref().expect("the turn role is on");
+        let turn = turn(&config);
         let pools = Family::ALL.map(|family| {
             let relay = turn.relays.iter().find(|relay| Family::of(relay.bind) == family)?;
             Some(Pool {
@@ -117,17 +96,34 @@ impl Server {
         });
         Self {
             limits: turn.limits.clone(),
-            policy: Policy::new(&config),
+            policy: Policy::new(&config, turn),
             limiter: Limiter::new(turn.limits.unauthenticated_per_second, rng),
             table: Table::new(rng),
             pools,
             reservations: VecDeque::new(),
             shard,
             asks: VecDeque::new(),
-            sweep: Sweep::default(),
+            sweep: expire::Sweep::default(),
             draining: false,
-            auth: Auth::new(config, rng),
+            auth: Auth::new(config, 0, rng),
         }
+    }
+
+    /// Goes on with another configuration: users, secrets, peers and limits. Relay addresses and ports remain as they are.
+    /// What is allocated remains, but for channels to peers that are no longer allowed.
+    ///
+    /// # Panics
+    /// When the configuration has no turn role.
+    pub fn configure(&mut self, config: Arc<Config>, rng: &mut Rng) {
+        let turn = turn(&config);
+        self.limits = turn.limits.clone();
+        self.limiter = Limiter::new(turn.limits.unauthenticated_per_second, rng);
+        self.policy = Policy::new(&config, turn);
+        for (_, allocation) in self.table.allocations.range_mut(0..self.table.allocations.slots()) {
+            // Other packets are asked about one by one.
+            allocation.peers.retain_channels(|peer| self.policy.allows(peer));
+        }
+        self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);
     }
 
     /// Takes one message of a client: a datagram, or a unit that [`Stream`](super::Stream) cut out.
@@ -139,13 +135,6 @@ impl Server {
         }
     }
 
-    /// Takes notice that a client's connection is gone, and its allocation with it.
-    pub fn closed(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-        if let Some(key) = self.table.find_stream(conn) {
-            self.release(cx, key);
-        }
-    }
-
     /// Refuses new allocations from now on, with an answer.
     pub fn drain(&mut self) {
         self.draining = true;
@@ -154,42 +143,6 @@ impl Server {
     /// The next thing to be done with a socket, in order.
     pub fn poll_ask(&mut self) -> Option<Ask> {
         self.asks.pop_front()
-    }
-
-    /// When [`Server::timeout`] wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.sweep.at
-    }
-
-    /// Lets go of what has expired. Whether that happens early or late, nothing that has expired is ever used.
-    pub fn timeout(&mut self, cx: &mut Cx<'_>) {
-        let now = cx.now.mono;
-        if self.sweep.at.is_none_or(|at| now < at) {
-            return;
-        }
-        let slots = self.sweep.slot..(self.sweep.slot + Sweep::SLOTS).min(self.table.allocations.slots());
-        self.sweep.slot = if slots.end < self.table.allocations.slots() {
-            slots.end
-        } else {
-            0
-        };
-        let mut expired = Vec::new();
-        for (key, allocation) in self.table.allocations.range_mut(slots) {
-            allocation.peers.sweep(now);
-            if Family::ALL.iter().any(|family| allocation.has_expired(*family, now)) {
-                expired.push(key);
-            }
-        }
-        for key in expired {
-            self.expire(cx, key);
-        }
-        while let Some(reservation) = self.reservations.front()
-            && reservation.expires <= now
-        {
-            self.forget_reservation(now, reservation.token);
-        }
-        let idle = self.table.allocations.is_empty() && self.reservations.is_empty();
-        self.sweep.at = (!idle).then_some(now + Sweep::INTERVAL);
     }
 
     /// Whether a connection has an allocation, or one in the making.
@@ -208,6 +161,12 @@ impl Server {
         let [clients, connections, persons] = self.table.sizes();
         let (relays, reservations) = (self.table.relays.len(), self.reservations.len());
         [clients, connections, persons, relays, reservations, self.asks.len()]
+    }
+
+    /// Bytes that all allocations take.
+    #[cfg(test)]
+    pub(super) fn table_bytes(&self) -> usize {
+        self.table.bytes()
     }
 
     /// Ports of each family that nobody has.
@@ -261,7 +220,7 @@ impl Server {
         let slot = self.table.find(&from).filter(|key| self.expire(cx, *key));
         let form = Form::unsigned(request);
         let session = slot.and_then(|key| self.table.allocations.get(key));
-        let session = session.map(|allocation| (&*allocation.user, &allocation.session));
+        let session = session.map(|allocation| (allocation.owner.name(), &allocation.session));
         let identity = match self.auth.authenticate(cx.now.unix, from.source(), request, session) {
             Ok(identity) => identity,
             Err(denied) => return self.deny(cx, &from, &form, denied),
@@ -280,13 +239,13 @@ impl Server {
         let Some((key, allocation)) = made.filter(|(_, allocation)| allocation.pending.is_none()) else {
             return refuse(cx, &from, &form, Code::ALLOCATION_MISMATCH);
         };
-        if *allocation.user != *identity.user {
+        if allocation.owner.name() != &*identity.user {
             return refuse(cx, &from, &form, Code::WRONG_CREDENTIALS);
         }
         let lifetime = match method {
             Method::REFRESH => self.refresh(cx, key, request).map(Some),
-            Method::CREATE_PERMISSION => self.create_permission(cx, key, request).map(|()| None),
-            _ => self.channel_bind(cx, key, request).map(|()| None),
+            Method::CREATE_PERMISSION => self.create_permission(cx.now.mono, key, request).map(|()| None),
+            _ => self.channel_bind(cx.now.mono, key, request).map(|()| None),
         };
         match lifetime {
             Err(code) => refuse(cx, &from, &form, code),
@@ -308,19 +267,13 @@ impl Server {
             Denied::Unsigned | Denied::Wrong => Code::UNAUTHENTICATED,
             Denied::Stale => Code::STALE_NONCE,
         };
-        if !self.may_answer(
-            cx,
-            from,
-            if denied == Denied::Wrong {
-                Cost::Guess
-            } else {
-                Cost::Full
-            },
-        ) {
+        let guess = denied == Denied::Wrong;
+        if !self.may_answer(cx, from, if guess { Cost::Guess } else { Cost::Full }) {
             return Verdict::NOTHING;
         }
-        if denied == Denied::Wrong {
+        if guess {
             cx.stats.turn.refused += 1;
+            tracing::debug!(client = %from.source(), "credentials refused");
         } else {
             cx.stats.turn.challenged += 1;
         }
@@ -350,84 +303,6 @@ impl Server {
         let admitted = proved || self.policy.is_trusted(source) || self.limiter.admit(cx.now.mono, source, cost);
         cx.stats.turn.withheld += u64::from(!admitted);
         admitted
-    }
-
-    /// Lets go of what has expired of an allocation, and says whether anything is left of it.
-    fn expire(&mut self, cx: &mut Cx<'_>, key: Key) -> bool {
-        let now = cx.now.mono;
-        let Some(allocation) = self.table.allocations.get(key) else {
-            return false;
-        };
-        for family in Family::ALL.map(|family| allocation.has_expired(family, now).then_some(family)) {
-            family.inspect(|family| self.release_family(now, key, *family));
-        }
-        let live = self.table.allocations.get(key).is_some_and(Allocation::is_live);
-        if !live {
-            self.release(cx, key);
-        }
-        live
-    }
-
-    /// Ends an allocation.
-    fn release(&mut self, cx: &mut Cx<'_>, key: Key) {
-        let Some(allocation) = self.table.remove(key) else {
-            return;
-        };
-        let now = cx.now.mono;
-        for relayed in allocation.relayed.into_iter().flatten() {
-            self.close(now, relayed.relay);
-        }
-        self.table.count_down(self.auth.person(&allocation.user));
-        if allocation.pending.is_none() {
-            cx.stats.turn.released += 1;
-            tracing::debug!(client = %allocation.client.source(), "allocation ended");
-        } else if let Some(token) = allocation.token {
-            self.forget_reservation(now, token);
-        }
-    }
-
-    /// Ends one relayed transport address of an allocation.
-    // RFC 8656 section 8.1: this "destroys any permissions or channels associated with that particular allocation", and
-    // none of the other family.
-    fn release_family(&mut self, now: Instant, key: Key, family: Family) {
-        let Some(allocation) = self.table.allocations.get_mut(key) else {
-            return;
-        };
-        allocation.peers.forget(family);
-        if let Some(relayed) = allocation.relayed[family as usize].take() {
-            self.close(now, relayed.relay);
-        }
-    }
-
-    /// Has a bound socket closed.
-    fn close(&mut self, now: Instant, relay: RelayId) {
-        self.discard(now, relay);
-        self.asks.push_back(Ask::Close(relay));
-    }
-
-    /// Lets go of a socket that is not there any more.
-    fn discard(&mut self, now: Instant, relay: RelayId) {
-        if let Some(Relay { family, port, .. }) = self.table.relays.remove(relay.0) {
-            self.give_back(now, family, port);
-        }
-    }
-
-    fn give_back(&mut self, now: Instant, family: Family, port: u16) {
-        if let Some(pool) = &mut self.pools[family as usize] {
-            pool.ports.give_back(port, now);
-        }
-    }
-
-    /// Lets go of a held port that nobody came for.
-    fn forget_reservation(&mut self, now: Instant, token: [u8; 8]) {
-        let place = self
-            .reservations
-            .iter()
-            .position(|reservation| reservation.token == token);
-        if let Some(reservation) = place.and_then(|place| self.reservations.remove(place)) {
-            self.table.count_down(self.auth.person(&reservation.user));
-            self.give_back(now, reservation.family, reservation.port);
-        }
     }
 }
 

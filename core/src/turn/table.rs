@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use ahash::RandomState;
 
 use super::{
-    auth::SessionKey,
+    auth::{Owner, SessionKey},
     peers::Peers,
     reply::Form,
     verdict::{Payload, To, Verdict},
@@ -66,8 +66,8 @@ impl Client {
 #[derive(Debug)]
 pub(super) struct Allocation {
     pub(super) client: Client,
-    /// USERNAME of who made it.
-    pub(super) user: Box<[u8]>,
+    /// Who made it.
+    pub(super) owner: Owner,
     pub(super) session: SessionKey,
     /// The transaction that made it.
     pub(super) transaction: TransactionId,
@@ -209,6 +209,16 @@ impl Table {
     pub(super) fn sizes(&self) -> [usize; 3] {
         [self.datagrams.len(), self.streams.len(), self.counts.len()]
     }
+
+    /// Bytes that the tables of allocations take, with what they point to.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let slots = self.allocations.slots() * size_of::<Option<Allocation>>();
+        let relays = self.relays.slots() * size_of::<Option<Relay>>();
+        let clients = self.datagrams.capacity() * (size_of::<(Client, Key)>() + 1) * 8 / 7;
+        let owned = self.allocations.iter().map(|(_, allocation)| allocation.bytes());
+        slots + relays + clients + owned.sum::<usize>()
+    }
 }
 
 impl Allocation {
@@ -222,6 +232,12 @@ impl Allocation {
     /// Whether the relayed transport address of a family has expired.
     pub(super) fn has_expired(&self, family: Family, now: Instant) -> bool {
         self.relayed[family as usize].is_some_and(|relayed| relayed.expires <= now)
+    }
+
+    /// Bytes on the heap.
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        self.peers.bytes() + self.owner.name().len() + self.pending.as_ref().map_or(0, |_| size_of::<Pending>())
     }
 
     /// Whether anything of it is left, when what has expired is gone.

@@ -93,6 +93,8 @@ pub struct Message<'a> {
     fields: ArrayVec<Field, FIELDS_MAX>,
     /// For each name: the place of its first field plus one, and 0 for none.
     first: [u8; Name::COUNT],
+    /// For each name: how many fields it has.
+    counts: [u8; Name::COUNT],
     head_end: usize,
     body: Range<usize>,
     content_length: Option<usize>,
@@ -105,13 +107,14 @@ impl<'a> Message<'a> {
         // RFC 3261 section 7.5: implementations SHOULD ignore any CRLF appearing before the start-line.
         let bytes = scan::skip_empty_lines(bytes);
         let head = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
-        let line_end = scan::line_end(head, 0)?;
+        let line_end = scan::line_end(head, 0)?.at;
         let (start, start_fault) = start_line(&head[..line_end])?;
         let mut message = Self {
             bytes,
             start,
             fields: ArrayVec::new(),
             first: [0; Name::COUNT],
+            counts: [0; Name::COUNT],
             head_end: line_end + 2,
             body: bytes.len()..bytes.len(),
             content_length: None,
@@ -148,7 +151,10 @@ impl<'a> Message<'a> {
             0 => self.fields.len(),
             place => usize::from(place) - 1,
         };
-        self.fields[first..].iter().filter(move |field| field.name == name)
+        self.fields[first..]
+            .iter()
+            .filter(move |field| field.name == name)
+            .take(self.count(name))
     }
 
     /// The first field of a name.
@@ -162,6 +168,11 @@ impl<'a> Message<'a> {
     /// The value of the first field of a name.
     pub fn value(&self, name: Name) -> Option<&'a [u8]> {
         self.field(name).map(|field| self.text(field))
+    }
+
+    /// How many fields of a name there are.
+    pub fn count(&self, name: Name) -> usize {
+        usize::from(self.counts[name as usize])
     }
 
     /// The value of a field of this message.
@@ -203,8 +214,11 @@ impl<'a> Message<'a> {
                 self.head_end = at;
                 return;
             };
-            self.index_field(head, at..end);
-            at = end;
+            if !end.is_clean {
+                self.found(Fault::Field);
+            }
+            self.index_field(head, at..end.at + 2);
+            at = end.at + 2;
         }
     }
 
@@ -214,9 +228,6 @@ impl<'a> Message<'a> {
             return;
         };
         let value = scan::trim(head, line.start + colon + 1..line.end);
-        if scan::has_stray_control(&head[value.clone()]) {
-            self.found(Fault::Field);
-        }
         let field = Field {
             name: Name::of(name),
             line_start: offset(line.start),
@@ -228,17 +239,21 @@ impl<'a> Message<'a> {
             self.found(Fault::HeadTooLong);
             return;
         }
-        let first = &mut self.first[field.name as usize];
-        if *first == 0 {
+        let (first, count) = (
+            &mut self.first[field.name as usize],
+            &mut self.counts[field.name as usize],
+        );
+        if *count == 0 {
             *first = self.fields.len() as u8;
         }
+        *count += 1;
     }
 
     fn frame(&mut self, framing: Framing) {
         let Some(field) = self.field(Name::ContentLength) else {
             return;
         };
-        let is_single = self.all(Name::ContentLength).nth(1).is_none();
+        let is_single = self.count(Name::ContentLength) == 1;
         let length = field::number(self.text(field)).and_then(|length| usize::try_from(length).ok());
         let there = self.body.len();
         let fits = length.is_some_and(|length| match framing {

@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     io,
-    net::SocketAddr,
     ops::RangeInclusive,
     rc::Rc,
     time::{Duration, Instant},
@@ -150,6 +149,13 @@ impl Mediaserver {
         self.registrar.borrow().binding(Instant::now(), user).cloned()
     }
 
+    /// RFC 5626 section 5.3.1: the flow of a binding has failed, so calls need not try it again.
+    fn unreachable(&self, user: &str, binding: &Binding) {
+        let mut registrar = self.registrar.borrow_mut();
+        registrar.forget(user, binding);
+        self.directory.set_registered(registrar.users());
+    }
+
     fn sweep(&self) {
         let now = Instant::now();
         self.agent.expire(now);
@@ -161,10 +167,5 @@ impl Mediaserver {
 
     fn address_of(&self, user: &str) -> String {
         format!("sip:{user}@{DOMAIN}")
-    }
-
-    /// Where it is reached.
-    pub(super) fn local(&self) -> SocketAddr {
-        self.agent.local()
     }
 }

@@ -23,7 +23,7 @@ const CONNECTIONS_MAX: usize = 256;
 const PING: Duration = Duration::from_secs(30);
 
 /// The files of the page.
-const PAGE: [(&str, &str, &str); 7] = [
+const PAGE: [(&str, &str, &str); 10] = [
     (
         "index.html",
         "text/html; charset=utf-8",
@@ -34,6 +34,9 @@ const PAGE: [(&str, &str, &str); 7] = [
     ("call.js", SCRIPT, include_str!("page/call.js")),
     ("plot.js", SCRIPT, include_str!("page/plot.js")),
     ("sip.js", SCRIPT, include_str!("page/sip.js")),
+    ("session.js", SCRIPT, include_str!("page/session.js")),
+    ("message.js", SCRIPT, include_str!("page/message.js")),
+    ("digest.js", SCRIPT, include_str!("page/digest.js")),
     ("md5.js", SCRIPT, include_str!("page/md5.js")),
 ];
 const SCRIPT: &str = "text/javascript; charset=utf-8";

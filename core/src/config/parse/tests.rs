@@ -29,7 +29,7 @@ impl World {
             ("empty", b"\n".to_vec()),
         ];
         Self {
-            provider: Provider::new(rustls::crypto::aws_lc_rs::default_provider()),
+            provider: Provider::for_tests(),
             files: files.into(),
         }
     }

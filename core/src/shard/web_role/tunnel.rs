@@ -5,29 +5,8 @@ use crate::{
     conn::Stage,
     shard::{Shard, Step},
     time::Now,
-    ws::{self, Boundary, close_code},
+    ws::{self, close_code},
 };
-
-/// One end of a WebSocket that passes through.
-#[derive(Debug)]
-pub(crate) struct Tunnel {
-    /// The other end.
-    pub(crate) pair: ConnId,
-    /// Frames of the upstream; only there we may say something ourselves.
-    frames: Option<Boundary>,
-    /// Whether the tunnel ends with the frame that is on its way.
-    is_ending: bool,
-}
-
-impl Tunnel {
-    pub(crate) fn new(pair: ConnId, from_upstream: bool) -> Self {
-        Self {
-            pair,
-            frames: from_upstream.then(Boundary::default),
-            is_ending: false,
-        }
-    }
-}
 
 impl Shard {
     pub(in crate::shard) fn through_tunnel(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {

@@ -8,9 +8,9 @@ use bytes::BytesMut;
 use crate::{
     action::{Action, Addresses, ConnId, Egress, IoKind, QueryId, ResolveError},
     config::Host,
-    conn::{Conn, Stage},
+    conn::{Conn, Stage, Tunnel, Upstream},
     http::{Answer, BodyLength, Client, ClientItem, Forward, Request, UpstreamError},
-    shard::{Shard, Step, web_role::Tunnel},
+    shard::{Shard, Step},
     slab::Slab,
     time::{Instant, Now},
     tls::Tls,
@@ -18,34 +18,6 @@ use crate::{
 
 /// A looked-up name is asked for again after this.
 const ADDRESS_LIFETIME: core::time::Duration = core::time::Duration::from_secs(30);
-
-/// The side of an exchange that an upstream sees.
-#[derive(Debug)]
-pub(crate) struct Upstream {
-    client: Client,
-    /// Index in the configuration.
-    index: usize,
-    /// The browser whose request it serves, while it serves one.
-    pub(crate) pair: Option<ConnId>,
-    /// Addresses still to be tried.
-    untried: Vec<SocketAddr>,
-    /// The whole request, as long as it may be sent once more: on a connection that rested in the pool, the upstream may
-    /// have said goodbye before it saw the request.
-    replay: Option<BytesMut>,
-    request_ended: bool,
-}
-
-impl Upstream {
-    pub(super) fn body(&mut self, data: &[u8], write: &mut BytesMut) {
-        self.replay = None;
-        self.client.body(data, write);
-    }
-
-    pub(super) fn end(&mut self, write: &mut BytesMut) {
-        self.request_ended = true;
-        self.client.end(write);
-    }
-}
 
 /// Addresses of upstreams that are named.
 #[derive(Debug)]
@@ -80,7 +52,7 @@ impl Shard {
         // An upgrade never uses a connection that others use, nor leaves one to them.
         let pooled = match forward.upgrade {
             Some(_) => None,
-            None => self.idle_upstream(now, index),
+            None => self.idle_upstream(now, index, out),
         };
         let Some(id) = pooled.or_else(|| self.new_upstream(index)) else {
             return self.fail(now, browser, 503, out);
@@ -106,20 +78,15 @@ impl Shard {
         self.list(id);
     }
 
-    /// An idle connection on which nothing has come that nobody asked for.
-    fn idle_upstream(&mut self, now: Now, index: usize) -> Option<ConnId> {
+    /// An idle connection on which nothing has come that nobody asked for; others are closed.
+    fn idle_upstream(&mut self, now: Now, index: usize, out: &mut Egress) -> Option<ConnId> {
         while let Some(id) = self.web.pool.pop(index, now.mono) {
-            let usable = self
-                .conns
-                .get(id.0)
-                .is_some_and(|conn| !conn.ended && conn.rest_len() == 0);
-            if usable
-                && self
-                    .upstream(id)
-                    .is_some_and(|(upstream, _)| upstream.client.reusable())
-            {
+            let Some(conn) = self.conns.get(id.0) else { continue };
+            let is_quiet = !conn.ended && conn.rest_len() == 0;
+            if is_quiet && matches!(&conn.stage, Stage::Upstream(upstream) if upstream.client.reusable()) {
                 return Some(id);
             }
+            self.close(now, id, out);
         }
         None
     }

@@ -120,6 +120,10 @@ pub(super) fn trunk_invite(path: &str, branch: &str) -> String {
 /// A request of the mediaserver in the dialog of `forwarded`, which went to the browser.
 pub(super) fn trunk_in_dialog(method: &str, cseq: u32, branch: &str, forwarded: &str) -> String {
     let routes: Vec<_> = fields(forwarded, "Record-Route").into_iter().rev().collect();
+    let routes = routes
+        .iter()
+        .map(|route| format!("Route: {route}\r\n"))
+        .collect::<String>();
     lines(&[
         &format!("{method} sip:x1@df7jal23ls0d.invalid;transport=ws SIP/2.0"),
         &format!("Via: SIP/2.0/UDP 10.0.0.2:5060;rport;branch={branch}"),
@@ -127,9 +131,7 @@ pub(super) fn trunk_in_dialog(method: &str, cseq: u32, branch: &str, forwarded: 
         "To: <sip:x1@df7jal23ls0d.invalid>;tag=uas",
         "Call-ID: call-2",
         &format!("CSeq: {cseq} {method}"),
-        &format!("Route: {}", routes[0]),
-        &format!("Route: {}", routes[1]),
-        "Max-Forwards: 70",
+        &format!("{routes}Max-Forwards: 70"),
         "Content-Length: 0",
     ])
 }
@@ -329,6 +331,20 @@ fn a_call_is_cancelled_by_the_browser() {
             "browser: SIP/2.0 487 Request Terminated"
         ]
     );
+}
+
+#[test]
+fn a_call_is_cancelled_before_anything_came() {
+    let mut world = World::new(Reach::Path);
+    let flow = world.open(1);
+    let invite = invite("z9hG4bKi1");
+    let forwarded = world.browser(flow, &invite).remove(1).trunk();
+    world.browser(flow, &invite.replace("INVITE", "CANCEL"));
+    let sent = world.wait(Duration::from_secs(33)).pop().expect("an end").1;
+    assert_eq!(sent.head(), "browser: SIP/2.0 487 Request Terminated");
+    // Too late for anything.
+    assert_eq!(world.trunk(&reply(&forwarded, "180 Ringing", "")), []);
+    assert_eq!(world.trunk(&reply(&forwarded, "200 OK", "")), []);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use proptest::prelude::{ProptestConfig, proptest};
+use proptest::prelude::proptest;
 
 use super::*;
 
@@ -83,8 +83,6 @@ struct Model {
 const LASTING: Duration = Duration::from_secs(900);
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
-
     #[test]
     fn whatever_the_weather(seed: u64, loss in 0u32..45, doubling in 0u32..40, delay_max_ms in 1u32..900) {
         run(seed, Weather { loss, doubling, delay_max_ms });
@@ -569,7 +567,7 @@ impl Model {
     }
 
     /// What must hold when all is over.
-    fn check(&mut self) {
+    fn check(&self) {
         assert_eq!(self.world.bridge.transactions(), 0, "every transaction ends");
         for (branch, responses) in &self.browser_got {
             let finals: Vec<_> = responses.iter().filter(|status| is_final(status)).collect();

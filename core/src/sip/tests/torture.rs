@@ -4,7 +4,6 @@
 //! values of Content-Length are corrected.
 
 use super::*;
-use crate::sip::Out;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,16 +129,13 @@ fn responses() {
     assert_eq!(response(BIGCODE, "INVITE"), 0);
     // Section 3.3.10: to somebody else.
     let mut world = World::new(Reach::Path);
-    assert_eq!(
-        raw(&mut world, |bridge, cx| bridge.from_trunk(cx, mediaserver(0), BCAST)),
-        []
-    );
+    assert_eq!(world.raw(|bridge, cx| bridge.from_trunk(cx, mediaserver(0), BCAST)), []);
 }
 
 fn from_browser(name: &str, message: &[u8], fate: Fate) {
     let mut world = World::new(Reach::Path);
     let flow = world.open(1);
-    let sent = raw(&mut world, |bridge, cx| bridge.from_flow(cx, flow, message));
+    let sent = world.raw(|bridge, cx| bridge.from_flow(cx, flow, message));
     check(name, &sent, message, fate, true);
 }
 
@@ -155,7 +151,7 @@ fn from_mediaserver(name: &str, datagram: &[u8], part: &[u8], fate: Fate) {
         .expect("a line")
         + 2;
     let routed = [&datagram[..line_end], route.as_bytes(), &datagram[line_end..]].concat();
-    let sent = raw(&mut world, |bridge, cx| bridge.from_trunk(cx, mediaserver(0), &routed));
+    let sent = world.raw(|bridge, cx| bridge.from_trunk(cx, mediaserver(0), &routed));
     check(name, &sent, part, fate, false);
 }
 
@@ -176,7 +172,7 @@ fn check(name: &str, sent: &[(bool, Vec<u8>)], message: &[u8], fate: Fate, up: b
 }
 
 /// Start line, fields that a proxy leaves alone, and body.
-fn foreign(message: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn foreign(message: &[u8]) -> Vec<Vec<u8>> {
     const OURS: [&str; 8] = [
         "via",
         "v",
@@ -224,29 +220,7 @@ fn response(message: &[u8], method: &str) -> usize {
     let via = format!("Via: {}\r\n", fields(&forwarded, "Via")[0]);
     let line_end = message.windows(2).position(|window| window == b"\r\n").expect("a line") + 2;
     let ours = [&message[..line_end], via.as_bytes(), &message[line_end..]].concat();
-    let sent = raw(&mut world, |bridge, cx| bridge.from_trunk(cx, mediaserver(0), &ours));
+    let sent = world.raw(|bridge, cx| bridge.from_trunk(cx, mediaserver(0), &ours));
     assert!(sent.iter().all(|(_, bytes)| bytes.starts_with(&message[..line_end])));
     sent.len()
-}
-
-/// Calls the bridge; what it sends, and whether to a mediaserver.
-fn raw(world: &mut World, call: impl FnOnce(&mut Bridge, &mut Cx<'_>)) -> Vec<(bool, Vec<u8>)> {
-    world.made.clear();
-    let mut cx = Cx {
-        now: Now {
-            mono: world.now,
-            unix: UnixTime(1_700_000_000),
-        },
-        rng: &mut world.rng,
-        made: &mut world.made,
-        stats: &mut world.stats,
-    };
-    call(&mut world.bridge, &mut cx);
-    core::iter::from_fn(|| world.bridge.poll_out())
-        .map(|out| match out {
-            Out::Flow { bytes, .. } => (false, world.made[bytes].to_vec()),
-            Out::Trunk { bytes, .. } => (true, world.made[bytes].to_vec()),
-            Out::Probe { .. } | Out::Close { .. } => (false, b"closed".to_vec()),
-        })
-        .collect()
 }

@@ -1,9 +1,11 @@
+//! Which peers are allowed? The matrix of addresses, rule by rule.
+
 use core::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{HttpLimits, Https, Keys, Mediaserver, PeerRule, Reach, Server, Sip, SipLimits, Turn, TurnLimits};
+use crate::config::{Https, Keys, Mediaserver, PeerRule, Reach, Server, Sip, SipLimits, Turn, TurnLimits};
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
@@ -52,7 +54,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         public_peers,
         limits: TurnLimits::default(),
     };
-    Policy::new(&Config {
+    let config = Config {
         server: Server {
             workers: None,
             shutdown: Duration::ZERO,
@@ -67,7 +69,8 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
             nonce: [0; 32],
             flow: vec![],
         },
-    })
+    };
+    Policy::new(&config, config.turn.as_ref().expect("the turn role"))
 }
 
 /// Whether a peer passes both questions that are asked about it.
@@ -283,6 +286,7 @@ fn a_special_range_is_opened_only_by_a_rule_within_it() {
 
 #[test]
 fn what_we_listen_on_is_never_a_peer() {
+    let unnamed = policy(&[], true);
     let policy = policy(
         &["10.0.0.0/8:1-65535", "127.0.0.0/8:1-65535", "192.0.2.10/32:1-65535"],
         true,
@@ -302,8 +306,7 @@ fn what_we_listen_on_is_never_a_peer() {
     ] {
         assert_eq!(allows(&policy, text), allowed, "{text}");
     }
-    let policy = super::tests::policy(&[], true);
-    assert!(!allows(&policy, "192.0.2.10:12345"));
+    assert!(!allows(&unnamed, "192.0.2.10:12345"));
 }
 
 #[test]
@@ -406,7 +409,7 @@ proptest! {
     #[test]
     fn ipv6_rules_are_prefixes(bits in any::<u128>(), len in 3_u8..=128, other in any::<u128>(), shift in 0_u32..128) {
         let inside = 0x2a00 << 112 | bits >> 16;
-        let net = ipnet::Ipv6Net::new(Ipv6Addr::from_bits(inside), len.max(16)).expect("a net");
+        let net = Ipv6Net::new(Ipv6Addr::from_bits(inside), len.max(16)).expect("a net");
         let policy = policy(&[&format!("{}:1-65535", net.trunc())], false);
         let near = inside ^ (other | 1) >> shift;
         let expected = near >> (128 - u32::from(net.prefix_len())) == inside >> (128 - u32::from(net.prefix_len()));

@@ -11,7 +11,7 @@ use crate::{
     slab::Key,
     time::Instant,
     turn::{
-        auth::Identity,
+        auth::{Identity, Owner, SessionKey},
         peers::Peers,
         policy::is_tunnel,
         reply::Form,
@@ -39,12 +39,14 @@ const UDP: u8 = 17;
 
 /// What an Allocate request that passed all checks is to get.
 struct Plan {
+    owner: Owner,
     lifetime_secs: u32,
     wishes: ArrayVec<(Family, Wish), 2>,
     missing: Option<(Family, Code)>,
 }
 
 impl Server {
+    /// Takes an Allocate request of a user; `slot` is what the 5-tuple has already.
     pub(super) fn allocate(
         &mut self,
         cx: &mut Cx<'_>,
@@ -55,7 +57,8 @@ impl Server {
         slot: Option<Key>,
     ) -> Verdict {
         if let Some(allocation) = slot.and_then(|key| self.table.allocations.get(key)) {
-            let same = allocation.transaction == request.header().transaction && *allocation.user == *identity.user;
+            let same =
+                allocation.transaction == request.header().transaction && allocation.owner.name() == &*identity.user;
             // RFC 8656 section 7.2: an Allocate request on a 5-tuple in use is rejected with a 437; but one that comes
             // again is answered again, or when its sockets are bound.
             return match &allocation.pending {
@@ -65,7 +68,7 @@ impl Server {
             };
         }
         match self.plan(cx.now.mono, &from, request, &identity) {
-            Ok(plan) => self.begin(cx, from, request, identity, form, plan),
+            Ok(plan) => self.begin(cx, from, request, identity.session, form, plan),
             Err(code) => refuse(cx, &from, &form, code),
         }
     }
@@ -114,18 +117,20 @@ impl Server {
             let family = family.filter(|family| self.pools[*family as usize].is_some());
             wishes.push((family.ok_or(Code::ADDRESS_FAMILY_NOT_SUPPORTED)?, wish));
         }
+        let owner = self.auth.owner(&identity.user);
         let more = match wish {
             _ if token.is_some() => 0,
             Wish::Pair => 2,
             _ => 1,
         };
-        if self.table.count(self.auth.person(&identity.user)) + more > self.limits.allocations_per_user_max {
+        if self.table.count(owner.person()) + more > self.limits.allocations_per_user_max {
             return Err(Code::ALLOCATION_QUOTA_REACHED);
         }
         if self.draining || self.table.allocations.len() >= self.limits.allocations_max {
             return Err(Code::INSUFFICIENT_CAPACITY);
         }
         Ok(Plan {
+            owner,
             lifetime_secs,
             wishes,
             missing,
@@ -138,22 +143,21 @@ impl Server {
         cx: &mut Cx<'_>,
         from: Client,
         request: &Request<'_>,
-        identity: Identity<'_>,
+        session: SessionKey,
         form: Form,
         plan: Plan,
     ) -> Verdict {
-        let user = identity.user.as_ref();
-        if let Some((_, Wish::Held(port))) = plan.wishes.first() {
-            // The one who held the port now has the allocation: one of either, so the count stays.
-            self.reservations
-                .retain(|reservation| reservation.port != *port || *reservation.user != *user);
+        if let Some((family, Wish::Held(port))) = plan.wishes.first() {
+            // What was one held port is one allocation now, so the count stays.
+            let taken = |held: &Reservation| held.family == *family && held.port == *port;
+            self.reservations.retain(|held| !taken(held));
         } else {
-            self.table.count_up(self.auth.person(user));
+            self.table.count_up(plan.owner.person());
         }
         let key = self.table.insert(Allocation {
             client: from,
-            user: user.into(),
-            session: identity.session,
+            owner: plan.owner,
+            session,
             transaction: request.header().transaction,
             relayed: [None; 2],
             peers: Peers::default(),
@@ -214,13 +218,13 @@ impl Server {
         let mut token = cx.rng.bytes();
         token[..2].copy_from_slice(&self.shard.0.to_be_bytes());
         allocation.token = Some(token);
-        let user = allocation.user.clone();
-        self.table.count_up(self.auth.person(&user));
+        let owner = allocation.owner.clone();
+        self.table.count_up(owner.person());
         self.reservations.push_back(Reservation {
             token,
             family,
             port,
-            user,
+            owner,
             expires: cx.now.mono + RESERVATION_LIFETIME,
         });
     }
@@ -229,7 +233,7 @@ impl Server {
     fn held(&self, token: [u8; 8], user: &[u8], now: Instant) -> Option<&Reservation> {
         self.reservations
             .iter()
-            .find(|held| held.token == token && *held.user == *user && now < held.expires)
+            .find(|held| held.token == token && held.owner.name() == user && now < held.expires)
     }
 
     /// Takes the answer to [`Ask::Bind`], the address that the socket has; the last one that an Allocate request waits

@@ -52,8 +52,7 @@ impl Server {
     }
 
     /// Installs or refreshes a permission for each peer address, or none at all.
-    pub(super) fn create_permission(&mut self, cx: &mut Cx<'_>, key: Key, request: &Request<'_>) -> Result<(), Code> {
-        let now = cx.now.mono;
+    pub(super) fn create_permission(&mut self, now: Instant, key: Key, request: &Request<'_>) -> Result<(), Code> {
         let peers = request.peers().collect::<Result<Vec<SocketAddr>, Code>>()?;
         if peers.is_empty() {
             return Err(Code::BAD_REQUEST);
@@ -73,8 +72,7 @@ impl Server {
     }
 
     /// Binds a channel to a peer, or refreshes it, and the permission with it.
-    pub(super) fn channel_bind(&mut self, cx: &mut Cx<'_>, key: Key, request: &Request<'_>) -> Result<(), Code> {
-        let now = cx.now.mono;
+    pub(super) fn channel_bind(&mut self, now: Instant, key: Key, request: &Request<'_>) -> Result<(), Code> {
         let (number, peer) = (request.channel()?, self.policy.seen(request.peer()?));
         if !channel::NUMBERS.contains(&number) {
             return Err(Code::BAD_REQUEST);

@@ -306,6 +306,30 @@ fn a_dual_allocation_may_be_half_of_one() {
 }
 
 #[test]
+fn a_dual_allocation_may_find_the_ports_of_one_family_gone() {
+    let mut lab = Lab::with(|turn| turn.relay_ports = 30_000..=30_000);
+    let (one, two, three) = (
+        datagrams(HERE),
+        datagrams("198.51.100.7:1"),
+        datagrams("198.51.100.7:2"),
+    );
+    lab.allocation(one);
+    let login = lab.login(two, ALICE);
+    let request = lab.allocate().additional(Family::V6).signed(&login);
+    let reply = lab.ask(two, &request).expect("an answer");
+    let relayed = reply.addresses(Kind::XOR_RELAYED_ADDRESS);
+    assert_eq!(
+        (relayed.len(), relayed[0].is_ipv6(), missing(&reply)),
+        (1, true, Some((1, 508)))
+    );
+    // Then of both.
+    let login = lab.login(three, ALICE);
+    let draft = lab.allocate().additional(Family::V6);
+    assert_eq!(lab.code(three, &login, draft), 508);
+    assert_eq!(lab.server.allocations(), 2);
+}
+
+#[test]
 fn attributes_that_contradict_each_other_are_a_bad_request() {
     let mut lab = Lab::new();
     let client = datagrams(HERE);
@@ -369,6 +393,25 @@ fn the_next_port_is_held_for_its_token() {
     let third = datagrams("198.51.100.8:1");
     let login = lab.login(third, ALICE);
     assert_eq!(lab.code(third, &login, draft), 508);
+}
+
+#[test]
+fn a_port_is_held_in_each_family_by_itself() {
+    let mut lab = Lab::with(|turn| turn.relay_ports = 30_000..=30_001);
+    let mut tokens = Vec::new();
+    for (port, family) in [(1, Family::V4), (2, Family::V6)] {
+        let client = datagrams(&format!("198.51.100.7:{port}"));
+        let login = lab.login(client, ALICE);
+        let request = lab.allocate().family(family).even_port(true).signed(&login);
+        let reply = lab.ask(client, &request).expect("an answer");
+        tokens.push((family, reply.value(Kind::RESERVATION_TOKEN).expect("a token")));
+    }
+    for (port, (family, token)) in (3..).zip(&tokens) {
+        let client = datagrams(&format!("198.51.100.7:{port}"));
+        let login = lab.login(client, ALICE);
+        let (_, relayed) = lab.allocated(client, &login, |draft| draft.raw(Kind::RESERVATION_TOKEN, token));
+        assert_eq!((Family::of(relayed.ip()), relayed.port()), (*family, 30_001));
+    }
 }
 
 #[test]

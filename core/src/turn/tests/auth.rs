@@ -491,7 +491,7 @@ fn names_are_not_hidden_where_ephemeral_users_are() {
 
 #[test]
 fn ephemeral_users_are_let_in_until_they_expire() {
-    let mut check = |user: &str, secret: &str, code: u16| {
+    let check = |user: &str, secret: &str, code: u16| {
         let mut lab = Lab::new();
         let (user, password) = ephemeral(user, secret);
         let login = lab.login(datagrams(HERE), (&user, &password));
@@ -620,6 +620,46 @@ fn mediaservers_always_get_an_answer() {
             assert_eq!(lab.ask(client, &request).map(|reply| reply.code()), Some(0));
         }
     }
+}
+
+#[test]
+fn a_new_configuration_is_for_old_allocations_too() {
+    let mut lab = Lab::new();
+    let (client, other) = (datagrams(HERE), datagrams("198.51.100.7:1"));
+    let (alice, _, _) = lab.allocation(client);
+    let bob = lab.login(other, BOB);
+    let (_, relayed) = lab.allocated(other, &bob, |draft| draft);
+    let peer = relayed.to_string();
+    for (number, peer) in [
+        (0x4000, "203.0.113.1:5000"),
+        (0x4001, "10.0.0.5:10000"),
+        (0x4002, &peer),
+    ] {
+        assert_eq!(lab.bind(client, &alice, number, peer), 0);
+    }
+    // Bob is gone, Alice has another password, the internet is closed, and so is half of the mediaserver's ports.
+    let config = config(|turn| {
+        turn.users.truncate(1);
+        turn.users[0].password = Secret::new("looking-glass");
+        turn.public_peers = false;
+        turn.peers[0].ports = 15_000..=20_000;
+        turn.limits.allocations_per_user_max = 1;
+    });
+    lab.server.configure(config, &mut lab.rng);
+    assert_eq!(lab.refresh(client, &alice, 600), 401);
+    assert_eq!(lab.refresh(other, &bob, 600), 401);
+    let alice = alice.with(|login| login.password = b"looking-glass".into());
+    assert_eq!(lab.refresh(client, &alice, 600), 0);
+    assert_eq!(lab.channel(client, 0x4000, b"x"), None);
+    assert_eq!(lab.channel(client, 0x4001, b"x"), None);
+    assert!(lab.channel(client, 0x4002, b"x").is_some());
+    assert_eq!(lab.send(client, "203.0.113.1:5000", b"x"), None);
+    assert_eq!(lab.permit(client, &alice, &["203.0.113.1:5000"]), 403);
+    assert_eq!(lab.bind(client, &alice, 0x4001, "10.0.0.5:15000"), 0);
+    let third = datagrams("198.51.100.7:2");
+    let login = lab.login(third, ("alice", "looking-glass"));
+    let draft = lab.allocate();
+    assert_eq!(lab.code(third, &login, draft), 486);
 }
 
 #[test]

@@ -335,7 +335,7 @@ fn the_address_matrix_is_refused_by_every_method() {
         for (relay, at) in &relays {
             lab.bound(*relay, Ok(*at));
         }
-        for text in crate::turn::policy::tests::MATRIX {
+        for text in policy::tests::MATRIX {
             let address = text.parse().expect("an address");
             for port in [0, 80, 3478, 30_000] {
                 let peer = SocketAddr::new(address, port).to_string();

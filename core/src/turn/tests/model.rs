@@ -87,12 +87,12 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => prop::sample::select(vec![0_u64, 1, 100, 299, 300, 301, 599, 600, 1200]).prop_map(Step::Pass),
         1 => Just(Step::Sweep),
-        4 => (client.clone(), bob.clone(), prop::bool::weighted(0.2))
+        4 => (client.clone(), bob, prop::bool::weighted(0.2))
             .prop_map(|(client, bob, again)| Step::Allocate { client, bob, again }),
         6 => (any::<usize>(), result).prop_map(|(ask, result)| Step::Answer { ask, result }),
-        2 => (client.clone(), bob.clone(), lifetime)
+        2 => (client.clone(), bob, lifetime)
             .prop_map(|(client, bob, lifetime)| Step::Refresh { client, bob, lifetime }),
-        4 => (client.clone(), bob.clone(), prop::collection::vec(peer.clone(), 0..3))
+        4 => (client.clone(), bob, prop::collection::vec(peer.clone(), 0..3))
             .prop_map(|(client, bob, peers)| Step::Permit { client, bob, peers }),
         4 => (client.clone(), bob, number.clone(), peer.clone())
             .prop_map(|(client, bob, number, peer)| Step::Bind { client, bob, number, peer }),

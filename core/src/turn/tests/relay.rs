@@ -215,7 +215,7 @@ fn data_goes_out_by_the_way_the_client_came() {
 
 #[test]
 fn what_would_not_fit_is_dropped() {
-    let mut check = |client: Client, peer: &str, channel: bool, len: usize, expected: bool| {
+    let check = |client: Client, peer: &str, channel: bool, len: usize, expected: bool| {
         let mut lab = Lab::new();
         let login = lab.login(client, ALICE);
         let family = Family::of(address(peer).ip());
@@ -406,8 +406,7 @@ fn an_icmp_message_is_told_to_the_client() {
         let login = lab.login(client, ALICE);
         let family = Family::of(address(peer).ip());
         let (relay, _) = lab.allocated(client, &login, |draft| draft.family(family));
-        let mut report =
-            |lab: &mut Lab| lab.call(&[], |server, cx| server.socket_error(cx, relay, address(peer), kind));
+        let report = |lab: &mut Lab| lab.call(&[], |server, cx| server.socket_error(cx, relay, address(peer), kind));
         // RFC 8656 section 11.5: without a permission for the destination, the message is discarded.
         assert_eq!(report(&mut lab), None);
         assert_eq!(lab.permit(client, &login, &[peer]), 0);
@@ -465,4 +464,17 @@ fn two_data_indications_differ_in_their_transaction() {
         Reply::read(sent.bytes).message().header().transaction
     };
     assert_ne!(transaction(), transaction());
+}
+
+#[test]
+fn an_allocation_is_small() {
+    // Ten thousand of them live in one process.
+    let mut lab = Lab::with(|turn| turn.limits.unauthenticated_per_second = 0);
+    let client = |n: u32| datagrams(&format!("198.51.{}.{}:40000", n / 250, n % 250 + 1));
+    for n in 0..90 {
+        let (login, ..) = lab.allocation(client(n));
+        assert_eq!(lab.bind(client(n), &login, 0x4000, PEER), 0);
+    }
+    let bytes = lab.server.table_bytes() / 90;
+    assert!(bytes <= 2048, "{bytes}");
 }

@@ -2,27 +2,42 @@
 
 use core::ops::Range;
 
-/// The offset of the CR of the first CRLF at or after `at`. `None` when there is none, or a bare CR or LF before it.
-pub(super) fn line_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+/// The end of a line: the offset of its CRLF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LineEnd {
+    pub(super) at: usize,
+    /// Whether no control character stands before it that no backslash announces.
+    pub(super) is_clean: bool,
+}
+
+/// The first CRLF at or after `at`. `None` when there is none, or a bare CR or LF before it: some take either for the
+/// end of a line, and would see fields that we do not.
+pub(super) fn line_end(bytes: &[u8], mut at: usize) -> Option<LineEnd> {
+    let mut is_clean = true;
     loop {
-        at = next_control(bytes, at)?;
+        at += position_below_space(bytes.get(at..)?)?;
         match bytes[at] {
-            b'\r' => return (bytes.get(at + 1) == Some(&b'\n')).then_some(at),
-            b'\n' => return None,
-            _ => at += 1,
+            b'\r' if bytes.get(at + 1) == Some(&b'\n') => return Some(LineEnd { at, is_clean }),
+            b'\r' | b'\n' => return None,
+            b'\t' => {}
+            _ => is_clean &= at > 0 && bytes[at - 1] == b'\\',
         }
+        at += 1;
     }
 }
 
-/// The end of the field that begins at `at`, behind its last CRLF, over all its folds.
-pub(super) fn field_end(bytes: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        at = line_end(bytes, at)? + 2;
-        // RFC 3261 section 7.3.1: header fields can be extended over multiple lines by at least one SP or HT.
-        if !matches!(bytes.get(at), Some(b' ' | b'\t')) {
-            return Some(at);
-        }
+/// The end of the field that begins at `at`: the last CRLF of its folds.
+pub(super) fn field_end(bytes: &[u8], at: usize) -> Option<LineEnd> {
+    let mut end = line_end(bytes, at)?;
+    // RFC 3261 section 7.3.1: header fields can be extended over multiple lines by at least one SP or HT.
+    while matches!(bytes.get(end.at + 2), Some(b' ' | b'\t')) {
+        let next = line_end(bytes, end.at + 2)?;
+        end = LineEnd {
+            at: next.at,
+            is_clean: end.is_clean && next.is_clean,
+        };
     }
+    Some(end)
 }
 
 /// Name of a field and offset of its colon.
@@ -47,20 +62,6 @@ pub(super) fn trim(bytes: &[u8], range: Range<usize>) -> Range<usize> {
         start += 1;
     }
     start..end
-}
-
-/// Whether there is a control character that no backslash announces. Bare CR and LF are no matter here: lines end at
-/// CRLF, and those inside a value are folds.
-pub(super) fn has_stray_control(value: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(found) = next_control(value, at) {
-        let quoted = found > 0 && value[found - 1] == b'\\';
-        if !is_space(value[found]) && !quoted {
-            return true;
-        }
-        at = found + 1;
-    }
-    false
 }
 
 /// Whether there is a CR or LF that is not part of a CRLF. One CR at the end may be half of one.
@@ -96,17 +97,6 @@ pub(super) const fn is_token(byte: u8) -> bool {
 /// Linear white space, folds included.
 pub(super) const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
-}
-
-/// The offset of the first byte below 0x20 at or after `at`, but no HT.
-fn next_control(bytes: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        at += position_below_space(bytes.get(at..)?)?;
-        if bytes[at] != b'\t' {
-            return Some(at);
-        }
-        at += 1;
-    }
 }
 
 /// The offset of the first byte below 0x20.
@@ -158,14 +148,15 @@ mod tests {
     #[test]
     fn only_crlf_ends_a_line() {
         for (bytes, end) in [
-            (&b"abc\r\n"[..], Some(3)),
-            (b"a\tb\x01c\r\n", Some(5)),
+            (&b"abc\r\n"[..], Some((3, true))),
+            (b"a\tb\\\x01c\r\n", Some((6, true))),
+            (b"ab\x01c\r\n", Some((4, false))),
             (b"abc\n", None),
             (b"ab\rc\r\n", None),
             (b"abc", None),
             (b"abc\r", None),
         ] {
-            assert_eq!(line_end(bytes, 0), end, "{bytes:?}");
+            assert_eq!(line_end(bytes, 0).map(|end| (end.at, end.is_clean)), end, "{bytes:?}");
         }
     }
 }

@@ -16,8 +16,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::sip::{Message, Start, Uri, param, split_list, uri_of};
+pub(super) use self::client::Invitation;
+#[cfg(test)]
+pub(super) use self::client::branch;
+use self::client::{Client, ClientKey};
+use super::sip::{Message, Start, param, split_list};
 use crate::demo::directory::{hex, random};
+
+mod client;
 
 /// RFC 3261 section 17.1.1.1: an estimate of the round-trip time.
 pub(super) const T1: Duration = Duration::from_millis(500);
@@ -45,9 +51,6 @@ pub(super) struct Agent {
 /// RFC 3261 section 17.2.3: branch, sent-by and method name a request; ACK and CANCEL go to that of their INVITE.
 type ServerKey = (String, String, String);
 
-/// RFC 3261 section 17.1.3: branch and method of a request of ours.
-type ClientKey = (String, String);
-
 /// Call-ID and our own tag. The other side's tag need not be known yet.
 pub(super) type DialogKey = (String, String);
 
@@ -59,14 +62,6 @@ struct Server {
     cancelled: watch::Sender<bool>,
     acknowledged: watch::Sender<bool>,
     ends: Instant,
-}
-
-/// A request that was sent.
-#[derive(Debug)]
-struct Client {
-    responses: mpsc::Sender<Message>,
-    /// What a repeated final response of an INVITE is answered with.
-    ack: Option<(Vec<u8>, SocketAddr)>,
 }
 
 /// A request for the application, and the way back.
@@ -160,43 +155,6 @@ impl Agent {
         Repeat(spawn_local(async move { agent.repeat(&bytes, back, T1, T2).await }))
     }
 
-    /// Sends a request that is no INVITE and waits for its final response; nothing when none comes.
-    pub(super) async fn exchange(self: &Rc<Self>, request: Message) -> Option<Message> {
-        self.exchange_on(request, &branch()).await
-    }
-
-    async fn exchange_on(self: &Rc<Self>, request: Message, branch: &str) -> Option<Message> {
-        let mut sent = self.begin(request, branch)?;
-        let answered = async {
-            loop {
-                let response = sent.responses.recv().await?;
-                if response.status() >= 200 {
-                    return Some(response);
-                }
-            }
-        };
-        tokio::select! {
-            response = answered => response,
-            () = self.repeat(&sent.bytes, sent.to, T1, T2) => None,
-        }
-    }
-
-    /// Sends an INVITE.
-    pub(super) fn invite(self: &Rc<Self>, request: Message) -> Option<Invitation> {
-        let sent = self.begin(request.clone(), &branch())?;
-        Some(Invitation {
-            agent: Rc::clone(self),
-            request,
-            answered: false,
-            sent,
-        })
-    }
-
-    /// Sends an ACK for a 2xx, again for each repeat of it. Its branch is new (RFC 3261 section 13.2.2.4).
-    pub(super) fn acknowledge(self: &Rc<Self>, invitation: &Invitation, ack: Message) {
-        self.remember_ack(invitation, ack, &branch());
-    }
-
     /// Lets requests of a dialog through to whoever holds the receiver.
     pub(super) fn open_dialog(&self, key: DialogKey) -> mpsc::Receiver<Request> {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
@@ -261,15 +219,13 @@ impl Agent {
             return Some(request);
         };
         // RFC 3261 section 12.2.2: a request within a dialog that does not exist.
-        let status = match self
-            .dialogs
-            .borrow()
-            .get(&dialog)
-            .map(|dialog| dialog.try_send(request.clone()))
-        {
-            Some(Ok(())) => return None,
-            Some(Err(mpsc::error::TrySendError::Full(_))) => 500,
-            Some(Err(mpsc::error::TrySendError::Closed(_))) | None => 481,
+        let status = match self.dialogs.borrow().get(&dialog) {
+            Some(queue) => match queue.try_send(request.clone()) {
+                Ok(()) => return None,
+                Err(mpsc::error::TrySendError::Full(_)) => 500,
+                Err(mpsc::error::TrySendError::Closed(_)) => 481,
+            },
+            None => 481,
         };
         self.respond(&request, &request.message.response(status, &dialog.1));
         None
@@ -295,62 +251,6 @@ impl Agent {
         }
     }
 
-    fn response(&self, message: Message) {
-        let Some(branch) = message.values("Via").next().and_then(|via| param(via, "branch")) else {
-            return;
-        };
-        let clients = self.clients.borrow();
-        let Some(client) = clients.get(&(branch.to_owned(), message.method().to_owned())) else {
-            return;
-        };
-        match &client.ack {
-            // RFC 3261 sections 13.2.2.4 and 17.1.1.2: each repeat of the final response is acknowledged.
-            Some((ack, to)) if message.status() >= 200 => self.send(ack, *to),
-            _ => {
-                let _ = client.responses.try_send(message);
-            }
-        }
-    }
-
-    /// Sends a request for the first time, to the first of its route set or else to its Request-URI.
-    fn begin(self: &Rc<Self>, request: Message, branch: &str) -> Option<Sent> {
-        let key = (branch.to_owned(), request.method().to_owned());
-        let (bytes, to) = self.address(request, branch)?;
-        let (sender, responses) = mpsc::channel(QUEUE_MAX);
-        let client = Client {
-            responses: sender,
-            ack: None,
-        };
-        self.clients.borrow_mut().insert(key.clone(), client);
-        self.send(&bytes, to);
-        Some(Sent {
-            agent: Rc::clone(self),
-            key,
-            bytes,
-            to,
-            responses,
-        })
-    }
-
-    /// Puts our Via on top and finds out where a request goes.
-    fn address(&self, mut request: Message, branch: &str) -> Option<(Vec<u8>, SocketAddr)> {
-        // RFC 3261 section 8.1.2; all proxies here are loose routers.
-        let next = request.values("Route").next().map_or_else(|| request.uri(), uri_of);
-        let to = Uri::parse(next)?.address()?;
-        request.push_front("Via", format!("SIP/2.0/UDP {};branch={branch};rport", self.local));
-        Some((request.write(), to))
-    }
-
-    fn remember_ack(&self, invitation: &Invitation, ack: Message, branch: &str) {
-        let Some((bytes, to)) = self.address(ack, branch) else {
-            return;
-        };
-        self.send(&bytes, to);
-        if let Some(client) = self.clients.borrow_mut().get_mut(&invitation.sent.key) {
-            client.ack = Some((bytes, to));
-        }
-    }
-
     /// Sends again and again, in doubled steps, until the transaction has no time left.
     async fn repeat(&self, bytes: &[u8], to: SocketAddr, first: Duration, longest: Duration) {
         let mut wait = first;
@@ -372,33 +272,6 @@ impl Agent {
     }
 }
 
-/// A request on its way.
-#[derive(Debug)]
-struct Sent {
-    agent: Rc<Agent>,
-    key: ClientKey,
-    bytes: Vec<u8>,
-    to: SocketAddr,
-    responses: mpsc::Receiver<Message>,
-}
-
-impl Drop for Sent {
-    fn drop(&mut self) {
-        let key = std::mem::take(&mut self.key);
-        let mut clients = self.agent.clients.borrow_mut();
-        if clients.get(&key).is_none_or(|client| client.ack.is_none()) {
-            clients.remove(&key);
-            return;
-        }
-        // Repeats of its final response are still to be acknowledged for a while.
-        let agent = Rc::clone(&self.agent);
-        spawn_local(async move {
-            sleep(TRANSACTION_TIMEOUT).await;
-            agent.clients.borrow_mut().remove(&key);
-        });
-    }
-}
-
 /// Repeats a 2xx until dropped.
 #[derive(Debug)]
 pub(super) struct Repeat(JoinHandle<()>);
@@ -414,76 +287,6 @@ impl Repeat {
 impl Drop for Repeat {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-/// An INVITE of ours.
-#[derive(Debug)]
-pub(super) struct Invitation {
-    agent: Rc<Agent>,
-    request: Message,
-    answered: bool,
-    sent: Sent,
-}
-
-impl Invitation {
-    /// The next response, provisional or final; nothing when there is none in time. A failure is acknowledged here.
-    pub(super) async fn response(&mut self) -> Option<Message> {
-        let response = if self.answered {
-            self.sent.responses.recv().await?
-        } else {
-            // RFC 3261 section 17.1.1.2: repeated (Timer A, without the limit of T2) until anything answers.
-            tokio::select! {
-                response = self.sent.responses.recv() => response?,
-                () = self.agent.repeat(&self.sent.bytes, self.sent.to, T1, TRANSACTION_TIMEOUT) => return None,
-            }
-        };
-        self.answered = true;
-        if response.status() >= 300 {
-            let mut ack = self.hop_by_hop("ACK");
-            ack.set("To", response.header("To")?.to_owned());
-            self.agent.remember_ack(self, ack, &self.sent.key.0);
-        }
-        Some(response)
-    }
-
-    /// Takes the INVITE back (RFC 3261 section 9.1) and waits for its end: a success may have been faster.
-    pub(super) async fn cancel(&mut self) -> Option<Message> {
-        // A CANCEL may only follow a provisional response.
-        while !self.answered {
-            let response = self.response().await?;
-            if response.status() >= 200 {
-                return Some(response);
-            }
-        }
-        let (agent, cancel, branch) = (
-            Rc::clone(&self.agent),
-            self.hop_by_hop("CANCEL"),
-            self.sent.key.0.clone(),
-        );
-        spawn_local(async move { agent.exchange_on(cancel, &branch).await });
-        let end = async {
-            loop {
-                let response = self.response().await?;
-                if response.status() >= 200 {
-                    return Some(response);
-                }
-            }
-        };
-        timeout(TRANSACTION_TIMEOUT, end).await.ok().flatten()
-    }
-
-    /// RFC 3261 sections 9.1 and 17.1.1.3: what a request that belongs to the INVITE's own hop is made of.
-    fn hop_by_hop(&self, method: &str) -> Message {
-        let mut request = Message::request(method, self.request.uri());
-        for route in self.request.values("Route") {
-            request.push("Route", route);
-        }
-        for name in ["From", "To", "Call-ID", "Max-Forwards"] {
-            request.push(name, self.request.header(name).unwrap_or_default());
-        }
-        let number = self.request.cseq().map_or(0, |(number, _)| number);
-        request.with("CSeq", format!("{number} {method}"))
     }
 }
 
@@ -520,11 +323,6 @@ fn top_via(message: &mut Message, from: SocketAddr) -> Option<(ServerKey, Socket
 /// The dialog that a request is for; none when it has no To tag.
 fn dialog_key(message: &Message) -> Option<DialogKey> {
     Some((message.header("Call-ID")?.into(), message.tag("To")?.into()))
-}
-
-/// RFC 3261 section 8.1.1.7: unique in space and time.
-pub(super) fn branch() -> String {
-    format!("z9hG4bK{}", hex(&random::<12>()))
 }
 
 /// RFC 3261 section 19.3: at least 32 random bits.

@@ -18,6 +18,8 @@ const RING: Duration = Duration::from_secs(30);
 const CALLBACK_TALK: Duration = Duration::from_secs(2);
 /// How long after that it rings.
 const CALLBACK_PAUSE: Duration = Duration::from_secs(1);
+/// RFC 5626 section 11.5: the edge has lost the browser.
+const FLOW_FAILED: u16 = 430;
 /// An answer to a request within a call must come within this.
 const RENEGOTIATION: Duration = Duration::from_secs(10);
 
@@ -90,8 +92,12 @@ impl Mediaserver {
             Ok(response) => response,
             Err(_) => invitation.cancel().await,
         };
-        let Some(ok) = answered.filter(|response| response.status() < 300) else {
-            tracing::info!(%user, "callback: not answered");
+        let status = answered.as_ref().map_or(408, Message::status);
+        if status == FLOW_FAILED {
+            self.unreachable(&user, &binding);
+        }
+        let Some(ok) = answered.filter(|_| status < 300) else {
+            tracing::info!(%user, status, "callback: not answered");
             return;
         };
         if dialog.confirm(&ok).is_none() {
@@ -124,33 +130,41 @@ impl Mediaserver {
         };
         let ring = sleep(RING);
         tokio::pin!(ring);
-        let (answered, status) = loop {
+        let answered = loop {
             tokio::select! {
                 response = invitation.response() => match response {
                     Some(response) if response.status() == 100 => {}
                     Some(response) if response.status() < 200 => near.respond(&request, response.status()),
-                    Some(response) => {
-                        let status = response.status();
-                        break (Some(response), status);
-                    }
-                    None => break (None, 408),
+                    Some(response) => break Ok(response),
+                    None => return near.respond(&request, 408),
                 },
-                () = request.cancelled() => break (invitation.cancel().await, 487),
-                () = &mut ring => break (invitation.cancel().await, 480),
+                () = request.cancelled() => break Err(487),
+                () = &mut ring => break Err(480),
             }
         };
-        let Some(ok) = answered.filter(|response| response.status() < 300) else {
-            return near.respond(&request, status);
+        let ok = match answered {
+            Ok(response) if response.status() == FLOW_FAILED => {
+                self.unreachable(&callee, &binding);
+                return near.respond(&request, 480);
+            }
+            Ok(response) if response.status() >= 300 => return near.respond(&request, response.status()),
+            Ok(response) => response,
+            Err(status) => {
+                near.respond(&request, status);
+                // An answer that is faster than our CANCEL makes a call, which is ended.
+                if let Some(ok) = invitation.cancel().await.filter(|response| response.status() < 300)
+                    && far.confirm(&ok).is_some()
+                {
+                    far.acknowledge(&invitation, &ok);
+                    far.bye().await;
+                }
+                return;
+            }
         };
         if far.confirm(&ok).is_none() {
             return near.respond(&request, 500);
         }
         far.acknowledge(&invitation, &ok);
-        if status >= 300 {
-            // The answer was faster than our CANCEL.
-            near.respond(&request, status);
-            return far.bye().await;
-        }
         let repeat = self
             .agent
             .accept(&request, &near.response(&request, 200).with_sdp(ok.body));

@@ -93,6 +93,13 @@ impl Registrar {
         self.bindings.get(user).filter(|binding| binding.expires > now)
     }
 
+    /// Forgets a binding that leads nowhere any more, unless there is a newer one.
+    pub(super) fn forget(&mut self, user: &str, binding: &Binding) {
+        if self.bindings.get(user) == Some(binding) {
+            self.bindings.remove(user);
+        }
+    }
+
     /// Forgets what has run out; whether there was anything.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let before = self.bindings.len();
@@ -170,6 +177,19 @@ mod tests {
         let binding = registrar.binding(now, "alice").expect("a binding");
         assert_eq!(binding.path, [PATH]);
         assert_eq!(binding.contact, "sip:r4nd0m@df7jal23ls0d.invalid;transport=ws");
+    }
+
+    #[test]
+    fn a_dead_binding_is_forgotten_but_not_the_one_after_it() {
+        let mut registrar = Registrar::default();
+        let now = Instant::now();
+        registrar.register(now, "alice", &register(1).with("Contact", CONTACT), "tag");
+        let old = registrar.binding(now, "alice").cloned().expect("a binding");
+        registrar.register(now, "alice", &register(2).with("Contact", CONTACT), "tag");
+        registrar.forget("alice", &old);
+        let new = registrar.binding(now, "alice").cloned().expect("a binding");
+        registrar.forget("alice", &new);
+        assert_eq!(registrar.binding(now, "alice"), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Does the mediaserver keep to the rules, seen through its socket? The tests play the edge and the browsers behind it.
 
+use std::net::SocketAddr;
+
 use str0m::{
     Candidate, Event, Input, Output, Rtc, RtcConfig,
     change::{SdpAnswer, SdpPendingOffer},
@@ -269,6 +271,23 @@ fn a_caller_who_gives_up_stops_the_ringing() {
     });
 }
 
+#[test]
+fn a_user_whose_flow_has_failed_is_not_there_any_more() {
+    run(async |server| {
+        let mut alice = Phone::new("alice", server).await;
+        let mut bob = Phone::new("bob", server).await;
+        bob.register(true, 60).await;
+        alice.start_invite("bob", "v=0\r\n".into()).await;
+        let invite = bob.incoming("INVITE").await;
+        bob.send(&bob.answer(&invite, 430));
+        alice.final_response(480).await;
+        assert_eq!(bob.receive().await.method(), "ACK");
+        alice.start_invite("bob", "v=0\r\n".into()).await;
+        alice.final_response(480).await;
+        assert!(bob.socket.try_recv(&mut bob.buffer).is_err());
+    });
+}
+
 /// Runs a test against a mediaserver of its own.
 fn run(test: impl AsyncFnOnce(SocketAddr)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -279,7 +298,7 @@ fn run(test: impl AsyncFnOnce(SocketAddr)) {
         let users = ["alice", "bob"].map(|user| (user.to_owned(), PASSWORD.to_owned()));
         let socket = open().await;
         let mediaserver = Mediaserver::new(socket, 10000..=20000, Rc::new(Directory::new(&users))).expect("started");
-        let address = mediaserver.local();
+        let address = mediaserver.agent.local();
         let serving = spawn_local(mediaserver.run());
         test(address).await;
         assert!(!serving.is_finished());

@@ -1,8 +1,9 @@
 // The page: logs in, registers, calls and is called, and shows what happens.
 
 import { Media, openSource } from "./call.js";
+import { header, parse } from "./message.js";
 import { Plot } from "./plot.js";
-import { UserAgent, header, parse } from "./sip.js";
+import { UserAgent } from "./sip.js";
 
 /** SIP messages that are kept in sight. */
 const LOG_MAX = 200;
@@ -41,7 +42,7 @@ const plot = new Plot(element("plot"), [{ colour: "--accent" }, { colour: "--jit
 async function logIn(login, password) {
   account = await authenticate(login, password);
   edgeward.user = account.login;
-  agent = new UserAgent({ url: socketUrl("/wssip"), user: login, password, domain: account.domain });
+  agent = new UserAgent({ url: () => socketUrl("/wssip"), user: login, password, domain: account.domain });
   agent.addEventListener("change", renderConnection);
   agent.addEventListener("message", ({ detail }) => log(detail));
   agent.addEventListener("call", ({ detail }) => incoming(detail));
@@ -71,13 +72,25 @@ async function authenticate(login, password) {
   return { login, password, domain, token, renew: Date.now() + TTL * 500 };
 }
 
-/** TURN credentials, with a new token when the old one has lived half its life. */
+/** A new token: the old one has lived half its life, or is not taken any more. */
+async function renew() {
+  const { login, password } = account;
+  const renewed = await authenticate(login, password);
+  // Unless there was a log-out meanwhile.
+  account &&= renewed;
+}
+
+/** TURN credentials. */
 async function iceConfig() {
   if (Date.now() > account.renew) {
-    account = await authenticate(account.login, account.password);
-    agent.url = socketUrl("/wssip");
+    await renew();
   }
-  const response = await fetch("/xuc/api/2.0/ice", { headers: { "X-Auth-Token": account.token } });
+  const ask = () => fetch("/xuc/api/2.0/ice", { headers: { "X-Auth-Token": account.token } });
+  let response = await ask();
+  if (response.status === 401) {
+    await renew();
+    response = await ask();
+  }
   if (!response.ok) {
     throw new Error(`no TURN credentials: ${response.status}`);
   }
@@ -88,8 +101,9 @@ async function iceConfig() {
 function follow(attempt = 0) {
   const socket = new WebSocket(socketUrl("/xuc/api/2.0/cti"));
   cti = socket;
+  let opened = false;
   socket.onopen = () => {
-    attempt = 0;
+    [opened, attempt] = [true, 0];
   };
   socket.onmessage = ({ data }) => {
     const { msgType, ctiMessage } = JSON.parse(data);
@@ -98,9 +112,15 @@ function follow(attempt = 0) {
       renderPeople();
     }
   };
-  socket.onclose = () => {
-    if (account && socket === cti) {
-      setTimeout(() => account && socket === cti && follow(attempt + 1), Math.min(500 * 2 ** attempt, RECONNECT_MAX));
+  const followed = () => account && socket === cti;
+  socket.onclose = async () => {
+    await new Promise((resolve) => setTimeout(resolve, Math.min(500 * 2 ** attempt, RECONNECT_MAX)));
+    if (followed() && !opened) {
+      // Perhaps it was the token. If there is nobody to ask, the next attempt will tell.
+      await renew().catch(() => {});
+    }
+    if (followed()) {
+      follow(attempt + 1);
     }
   };
 }
@@ -178,8 +198,7 @@ async function hold(held = !current?.held) {
 
 function begin({ remote, outgoing }) {
   fail(null);
-  plot.clear();
-  edgeward.stats = null;
+  clearStats();
   current = { remote, outgoing, held: false, started: performance.now(), transport: choice("transport") };
   render();
   return current;
@@ -232,6 +251,7 @@ function mediaChanged(made, state) {
   }
   if (state === "failed" && current === made) {
     fail("The media found no way. Is the TURN server reachable over this transport?");
+    end(made, "no media");
     made.session?.hangUp();
   }
   render();
@@ -349,6 +369,16 @@ function renderStats(stats) {
   plot.add([stats.roundTrip, stats.jitter]);
 }
 
+function clearStats() {
+  edgeward.stats = null;
+  plot.clear();
+  for (const figure of document.querySelectorAll("tbody td, dd, .path b")) {
+    figure.textContent = "–";
+  }
+  show("local-address", "");
+  show("remote-address", "");
+}
+
 /** Browsers tell these times in whole milliseconds. */
 function time(value) {
   if (value === null) {
@@ -449,7 +479,10 @@ element("log-out").addEventListener("click", logOut);
 element("accept").addEventListener("click", accept);
 element("hold").addEventListener("click", () => hold());
 element("hang-up").addEventListener("click", hangUp);
-addEventListener("pagehide", () => current?.session?.hangUp());
+addEventListener("pagehide", () => {
+  current?.session?.hangUp();
+  agent?.leave();
+});
 
 setInterval(async () => {
   show("clock", clock());

@@ -1,0 +1,186 @@
+//! What can a connection carry? The state of each kind, as it stands between two calls.
+
+use core::net::SocketAddr;
+
+use ahash::RandomState;
+use bytes::BytesMut;
+
+use crate::{
+    action::{ConnId, ShardId},
+    config::{Keys, Offer},
+    http::{Accept, Client, Method, Server},
+    sip::FlowId,
+    time::{Instant, Now},
+    turn,
+    ws::{self, Boundary, Kind},
+};
+
+/// What a connection carries.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Accepted, and too little has come to tell.
+    Sniff(Offer),
+    /// HTTP from a client.
+    Http(Box<Downstream>),
+    /// HTTP to an upstream.
+    Upstream(Box<Upstream>),
+    /// One end of a WebSocket that passes through; the other end is named.
+    Tunnel(Box<Tunnel>),
+    /// A WebSocket for SIP that is not answered yet.
+    Opening(Box<Opening>),
+    /// SIP over WebSocket that ends here.
+    Sip(Box<SipSocket>),
+    /// TURN.
+    Turn(turn::Stream),
+}
+
+impl Stage {
+    /// The other connection of an exchange or tunnel.
+    pub(crate) fn pair(&self) -> Option<ConnId> {
+        match self {
+            Self::Http(browser) => browser.pair,
+            Self::Upstream(upstream) => upstream.pair,
+            Self::Tunnel(tunnel) => Some(tunnel.pair),
+            Self::Sniff(_) | Self::Opening(_) | Self::Sip(_) | Self::Turn(_) => None,
+        }
+    }
+}
+
+/// The side of an exchange that a browser sees.
+#[derive(Debug)]
+pub(crate) struct Downstream {
+    pub(crate) server: Server,
+    /// The connection that serves the request, while there is one.
+    pub(crate) pair: Option<ConnId>,
+    /// Whether bytes of the next request have come.
+    pub(crate) head_begun: bool,
+    pub(crate) exchange: Option<Exchange>,
+}
+
+/// What the access log says of a request.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) begun: Instant,
+    pub(crate) method: Method,
+    /// Without the query, which may hold a token.
+    pub(crate) path: Box<str>,
+    pub(crate) status: u16,
+}
+
+impl Downstream {
+    pub(crate) const fn new(server: Server) -> Self {
+        Self {
+            server,
+            pair: None,
+            head_begun: false,
+            exchange: None,
+        }
+    }
+}
+
+impl Exchange {
+    pub(crate) fn log(&self, now: Now, client: SocketAddr) {
+        tracing::info!(
+            target: "edgeward::access",
+            %client,
+            method = self.method.as_str(),
+            path = &*self.path,
+            status = self.status,
+            millis = now.mono.saturating_since(self.begun).as_millis() as u64,
+        );
+    }
+}
+
+/// The side of an exchange that an upstream sees.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) client: Client,
+    /// Index in the configuration.
+    pub(crate) index: usize,
+    /// The browser whose request it serves, while it serves one.
+    pub(crate) pair: Option<ConnId>,
+    /// Addresses still to be tried.
+    pub(crate) untried: Vec<SocketAddr>,
+    /// The whole request, as long as it may be sent once more: on a connection that rested in the pool, the upstream may
+    /// have said goodbye before it saw the request.
+    pub(crate) replay: Option<BytesMut>,
+    pub(crate) request_ended: bool,
+}
+
+impl Upstream {
+    pub(crate) fn body(&mut self, data: &[u8], write: &mut BytesMut) {
+        self.replay = None;
+        self.client.body(data, write);
+    }
+
+    pub(crate) fn end(&mut self, write: &mut BytesMut) {
+        self.request_ended = true;
+        self.client.end(write);
+    }
+}
+
+/// One end of a WebSocket that passes through.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    /// The other end.
+    pub(crate) pair: ConnId,
+    /// Frames of the upstream; only there we may say something ourselves.
+    pub(crate) frames: Option<Boundary>,
+    /// Whether the tunnel ends with the frame that is on its way.
+    pub(crate) is_ending: bool,
+}
+
+impl Tunnel {
+    pub(crate) fn new(pair: ConnId, from_upstream: bool) -> Self {
+        Self {
+            pair,
+            frames: from_upstream.then(Boundary::default),
+            is_ending: false,
+        }
+    }
+}
+
+/// A WebSocket whose messages are SIP.
+#[derive(Debug)]
+pub(crate) struct SipSocket {
+    pub(crate) ws: ws::Conn,
+    pub(crate) flow: FlowId,
+    /// Messages are answered in the kind that the browser uses (RFC 7118 section 5).
+    pub(crate) kind: Kind,
+    /// Whether an unanswered ping is out.
+    pub(crate) pinged: bool,
+    /// Whether either side has closed the WebSocket; without that it is lost, and its user may come back.
+    pub(crate) is_closed: bool,
+}
+
+/// A WebSocket whose request is good, but which may have to move to its home shard before it is opened.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The HTTP side of the connection, which has read the request.
+    pub(crate) server: Server,
+    /// What the handshake is answered with.
+    pub(crate) accept: Accept,
+    /// Index of the mediaserver.
+    pub(crate) mediaserver: usize,
+    /// The client's address; behind a trusted proxy it is not that of the connection.
+    pub(crate) client: SocketAddr,
+    /// The client's token, if it brought one.
+    pub(crate) token: Option<Box<str>>,
+}
+
+impl Opening {
+    /// The shard on which all WebSockets of this user meet, so that one that comes back finds its flow.
+    pub(crate) fn home(&self, keys: &Keys, shards: u16) -> ShardId {
+        let mut seeds = keys
+            .nonce
+            .chunks_exact(8)
+            .map(|chunk| chunk.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
+        let mut seed = || seeds.next().unwrap_or_default();
+        let hasher = RandomState::with_seeds(seed(), seed(), seed(), seed());
+        let hash = match &self.token {
+            Some(token) => hasher.hash_one(token),
+            None => hasher.hash_one(self.client),
+        };
+        ShardId((hash % u64::from(shards)) as u16)
+    }
+}
