@@ -1,3 +1,5 @@
+//! Is a message indexed as RFC 3261 says, whatever it looks like?
+
 use proptest::prelude::*;
 
 use super::*;
