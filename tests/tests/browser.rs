@@ -30,6 +30,8 @@ fn demonstration(site: &Site) -> (Process, String) {
     drop((https, sip, turn));
     let mut arguments = vec!["demo", "--workers", "2", "--https-port", &https_port];
     arguments.extend(["--sip-port", &sip_port, "--turn-port", &turn_port]);
+    // Below the ports that the system hands out, of which the three are.
+    arguments.extend(["--relay-ports", "22000-22999"]);
     let demo = run(site, "demo", &arguments);
     demo.wait_until("that it is ready", |line| line.ends_with(" ready"));
     (demo, format!("https://127.0.0.1:{https_port}/ucassistant/"))
