@@ -1,3 +1,5 @@
+//! Is every SIP message indexed, and edited, without losing a byte?
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Are STUN messages those of RFC 5769, and what is malformed refused?
+
 use core::net::SocketAddr;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Are WebSocket frames those of RFC 6455, however they are split?
+
 use proptest::{array, collection, option, prelude::*};
 
 use super::*;
