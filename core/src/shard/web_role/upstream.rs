@@ -366,12 +366,8 @@ impl Shard {
         let Some(id) = self.new_upstream(index) else {
             return self.give_up(now, dead, 503, out);
         };
-        // What the client knows of the request goes along; the dead connection keeps a fresh one.
-        let Some(fresh) = self.config.https.as_ref().map(|https| Client::new(&https.limits)) else {
-            return;
-        };
         let Some((old, _)) = self.upstream(dead) else { return };
-        let client = core::mem::replace(&mut old.client, fresh);
+        let client = old.client.again();
         if let Some((upstream, write)) = self.upstream(id) {
             write.extend_from_slice(request);
             upstream.client = client;
