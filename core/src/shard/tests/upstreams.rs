@@ -22,3 +22,25 @@ fn a_request_that_met_the_end_of_a_tired_connection_is_sent_again() {
     world.send(&mut browser, &get("/ucassistant/more"));
     assert!(world.asked(fresh).starts_with("GET /ucassistant/more "));
 }
+
+#[test]
+fn a_request_that_cannot_be_sent_again_is_answered() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let tired = world.answer_dial();
+    world.receive(tired, ANSWER.as_bytes());
+    world.read(&mut browser);
+    world.send(&mut browser, &get("/ucassistant/again"));
+    // Others have taken the last connections meanwhile.
+    let (local, peer) = ("192.0.2.1:443".parse().unwrap(), "198.51.100.2:50000".parse().unwrap());
+    let mut others: u32 = 0;
+    while world.shard.conns.len() < world.shard.config.server.connections_max {
+        let peer = SocketAddr::from(((0x0a01_0000 + others).to_be_bytes(), 50_000));
+        let _ = world.shard.accept(world.now, ListenerId(0), local, peer);
+        others += 1;
+    }
+    assert!(world.shard.accept(world.now, ListenerId(0), local, peer).is_err());
+    world.handle(Input::Failed(tired, IoKind::Reset));
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 503 "));
+}

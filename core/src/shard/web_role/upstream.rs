@@ -359,15 +359,14 @@ impl Shard {
 
     /// Sends the request of a dead connection on a new one.
     fn replay(&mut self, now: Now, dead: ConnId, request: &[u8], out: &mut Egress) {
-        let Some((upstream, _)) = self.upstream(dead) else {
+        let Some(index) = self.upstream(dead).map(|(upstream, _)| upstream.index) else {
             return;
         };
-        let (index, pair) = (upstream.index, upstream.pair.take());
         let Some(id) = self.new_upstream(index) else {
             return self.give_up(now, dead, 503, out);
         };
         let Some((old, _)) = self.upstream(dead) else { return };
-        let client = old.client.again();
+        let (client, pair) = (old.client.again(), old.pair.take());
         if let Some((upstream, write)) = self.upstream(id) {
             write.extend_from_slice(request);
             upstream.client = client;
