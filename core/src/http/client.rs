@@ -251,6 +251,8 @@ impl Client {
             Input::Body(reader) => match reader.next(bytes) {
                 Ok(Some((Part::Data(data), len))) => Ok(Some((ClientItem::Body(data), len))),
                 Ok(Some((Part::End, len))) => {
+                    // RFC 9112 section 9.2: what follows answers nothing, so that no other request may meet it.
+                    self.persists &= len == bytes.len();
                     self.input = Input::Ended;
                     Ok(Some((ClientItem::End, len)))
                 }

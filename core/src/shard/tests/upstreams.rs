@@ -44,3 +44,21 @@ fn a_request_that_cannot_be_sent_again_is_answered() {
     world.handle(Input::Failed(tired, IoKind::Reset));
     assert!(world.read(&mut browser).starts_with("HTTP/1.1 503 "));
 }
+
+#[test]
+fn bytes_that_nobody_asked_for_are_never_an_answer() {
+    let check = |more: &str| {
+        let mut world = World::new();
+        let mut browser = world.browser();
+        world.send(&mut browser, &[get("/ucassistant/1"), get("/ucassistant/2")].concat());
+        let upstream = world.answer_dial();
+        world.receive(upstream, [ANSWER, more].concat().as_bytes());
+        assert!(world.closed.contains(&upstream), "{more:?}");
+        assert_eq!(world.read(&mut browser).matches("HTTP/1.1 ").count(), 1, "{more:?}");
+        let other = world.answer_dial();
+        assert!(world.asked(other).starts_with("GET /ucassistant/2 "), "{more:?}");
+    };
+    check(&ANSWER.replace("hello", "wrong"));
+    check("H");
+    check("\r\n");
+}
