@@ -180,7 +180,7 @@ impl Conn {
 
     /// What to ask of the runtime now, given whether bytes of the peer are wanted.
     pub(crate) fn needs(&mut self, want_read: bool) -> Needs {
-        if self.link == Link::Dialing {
+        if self.is_dialing() {
             return Needs::default();
         }
         if self.shut == Shut::Wanted && self.can_seal() {
@@ -200,6 +200,11 @@ impl Conn {
         let read = (want_read != self.reading).then_some(want_read);
         self.reading = want_read;
         Needs { flush, shut, read }
+    }
+
+    /// Whether there is no stream yet.
+    pub(crate) fn is_dialing(&self) -> bool {
+        self.link == Link::Dialing
     }
 
     /// Whether data can be sent: the stream is up, and TLS where there is any.

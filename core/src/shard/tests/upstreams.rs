@@ -62,3 +62,30 @@ fn bytes_that_nobody_asked_for_are_never_an_answer() {
     check("H");
     check("\r\n");
 }
+
+fn addresses(found: &[&str]) -> Result<Addresses, ResolveError> {
+    Ok(Addresses {
+        addresses: found.iter().map(|address| address.parse().unwrap()).collect(),
+    })
+}
+
+#[test]
+fn every_address_of_a_name_is_tried() {
+    for path in ["/named", "/secure"] {
+        let mut world = World::new();
+        let mut browser = world.browser();
+        world.send(&mut browser, &get(path));
+        let query = world.resolved.pop().expect("a question");
+        world.handle(Input::Resolved(query, addresses(&["2001:db8::1", "10.0.0.11"])));
+        let (conn, first) = world.dialed.pop().expect("a dial");
+        world.handle(Input::Dialed(conn, Err(IoKind::Unreachable)));
+        let second = world.dialed.last().map(|(_, to)| to.ip());
+        assert_eq!(
+            (first.ip(), second),
+            ("2001:db8::1".parse().unwrap(), Some("10.0.0.11".parse().unwrap())),
+            "{path}"
+        );
+        world.answer_dial();
+        assert!(world.written.contains_key(&conn), "{path}");
+    }
+}

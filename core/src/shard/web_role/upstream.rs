@@ -343,7 +343,7 @@ impl Shard {
     /// The stream of an upstream is dead, or never was.
     pub(in crate::shard) fn upstream_failed(&mut self, now: Now, id: ConnId, kind: IoKind, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
-        if !conn.is_ready() && conn.tls().is_none() && self.dial_next(id) {
+        if conn.is_dialing() && self.dial_next(id) {
             return;
         }
         let Some((upstream, _)) = self.upstream(id) else { return };
