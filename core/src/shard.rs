@@ -319,7 +319,7 @@ impl Shard {
                 Stage::Http(_) => self.from_browser(now, id, fresh, out),
                 Stage::Upstream(_) => self.from_upstream(now, id, fresh, out),
                 Stage::Tunnel(_) => self.through_tunnel(now, id, fresh, out),
-                Stage::Opening(_) => Step::Wait,
+                Stage::Opening(_) => self.send_home(now, id, fresh, out),
                 Stage::Sip(_) => self.from_websocket(now, id, fresh, out),
                 Stage::Turn(_) => self.from_turn_stream(now, id, fresh, out),
             };
@@ -333,10 +333,6 @@ impl Shard {
 
     /// Lets a connection go on with what it has already received.
     fn go_on(&mut self, now: Now, id: ConnId, out: &mut Egress) {
-        let Some(conn) = self.conns.get(id.0) else { return };
-        if matches!(conn.stage, Stage::Opening(_)) {
-            self.open_sip(now, id, out);
-        }
         self.understand(now, id, &mut [], out);
         if self.conns.get(id.0).is_some_and(|conn| conn.ended) {
             self.eof(now, id, out);

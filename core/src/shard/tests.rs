@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod upstreams;
+mod whole;
 
 const CONFIG: &str = r#"
 [https]

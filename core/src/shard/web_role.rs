@@ -94,21 +94,13 @@ impl Shard {
                 self.stats.web.refused += 1;
                 self.answer(now, id, &answer, out)
             }
-            Decision::Sip { mediaserver, accept } => self.open_for_sip(now, id, request, mediaserver, accept, out),
+            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, mediaserver, accept),
             Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
         }
     }
 
-    /// The connection becomes a WebSocket that ends here; first it goes to its home shard.
-    fn open_for_sip(
-        &mut self,
-        now: Now,
-        id: ConnId,
-        request: &Request<'_>,
-        mediaserver: usize,
-        accept: Accept,
-        out: &mut Egress,
-    ) -> Step {
+    /// The connection becomes a WebSocket that ends here; before it is opened, it goes to its home shard.
+    fn open_for_sip(&mut self, id: ConnId, request: &Request<'_>, mediaserver: usize, accept: Accept) -> Step {
         let trusted = self
             .config
             .https
@@ -131,7 +123,7 @@ impl Shard {
             client,
             token: token.map(|token| token.as_ref().into()),
         }));
-        self.send_home(now, id, out)
+        Step::Used(0)
     }
 
     fn forward(

@@ -1,0 +1,63 @@
+//! What holds for a shard as a whole: moves to others, faults of ours, and that nothing stays behind.
+
+use super::*;
+
+const OPEN_SIP: &str = "GET /wssip HTTP/1.1\r\nHost: edge.example.org\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Protocol: sip\r\n\r\n";
+
+
+fn ping() -> Vec<u8> {
+    vec![0x89, 0x82, 0, 0, 0, 0, b'h', b'i']
+}
+
+impl World {
+    /// Takes in what another shard gave away.
+    fn adopt(&mut self, conn: Box<Conn>) -> ConnId {
+        let id = self.shard.adopt(self.now, conn).expect("adopted");
+        self.shard.resume(self.now, id, &mut self.out);
+        self.act(None);
+        id
+    }
+
+    fn is_empty(&self) -> bool {
+        self.shard.conns.is_empty() && self.shard.clients.is_empty()
+    }
+}
+
+#[test]
+fn a_websocket_for_sip_moves_with_all_that_came() {
+    // Some of these clients have their home elsewhere.
+    let mut moves = 0;
+    for port in 50_000..50_008 {
+        let mut worlds = World::of_shards(2);
+        let mut browser = worlds[0].browser_at(SocketAddr::from(([198, 51, 100, 1], port)));
+        let mut sealed = BytesMut::new();
+        let early = [OPEN_SIP.as_bytes(), &ping()].concat();
+        browser.tls.seal(&early, &mut sealed).expect("sealed");
+        // A record that is not whole moves along as well.
+        let mut more = BytesMut::new();
+        browser.tls.seal(&ping(), &mut more).expect("sealed");
+        let later = more.split_off(7);
+        sealed.extend_from_slice(&more);
+        worlds[0].receive(browser.conn, &sealed);
+        let mut home = 0;
+        if let Some((to, _, conn)) = worlds[0].moved.pop() {
+            assert_eq!(to, ShardId(1));
+            assert!(worlds[0].is_empty());
+            home = 1;
+            moves += 1;
+            browser.conn = worlds[1].adopt(conn);
+        }
+        let world = &mut worlds[home];
+        world.receive(browser.conn, &later);
+        let opened = world.read_bytes(&mut browser);
+        assert!(opened.starts_with(b"HTTP/1.1 101 "), "{port}");
+        assert!(opened.ends_with(b"\x8a\x02hi\x8a\x02hi"), "{port}: {opened:02x?}");
+        assert_eq!(world.shard.sip.as_ref().map(Bridge::flows), Some(1));
+        world.handle(Input::Eof(browser.conn));
+        assert!(world.is_empty());
+        assert_eq!(world.shard.sip.as_ref().map(Bridge::flows), Some(0));
+    }
+    assert!(moves > 0 && moves < 8);
+}
