@@ -217,9 +217,9 @@ impl Conn {
         self.accepted
     }
 
-    /// Whether both directions have ended.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.ended && self.shut == Shut::Done
+    /// Whether our direction has ended.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut == Shut::Done
     }
 
     /// Everything to be written, encrypted. It counts as backlog until [`Conn::written`].

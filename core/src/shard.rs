@@ -513,11 +513,18 @@ impl Shard {
             if let Some(reading) = needs.read {
                 self.actions.push_back(Action::Read(id, reading));
             }
-            if conn.is_finished() {
+            if self.is_finished(id) {
                 self.close(now, id, out);
             }
         }
         self.check_drained();
+    }
+
+    /// Whether both directions of a tunnel have ended, each with all that was on its way.
+    fn is_finished(&self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get(id.0) else { return false };
+        let pair = conn.stage.pair().and_then(|pair| self.conns.get(pair.0));
+        conn.is_shut() && pair.is_some_and(Conn::is_shut)
     }
 
     /// Whether a connection may send us more: not while it, or its other half, leaves too much unread.

@@ -11,6 +11,7 @@ use crate::{
     tls::{ClientTls, Provider, Tls},
 };
 
+mod tunnels;
 mod upstreams;
 mod whole;
 
