@@ -342,8 +342,8 @@ impl Shard {
     fn eof(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         conn.ended = true;
-        // What the other half is too slow to take still comes before the end.
-        if self.conns.get(id.0).is_some_and(|conn| conn.rest_len() > 0) && self.is_held_up(id) {
+        // What the other half is too slow to take still comes before the end; be it only that a body is complete.
+        if self.is_held_up(id) {
             return;
         }
         let Some(conn) = self.conns.get(id.0) else { return };

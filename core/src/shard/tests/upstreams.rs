@@ -89,3 +89,26 @@ fn every_address_of_a_name_is_tried() {
         assert!(world.written.contains_key(&conn), "{path}");
     }
 }
+
+#[test]
+fn the_end_of_an_answer_may_come_while_the_browser_is_slow() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let upstream = world.answer_dial();
+    let total = 100_000;
+    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {total}\r\n\r\n");
+    let page = [head.as_bytes(), &vec![b'x'; total]].concat();
+    world.receive_stuck(upstream, &page, Some(browser.conn));
+    world.shard.handle(world.now, Input::Eof(upstream), &mut world.out);
+    world.act(Some(browser.conn));
+    assert_eq!(world.shard.stats.web.failed, 0);
+    let bytes = world.shard.take_output(browser.conn).expect("a page");
+    world.written.entry(browser.conn).or_default().extend_from_slice(&bytes);
+    world.handle(Input::Written(browser.conn));
+    assert_eq!(world.read(&mut browser).matches('x').count(), total);
+    assert_eq!((world.shard.stats.web.failed, world.closed.as_slice()), (0, &[upstream][..]));
+    world.send(&mut browser, &get("/ucassistant/again"));
+    let upstream = world.answer_dial();
+    assert!(world.asked(upstream).starts_with("GET /ucassistant/again "));
+}
