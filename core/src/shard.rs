@@ -527,13 +527,13 @@ impl Shard {
         conn.is_shut() && pair.is_some_and(Conn::is_shut)
     }
 
-    /// Whether a connection may send us more: not while it, or its other half, leaves too much unread.
+    /// Whether a connection may send us more: not while whoever gets it, or what is made of it, leaves too much unread.
     fn wants_bytes(&self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id.0) else { return false };
-        !conn.ended
-            && conn.rest_len() < self.rest_limit()
-            && conn.backlog() < self.buffer_limit()
-            && !self.is_held_up(id)
+        // What comes for another half makes nothing to write here. RFC 9112 section 9.5: an upstream may answer before
+        // it has read all.
+        let has_room = conn.stage.pair().is_some() || conn.backlog() < self.buffer_limit();
+        !conn.ended && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id)
     }
 
     /// Whether the other half of an exchange or tunnel has too much to write already.

@@ -41,3 +41,17 @@ fn what_waits_for_a_slow_end_survives_the_end_of_both() {
     assert_eq!(got, sent);
     assert!(world.closed.contains(&upstream) && world.closed.contains(&browser.conn));
 }
+
+#[test]
+fn one_direction_goes_on_while_the_other_is_stuck() {
+    let mut world = World::new();
+    let (mut browser, upstream) = open(&mut world);
+    while !world.unread.contains(&upstream) {
+        world.receive_stuck(upstream, &[b'x'; 16 * 1024], Some(browser.conn));
+    }
+    assert!(!world.unread.contains(&browser.conn));
+    let mut sealed = BytesMut::new();
+    browser.tls.seal(b"up", &mut sealed).expect("sealed");
+    world.receive_stuck(browser.conn, &sealed, Some(browser.conn));
+    assert_eq!(world.asked(upstream), "up");
+}

@@ -112,3 +112,22 @@ fn the_end_of_an_answer_may_come_while_the_browser_is_slow() {
     let upstream = world.answer_dial();
     assert!(world.asked(upstream).starts_with("GET /ucassistant/again "));
 }
+
+#[test]
+fn an_answer_that_comes_before_the_end_of_an_upload_is_passed_on() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    let post = "POST /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\nContent-Length: 1000000\r\n\r\n";
+    world.send(&mut browser, post);
+    let upstream = world.answer_dial();
+    while !world.unread.contains(&browser.conn) {
+        let mut sealed = BytesMut::new();
+        browser.tls.seal(&[b'x'; 16 * 1024], &mut sealed).expect("sealed");
+        world.receive_stuck(browser.conn, &sealed, Some(upstream));
+    }
+    // RFC 9112 section 9.5: whoever sends a body watches for an answer meanwhile.
+    assert!(!world.unread.contains(&upstream));
+    world.receive(upstream, b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n");
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 413 "));
+    assert!(world.closed.contains(&upstream) && world.closed.contains(&browser.conn));
+}
