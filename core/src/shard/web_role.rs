@@ -249,6 +249,7 @@ impl Shard {
         let Some(conn) = self.conns.get(id.0) else { return };
         if self.is_held_up(id)
             && let Some(pair) = conn.stage.pair()
+            && !self.is_held_up(pair)
         {
             // It would send more, if the upstream would read.
             return self.upstream_is_late(now, pair, out);

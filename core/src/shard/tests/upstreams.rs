@@ -131,3 +131,32 @@ fn an_answer_that_comes_before_the_end_of_an_upload_is_passed_on() {
     assert!(world.read(&mut browser).starts_with("HTTP/1.1 413 "));
     assert!(world.closed.contains(&upstream) && world.closed.contains(&browser.conn));
 }
+
+#[test]
+fn two_sides_that_both_do_not_read_are_given_up() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    let post = "POST /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\nContent-Length: 1000000\r\n\r\n";
+    world.send(&mut browser, post);
+    let upstream = world.answer_dial();
+    let piece = [b'x'; 16 * 1024];
+    world.receive(upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+    let mut stuck = |world: &mut World, conn, bytes: &mut [u8]| {
+        world.shard.receive(world.now, conn, bytes, &mut world.out);
+        while let Some(action) = world.shard.poll_action() {
+            if let Action::Read(conn, false) = action {
+                world.unread.push(conn);
+            }
+        }
+    };
+    while !(world.unread.contains(&upstream) && world.unread.contains(&browser.conn)) {
+        let mut sealed = BytesMut::new();
+        browser.tls.seal(&piece, &mut sealed).expect("sealed");
+        stuck(&mut world, browser.conn, &mut sealed);
+        stuck(&mut world, upstream, &mut piece.clone());
+    }
+    for _ in 0..10 {
+        world.pass(Duration::from_secs(31));
+    }
+    assert!(world.closed.contains(&upstream) && world.closed.contains(&browser.conn));
+}
