@@ -55,3 +55,18 @@ fn one_direction_goes_on_while_the_other_is_stuck() {
     world.receive_stuck(browser.conn, &sealed, Some(browser.conn));
     assert_eq!(world.asked(upstream), "up");
 }
+
+#[test]
+fn a_tunnel_that_opens_in_a_drain_ends_at_once() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, UPGRADE);
+    let upstream = world.answer_dial();
+    world.handle(Input::Drain(world.now.mono + Duration::from_secs(10)));
+    assert!(!world.drained);
+    world.receive(upstream, SWITCH.as_bytes());
+    let last = world.read_bytes(&mut browser);
+    let goodbye = last.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|at| &last[at + 4..]);
+    assert_eq!(goodbye.map(|frame| &frame[..2]), Some(&b"\x88\x18"[..]));
+    assert!(world.drained);
+}

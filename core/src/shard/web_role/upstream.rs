@@ -452,6 +452,10 @@ impl Shard {
             self.list(end);
         }
         self.stats.web.tunnels += 1;
+        if self.draining.is_some() {
+            self.drain_tunnel(now, id, out);
+            return Step::Gone;
+        }
         // What the browser sent too early was kept, and passes now.
         self.understand(now, pair, &mut [], out);
         Step::Used(0)
