@@ -61,3 +61,40 @@ fn a_websocket_for_sip_moves_with_all_that_came() {
     }
     assert!(moves > 0 && moves < 8);
 }
+
+#[test]
+fn a_flow_ends_with_its_websocket_however_that_ends() {
+    let close: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
+    let ends: [(&str, fn(&mut World, &mut Browser)); 6] = [
+        ("end", |world, browser| world.handle(Input::Eof(browser.conn))),
+        ("reset", |world, browser| {
+            world.handle(Input::Failed(browser.conn, IoKind::Reset));
+        }),
+        ("silence", |world, _| {
+            for _ in 0..4 {
+                world.pass(Duration::from_secs(20));
+            }
+        }),
+        ("not masked", |world, browser| world.send(browser, "\x01\x02hi")),
+        ("not TLS", |world, browser| world.receive(browser.conn, b"\x17\x03\x03\x00\x20this is not what was agreed on!!!")),
+        ("drain", |world, _| world.handle(Input::Drain(world.now.mono + Duration::from_secs(1)))),
+    ];
+    let run = |name: &str, end: &dyn Fn(&mut World, &mut Browser)| {
+        let mut world = World::new();
+        let mut browser = world.browser();
+        world.send(&mut browser, OPEN_SIP);
+        assert_eq!(world.shard.sip.as_ref().map(Bridge::flows), Some(1), "{name}");
+        end(&mut world, &mut browser);
+        assert_eq!(world.closed, [browser.conn], "{name}");
+        assert!(world.is_empty(), "{name}");
+        assert_eq!(world.shard.sip.as_ref().map(Bridge::flows), Some(0), "{name}");
+    };
+    for (name, end) in ends {
+        run(name, &end);
+    }
+    run("close frame", &|world, browser| {
+        let mut sealed = BytesMut::new();
+        browser.tls.seal(close, &mut sealed).expect("sealed");
+        world.receive(browser.conn, &sealed);
+    });
+}
