@@ -208,7 +208,7 @@ impl Shard {
     }
 
     /// Carries out what the bridge has to say.
-    fn sip_out(&mut self, now: Now, out: &mut Egress) {
+    pub(super) fn sip_out(&mut self, now: Now, out: &mut Egress) {
         while let Some(said) = self.sip.as_mut().and_then(Bridge::poll_out) {
             match said {
                 Out::Trunk { to, bytes } => out.push(SocketId::Sip, to, None, Prefix::NONE, Source::Made(bytes)),

@@ -98,3 +98,41 @@ fn a_flow_ends_with_its_websocket_however_that_ends() {
         world.receive(browser.conn, &sealed);
     });
 }
+
+#[test]
+fn a_fault_of_ours_ends_what_caused_it_and_nothing_else() {
+    let mut world = World::new();
+    world.shard.web.forget_names();
+    // By the door for bytes.
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/named"));
+    assert_eq!(world.closed.first(), Some(&browser.conn));
+
+    // When something was written, and what had waited behind it is understood.
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let upstream = world.answer_dial();
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+    let page = [head.as_bytes(), &[b'x'; 100_000]].concat();
+    world.receive_stuck(upstream, &page, Some(browser.conn));
+    let mut sealed = BytesMut::new();
+    browser.tls.seal(get("/named").as_bytes(), &mut sealed).expect("sealed");
+    world.receive_stuck(browser.conn, &sealed, Some(browser.conn));
+    world.handle(Input::Written(browser.conn));
+    assert!(world.closed.contains(&browser.conn));
+
+    // When a deadline has come.
+    let mut browser = world.browser();
+    world.send(&mut browser, &[get("/ucassistant"), get("/named")].concat());
+    world.asked(upstream);
+    world.pass(Duration::from_secs(61));
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 504 "));
+    assert_eq!(world.shard.stats.edge.panics, 3);
+
+    let mut other = world.browser();
+    world.send(&mut other, &get("/ucassistant"));
+    world.answer_dial();
+    world.pass(Duration::from_secs(200));
+    assert!(world.read(&mut other).starts_with("HTTP/1.1 504 "));
+    assert!(world.is_empty());
+}
