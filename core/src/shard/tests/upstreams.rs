@@ -160,3 +160,40 @@ fn two_sides_that_both_do_not_read_are_given_up() {
     }
     assert!(world.closed.contains(&upstream) && world.closed.contains(&browser.conn));
 }
+
+#[test]
+fn a_name_is_looked_up_once_for_all_who_wait() {
+    let mut world = World::new();
+    let mut browsers: Vec<Browser> = (0..3).map(|_| world.browser()).collect();
+    for browser in &mut browsers {
+        world.send(browser, &get("/named"));
+    }
+    assert_eq!(world.resolved.len(), 1);
+    // One of them is tired of waiting.
+    world.handle(Input::Failed(browsers[1].conn, IoKind::Reset));
+    let query = world.resolved.pop().expect("a question");
+    world.handle(Input::Resolved(query, addresses(&["10.0.0.11"])));
+    assert_eq!(world.dialed.len(), 2);
+    // The answer holds for a while, then the next one asks again.
+    world.send(&mut browsers[1], &get("/named"));
+    let mut late = world.browser();
+    world.send(&mut late, &get("/named"));
+    assert_eq!((world.resolved.len(), world.dialed.len()), (0, 3));
+}
+
+#[test]
+fn all_who_wait_for_a_name_that_is_not_found_are_told() {
+    let mut world = World::new();
+    let mut browsers: Vec<Browser> = (0..3).map(|_| world.browser()).collect();
+    for browser in &mut browsers {
+        world.send(browser, &get("/named"));
+    }
+    for query in core::mem::take(&mut world.resolved) {
+        world.handle(Input::Resolved(query, Err(ResolveError)));
+    }
+    for browser in &mut browsers {
+        assert!(world.read(browser).starts_with("HTTP/1.1 502 "));
+        world.send(browser, &get("/named"));
+    }
+    assert_eq!(world.resolved.len(), 1);
+}
