@@ -6,7 +6,6 @@ const OPEN_SIP: &str = "GET /wssip HTTP/1.1\r\nHost: edge.example.org\r\nConnect
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: sip\r\n\r\n";
 
-
 fn ping() -> Vec<u8> {
     vec![0x89, 0x82, 0, 0, 0, 0, b'h', b'i']
 }
@@ -76,8 +75,12 @@ fn a_flow_ends_with_its_websocket_however_that_ends() {
             }
         }),
         ("not masked", |world, browser| world.send(browser, "\x01\x02hi")),
-        ("not TLS", |world, browser| world.receive(browser.conn, b"\x17\x03\x03\x00\x20this is not what was agreed on!!!")),
-        ("drain", |world, _| world.handle(Input::Drain(world.now.mono + Duration::from_secs(1)))),
+        ("not TLS", |world, browser| {
+            world.receive(browser.conn, b"\x17\x03\x03\x00\x20this is not what was agreed on!!!")
+        }),
+        ("drain", |world, _| {
+            world.handle(Input::Drain(world.now.mono + Duration::from_secs(1)))
+        }),
     ];
     let run = |name: &str, end: &dyn Fn(&mut World, &mut Browser)| {
         let mut world = World::new();
