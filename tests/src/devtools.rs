@@ -36,9 +36,9 @@ pub fn chromium() -> Option<PathBuf> {
 }
 
 impl Page {
-    /// Starts a browser that trusts the certificate with this hash of its key, and opens a page in it. The browser has a
-    /// microphone that beeps, and asks nobody whether the page may use it. What the expression says is printed when the
-    /// test fails.
+    /// Starts a browser that trusts the certificate with this hash of its key, and opens a page in it. The browser has
+    /// a microphone that beeps, and asks nobody whether the page may use it. The value of the expression `state` is
+    /// printed when the test fails.
     ///
     /// # Panics
     /// When there is no browser or no page.
@@ -186,7 +186,7 @@ impl Drop for Page {
     }
 }
 
-/// What an event tells of the page that a person would read in the console.
+/// What a person would read in the console because of an event.
 fn said(event: &Value) -> Option<String> {
     let params = &event["params"];
     match event["method"].as_str()? {

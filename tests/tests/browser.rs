@@ -131,8 +131,8 @@ impl Demo {
         self.page.until("edgeward.call.state === 'up'");
     }
 
-    /// Waits for media that flows by the relay, and as much of it back as out: what is on its way, or was said before the
-    /// other side could listen, is little after a while.
+    /// Waits until media flows by the relay, about as much in as out: what is on its way, or was said before the other
+    /// side could listen, matters little after a while.
     fn hears_itself(&mut self, transport: &str) {
         let both_ways = "(({ sent, received } = edgeward.stats ?? {}) =>
             received?.packets >= 100 && Math.abs(sent.packets - received.packets) <= sent.packets / 10)()";
