@@ -6,6 +6,7 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ pub struct Page {
     last_id: u64,
     console: Vec<String>,
     state: String,
-    _browser: Process,
+    browser: Process,
 }
 
 /// Where Chromium is, if it is installed.
@@ -35,9 +36,9 @@ pub fn chromium() -> Option<PathBuf> {
 }
 
 impl Page {
-    /// Starts a browser that trusts the certificate with this hash of its key, and opens a page in it. The browser has a
-    /// microphone that beeps, and asks nobody whether the page may use it. What the expression says is printed when the
-    /// test fails.
+    /// Starts a browser that trusts the certificate with this hash of its key, and opens a page in it. The browser has
+    /// a microphone that beeps, and asks nobody whether the page may use it. The value of the expression `state` is
+    /// printed when the test fails.
     ///
     /// # Panics
     /// When there is no browser or no page.
@@ -62,7 +63,7 @@ impl Page {
             last_id: 0,
             console: Vec::new(),
             state: state.to_owned(),
-            _browser: browser,
+            browser,
         };
         let target = page.command("Target.createTarget", &json!({ "url": "about:blank" }));
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
@@ -82,8 +83,10 @@ impl Page {
     /// When it throws, or does not come in time.
     #[track_caller]
     pub fn evaluate(&mut self, expression: &str) -> Value {
-        self.try_evaluate(expression)
-            .unwrap_or_else(|error| panic!("{expression}: {error}"))
+        match self.try_evaluate(expression) {
+            Ok(value) => value,
+            Err(error) => panic!("{expression}: {error}"),
+        }
     }
 
     /// Waits until the value of an expression is a true one, and returns it.
@@ -102,8 +105,10 @@ impl Page {
             }})()",
             LOOK.as_millis(),
         );
-        self.try_evaluate(&look)
-            .unwrap_or_else(|error| panic!("{expression} did not become true: {error}"))
+        match self.try_evaluate(&look) {
+            Ok(value) => value,
+            Err(error) => panic!("{expression} did not become true: {error}"),
+        }
     }
 
     fn try_evaluate(&mut self, expression: &str) -> Result<Value, String> {
@@ -142,6 +147,16 @@ impl Page {
         }
     }
 
+    /// Prints all that helps to find out why a test failed.
+    fn tell(&mut self) {
+        let state = self.state.clone();
+        let state = self.try_evaluate(&state).unwrap_or_else(Value::from);
+        eprintln!("---- the page ----\n{state:#}\n---- its console ----");
+        for line in &self.console {
+            eprintln!("{line}");
+        }
+    }
+
     /// The next answer or event.
     fn receive(&mut self, deadline: Instant) -> Result<Value, String> {
         loop {
@@ -160,22 +175,18 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let state = self.state.clone();
-            eprintln!("---- the page ----");
-            match self.try_evaluate(&state) {
-                Ok(state) => eprintln!("{state:#}"),
-                Err(error) => eprintln!("{error}"),
-            }
-            eprintln!("---- its console ----");
-            for line in &self.console {
-                eprintln!("{line}");
-            }
+        if thread::panicking() {
+            self.tell();
+            return;
         }
+        // Killed, it would leave processes behind that still write into the folder of the test.
+        self.session = None;
+        let _ = self.try_command("Browser.close", &json!({}));
+        self.browser.wait();
     }
 }
 
-/// What an event tells of the page that a person would read in the console.
+/// What a person would read in the console because of an event.
 fn said(event: &Value) -> Option<String> {
     let params = &event["params"];
     match event["method"].as_str()? {
