@@ -24,7 +24,10 @@ use tokio::{
 
 use crate::shard::{Counted, SharedDriver};
 
-/// How long a closed stream may take to swallow its last bytes.
+/// How long the last bytes of a closed stream may take to leave: a slow peer still wants the end of its page.
+const LAST_BYTES: Duration = Duration::from_secs(30);
+
+/// How long the peer may take to close its side after them.
 const LINGER: Duration = Duration::from_secs(3);
 
 /// The half of a stream that its driver holds: written to from the turn that made the bytes.
@@ -245,7 +248,7 @@ fn poll_turn(
 
 /// Hands the descriptor on once everything of this shard is written.
 async fn move_away(mut socket: TcpStream, mut pending: BytesMut, to: oneshot::Sender<TcpStream>) {
-    if let Ok(Ok(())) = timeout(LINGER, socket.write_all_buf(&mut pending)).await {
+    if let Ok(Ok(())) = timeout(LAST_BYTES, socket.write_all_buf(&mut pending)).await {
         // Where nobody waits any more the stream is closed, and the client comes again.
         let _ = to.send(socket);
     }
@@ -254,9 +257,14 @@ async fn move_away(mut socket: TcpStream, mut pending: BytesMut, to: oneshot::Se
 /// Writes the last bytes and waits for the peer to have read them: a socket closed over unread input would be reset,
 /// and the peer would never see the answer (RFC 9112 section 9.6).
 async fn linger(mut socket: TcpStream, mut pending: BytesMut, eof: bool) {
-    let goodbye = async {
+    let last_bytes = async {
         socket.write_all_buf(&mut pending).await?;
-        socket.shutdown().await?;
+        socket.shutdown().await
+    };
+    let Ok(Ok(())) = timeout(LAST_BYTES, last_bytes).await else {
+        return;
+    };
+    let goodbye = async {
         let mut sink = [0; 1024];
         while !eof && socket.read(&mut sink).await? > 0 {}
         io::Result::Ok(())
