@@ -1,3 +1,5 @@
+//! Is a message indexed as it stands, and nothing that is none?
+
 use proptest::prelude::*;
 
 use super::*;
