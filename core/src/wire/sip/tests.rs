@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 //! Is a message indexed as RFC 3261 says, whatever it looks like?
-=======
-//! Is a message indexed as it stands, and nothing that is none?
->>>>>>> wt-sip
 
 use proptest::prelude::*;
 
