@@ -246,7 +246,10 @@ impl Shard {
         if self.survives(|shard| event(shard, out)) {
             return true;
         }
-        tracing::error!(?cause, "a fault of ours; the connection that caused it is closed, where there is one");
+        tracing::error!(
+            ?cause,
+            "a fault of ours; the connection that caused it is closed, where there is one"
+        );
         self.survives(|shard| {
             if let Some(conn) = cause {
                 shard.close(now, conn, out);

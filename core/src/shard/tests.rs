@@ -11,6 +11,7 @@ use crate::{
     tls::{ClientTls, Provider, Tls},
 };
 
+mod session;
 mod tunnels;
 mod upstreams;
 mod whole;
@@ -180,11 +181,7 @@ impl World {
     }
 
     fn browser(&mut self) -> Browser {
-        self.browser_at("198.51.100.1:50000".parse().unwrap())
-    }
-
-    fn browser_at(&mut self, peer: SocketAddr) -> Browser {
-        let local = "192.0.2.1:443".parse().unwrap();
+        let (local, peer) = ("192.0.2.1:443".parse().unwrap(), "198.51.100.1:50000".parse().unwrap());
         let conn = self
             .shard
             .accept(self.now, ListenerId(0), local, peer)

@@ -66,7 +66,10 @@ fn a_tunnel_that_opens_in_a_drain_ends_at_once() {
     assert!(!world.drained);
     world.receive(upstream, SWITCH.as_bytes());
     let last = world.read_bytes(&mut browser);
-    let goodbye = last.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|at| &last[at + 4..]);
+    let goodbye = last
+        .windows(4)
+        .position(|bytes| bytes == b"\r\n\r\n")
+        .map(|at| &last[at + 4..]);
     assert_eq!(goodbye.map(|frame| &frame[..2]), Some(&b"\x88\x18"[..]));
     assert!(world.drained);
 }

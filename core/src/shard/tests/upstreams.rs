@@ -107,7 +107,10 @@ fn the_end_of_an_answer_may_come_while_the_browser_is_slow() {
     world.written.entry(browser.conn).or_default().extend_from_slice(&bytes);
     world.handle(Input::Written(browser.conn));
     assert_eq!(world.read(&mut browser).matches('x').count(), total);
-    assert_eq!((world.shard.stats.web.failed, world.closed.as_slice()), (0, &[upstream][..]));
+    assert_eq!(
+        (world.shard.stats.web.failed, world.closed.as_slice()),
+        (0, &[upstream][..])
+    );
     world.send(&mut browser, &get("/ucassistant/again"));
     let upstream = world.answer_dial();
     assert!(world.asked(upstream).starts_with("GET /ucassistant/again "));
@@ -141,7 +144,7 @@ fn two_sides_that_both_do_not_read_are_given_up() {
     let upstream = world.answer_dial();
     let piece = [b'x'; 16 * 1024];
     world.receive(upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
-    let mut stuck = |world: &mut World, conn, bytes: &mut [u8]| {
+    let stuck = |world: &mut World, conn, bytes: &mut [u8]| {
         world.shard.receive(world.now, conn, bytes, &mut world.out);
         while let Some(action) = world.shard.poll_action() {
             if let Action::Read(conn, false) = action {

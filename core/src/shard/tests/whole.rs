@@ -2,10 +2,12 @@
 
 use super::*;
 
-const OPEN_SIP: &str = "GET /wssip HTTP/1.1\r\nHost: edge.example.org\r\nConnection: Upgrade\r\n\
-    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Protocol: sip\r\n\r\n";
-
+fn open_sip(token: u16) -> String {
+    UPGRADE.replace(
+        "GET /cti?token=a.b.c HTTP/1.1\r\n",
+        &format!("GET /wssip?token={token} HTTP/1.1\r\nSec-WebSocket-Protocol: sip\r\n"),
+    )
+}
 
 fn ping() -> Vec<u8> {
     vec![0x89, 0x82, 0, 0, 0, 0, b'h', b'i']
@@ -27,13 +29,13 @@ impl World {
 
 #[test]
 fn a_websocket_for_sip_moves_with_all_that_came() {
-    // Some of these clients have their home elsewhere.
+    // Some of these users have their home elsewhere.
     let mut moves = 0;
-    for port in 50_000..50_008 {
+    for token in 0..8 {
         let mut worlds = World::of_shards(2);
-        let mut browser = worlds[0].browser_at(SocketAddr::from(([198, 51, 100, 1], port)));
+        let mut browser = worlds[0].browser();
         let mut sealed = BytesMut::new();
-        let early = [OPEN_SIP.as_bytes(), &ping()].concat();
+        let early = [open_sip(token).as_bytes(), &ping()].concat();
         browser.tls.seal(&early, &mut sealed).expect("sealed");
         // A record that is not whole moves along as well.
         let mut more = BytesMut::new();
@@ -52,8 +54,9 @@ fn a_websocket_for_sip_moves_with_all_that_came() {
         let world = &mut worlds[home];
         world.receive(browser.conn, &later);
         let opened = world.read_bytes(&mut browser);
-        assert!(opened.starts_with(b"HTTP/1.1 101 "), "{port}");
-        assert!(opened.ends_with(b"\x8a\x02hi\x8a\x02hi"), "{port}: {opened:02x?}");
+        let text = String::from_utf8_lossy(&opened);
+        assert!(text.starts_with("HTTP/1.1 101 "), "{token}: {text}");
+        assert!(opened.ends_with(b"\x8a\x02hi\x8a\x02hi"), "{token}: {opened:02x?}");
         assert_eq!(world.shard.sip.as_ref().map(Bridge::flows), Some(1));
         world.handle(Input::Eof(browser.conn));
         assert!(world.is_empty());
@@ -76,13 +79,17 @@ fn a_flow_ends_with_its_websocket_however_that_ends() {
             }
         }),
         ("not masked", |world, browser| world.send(browser, "\x01\x02hi")),
-        ("not TLS", |world, browser| world.receive(browser.conn, b"\x17\x03\x03\x00\x20this is not what was agreed on!!!")),
-        ("drain", |world, _| world.handle(Input::Drain(world.now.mono + Duration::from_secs(1)))),
+        ("not TLS", |world, browser| {
+            world.receive(browser.conn, b"\x17\x03\x03\x00\x20this is not what was agreed on!!!")
+        }),
+        ("drain", |world, _| {
+            world.handle(Input::Drain(world.now.mono + Duration::from_secs(1)))
+        }),
     ];
     let run = |name: &str, end: &dyn Fn(&mut World, &mut Browser)| {
         let mut world = World::new();
         let mut browser = world.browser();
-        world.send(&mut browser, OPEN_SIP);
+        world.send(&mut browser, &open_sip(0));
         assert_eq!(world.shard.sip.as_ref().map(Bridge::flows), Some(1), "{name}");
         end(&mut world, &mut browser);
         assert_eq!(world.closed, [browser.conn], "{name}");

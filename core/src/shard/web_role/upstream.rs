@@ -132,24 +132,24 @@ impl Shard {
         let Some(upstream) = config.web.as_ref().and_then(|web| web.upstreams.get(index)) else {
             return;
         };
+        let host = match &upstream.host {
+            Host::Address(address) => return self.dial_first(now, id, &[*address], upstream.port, out),
+            Host::Name(host) => host.clone(),
+        };
         let resolver = &mut self.web.resolver;
         let name = &mut resolver.names[index];
-        match (&upstream.host, &name.known) {
-            (Host::Address(address), _) => self.dial_first(now, id, &[*address], upstream.port, out),
-            (Host::Name(_), Some((addresses, until))) if *until > now.mono => {
-                let addresses = addresses.clone();
-                self.dial_first(now, id, &addresses, upstream.port, out);
-            }
-            (Host::Name(host), _) => {
-                if !core::mem::replace(&mut name.asked, true) {
-                    let query = QueryId(resolver.queries.insert(index));
-                    let host = host.clone();
-                    self.actions.push_back(Action::Resolve { query, host });
-                }
-                if let Some((waiting, _)) = self.upstream(id) {
-                    waiting.awaits_address = true;
-                }
-            }
+        if let Some((addresses, until)) = &name.known
+            && *until > now.mono
+        {
+            let addresses = addresses.clone();
+            return self.dial_first(now, id, &addresses, upstream.port, out);
+        }
+        if !core::mem::replace(&mut name.asked, true) {
+            let query = QueryId(resolver.queries.insert(index));
+            self.actions.push_back(Action::Resolve { query, host });
+        }
+        if let Some((waiting, _)) = self.upstream(id) {
+            waiting.awaits_address = true;
         }
     }
 
