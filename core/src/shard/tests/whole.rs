@@ -68,7 +68,8 @@ fn a_websocket_for_sip_moves_with_all_that_came() {
 #[test]
 fn a_flow_ends_with_its_websocket_however_that_ends() {
     let close: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
-    let ends: [(&str, fn(&mut World, &mut Browser)); 6] = [
+    type End = fn(&mut World, &mut Browser);
+    let ends: [(&str, End); 6] = [
         ("end", |world, browser| world.handle(Input::Eof(browser.conn))),
         ("reset", |world, browser| {
             world.handle(Input::Failed(browser.conn, IoKind::Reset));
