@@ -13,6 +13,7 @@ mod nonce;
 mod peers;
 mod policy;
 mod ports;
+mod rate;
 mod reply;
 mod request;
 mod server;
@@ -20,6 +21,7 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod token;
 mod verdict;
 
 pub use server::{Ask, Server};

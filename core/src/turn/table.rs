@@ -11,11 +11,13 @@ use ahash::RandomState;
 use super::{
     auth::{Owner, SessionKey},
     peers::Peers,
+    rate::{Meter, Rate},
     reply::Form,
     verdict::{Payload, To, Verdict},
 };
 use crate::{
     action::{ConnId, Prefix, RelayId, SocketId},
+    config::TurnLimits,
     rng::Rng,
     slab::{Key, Slab},
     time::Instant,
@@ -68,6 +70,8 @@ pub(super) struct Allocation {
     pub(super) client: Client,
     /// Who made it.
     pub(super) owner: Owner,
+    /// Whom it counts for.
+    pub(super) person: Key,
     pub(super) session: SessionKey,
     /// The transaction that made it.
     pub(super) transaction: TransactionId,
@@ -78,6 +82,10 @@ pub(super) struct Allocation {
     pub(super) missing: Option<(Family, Code)>,
     /// RESERVATION-TOKEN that it was given.
     pub(super) token: Option<[u8; 8]>,
+    /// Bytes relayed.
+    pub(super) relays: Meter,
+    /// Packets that came by the socket from relayed transport addresses of ours.
+    pub(super) returned: Meter,
     /// What is needed to answer the Allocate request, until all sockets are bound.
     pub(super) pending: Option<Box<Pending>>,
 }
@@ -132,8 +140,41 @@ pub(super) struct Table {
     pub(super) relays: Slab<Relay>,
     datagrams: HashMap<Client, Key, RandomState>,
     streams: HashMap<ConnId, Key, RandomState>,
-    /// How many allocations and held ports each person has; nobody has none.
-    counts: HashMap<Box<[u8]>, usize, RandomState>,
+    persons: Slab<Person>,
+    names: HashMap<Box<[u8]>, Key, RandomState>,
+}
+
+/// Somebody who has allocations.
+#[derive(Debug, Default)]
+struct Person {
+    /// How many allocations and held ports; nobody has none.
+    count: usize,
+    /// Bytes relayed by all of them.
+    relays: Meter,
+}
+
+/// How much may pass in a second.
+#[derive(Debug)]
+pub(super) struct Rates {
+    allocation: Option<Rate>,
+    person: Option<Rate>,
+    /// Packets from relayed transport addresses of other shards.
+    pub(super) returned: Rate,
+}
+
+impl Rates {
+    pub(super) fn new(limits: &TurnLimits) -> Self {
+        Self {
+            allocation: limits.allocation_bytes_per_second.map(Rate::new),
+            person: limits.user_bytes_per_second.map(Rate::new),
+            returned: Rate::new(limits.returned_packets_per_second),
+        }
+    }
+
+    /// Whether bytes need not be counted.
+    pub(super) fn are_off(&self) -> bool {
+        self.allocation.is_none() && self.person.is_none()
+    }
 }
 
 impl Table {
@@ -143,7 +184,8 @@ impl Table {
             relays: Slab::new(),
             datagrams: HashMap::with_hasher(rng.hasher()),
             streams: HashMap::with_hasher(rng.hasher()),
-            counts: HashMap::with_hasher(rng.hasher()),
+            persons: Slab::new(),
+            names: HashMap::with_hasher(rng.hasher()),
         }
     }
 
@@ -183,31 +225,65 @@ impl Table {
 
     /// How many allocations and held ports a person has.
     pub(super) fn count(&self, person: &[u8]) -> usize {
-        self.counts.get(person).copied().unwrap_or_default()
+        let key = self.names.get(person).copied();
+        key.and_then(|key| self.persons.get(key))
+            .map_or(0, |person| person.count)
     }
 
-    /// A person has one more.
-    pub(super) fn count_up(&mut self, person: &[u8]) {
-        match self.counts.get_mut(person) {
-            Some(count) => *count += 1,
-            None => _ = self.counts.insert(person.into(), 1),
+    /// A person has so many more.
+    pub(super) fn count_up(&mut self, name: &[u8], more: usize) -> Key {
+        let key = match self.names.get(name) {
+            Some(key) => *key,
+            None => {
+                let key = self.persons.insert(Person::default());
+                self.names.insert(name.into(), key);
+                key
+            }
+        };
+        if let Some(person) = self.persons.get_mut(key) {
+            person.count += more;
         }
+        key
     }
 
     /// A person has one less.
-    pub(super) fn count_down(&mut self, person: &[u8]) {
-        if let Some(count) = self.counts.get_mut(person) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(person);
-            }
+    pub(super) fn count_down(&mut self, name: &[u8]) {
+        let key = self.names.get(name).copied();
+        let Some((key, person)) = key.and_then(|key| Some((key, self.persons.get_mut(key)?))) else {
+            return;
+        };
+        person.count -= 1;
+        if person.count == 0 {
+            self.persons.remove(key);
+            self.names.remove(name);
         }
+    }
+
+    /// Whether so many bytes of an allocation may pass now; if so, they are charged to it and to its person.
+    pub(super) fn charge(&mut self, key: Key, rates: &Rates, now: Instant, bytes: usize) -> bool {
+        let Some(allocation) = self.allocations.get_mut(key) else {
+            return false;
+        };
+        let Some(person) = self.persons.get_mut(allocation.person) else {
+            return false;
+        };
+        let meters = [
+            (rates.allocation, &mut allocation.relays),
+            (rates.person, &mut person.relays),
+        ];
+        if meters.iter().any(|(rate, meter)| rate.is_some() && !meter.admits(now)) {
+            return false;
+        }
+        for (rate, meter) in meters {
+            rate.inspect(|rate| meter.charge(*rate, now, bytes));
+        }
+        true
     }
 
     /// How many clients by datagrams and by connections there are, and persons.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> [usize; 3] {
-        [self.datagrams.len(), self.streams.len(), self.counts.len()]
+        [self.datagrams.len(), self.streams.len(), self.names.len()]
     }
 
     /// Bytes that the tables of allocations take, with what they point to.
