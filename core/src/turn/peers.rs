@@ -102,7 +102,10 @@ impl Peers {
         };
         match place {
             Ok(place) => self.channels[place] = channel,
-            Err(place) => self.channels.insert(place, channel),
+            Err(place) => {
+                reserve_one(&mut self.channels);
+                self.channels.insert(place, channel);
+            }
         }
         Ok(())
     }
@@ -162,11 +165,21 @@ impl Peers {
         let expires = now + PERMISSION_LIFETIME;
         match self.find(address) {
             Ok(place) => self.permissions[place].expires = expires,
-            Err(place) => self.permissions.insert(place, Permission { address, expires }),
+            Err(place) => {
+                reserve_one(&mut self.permissions);
+                self.permissions.insert(place, Permission { address, expires });
+            }
         }
         for channel in self.channels.iter_mut().filter(|channel| channel.address == address) {
             channel.permitted = expires;
         }
+    }
+}
+
+/// Most allocations have one channel and one permission, and memory for no more.
+fn reserve_one<T>(list: &mut Vec<T>) {
+    if list.is_empty() {
+        list.reserve_exact(1);
     }
 }
 

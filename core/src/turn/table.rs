@@ -1,7 +1,7 @@
 //! Whose packet is this? Allocations by client and by relayed transport address. (RFC 8656 section 6)
 
 use core::{
-    hash::Hash,
+    hash::{Hash, Hasher},
     net::{IpAddr, SocketAddr},
 };
 use std::collections::HashMap;
@@ -64,28 +64,29 @@ impl Client {
     }
 }
 
-/// What a client has been given.
+/// What a client has been given. What each packet needs stands first, so that it comes into the cache together.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Allocation {
-    pub(super) client: Client,
-    /// Who made it.
-    pub(super) owner: Owner,
-    /// Whom it counts for.
-    pub(super) person: Key,
-    pub(super) session: SessionKey,
-    /// The transaction that made it.
-    pub(super) transaction: TransactionId,
+    pub(super) peers: Peers,
     /// The relayed transport addresses by family.
     pub(super) relayed: [Option<Relayed>; 2],
-    pub(super) peers: Peers,
-    /// The family that was asked for and not given, and why.
-    pub(super) missing: Option<(Family, Code)>,
-    /// RESERVATION-TOKEN that it was given.
-    pub(super) token: Option<[u8; 8]>,
+    pub(super) client: Client,
     /// Bytes relayed.
     pub(super) relays: Meter,
     /// Packets that came by the socket from relayed transport addresses of ours.
     pub(super) returned: Meter,
+    /// Whom it counts for.
+    pub(super) person: Key,
+    /// Who made it.
+    pub(super) owner: Owner,
+    pub(super) session: SessionKey,
+    /// The transaction that made it.
+    pub(super) transaction: TransactionId,
+    /// The family that was asked for and not given, and why.
+    pub(super) missing: Option<(Family, Code)>,
+    /// RESERVATION-TOKEN that it was given.
+    pub(super) token: Option<[u8; 8]>,
     /// What is needed to answer the Allocate request, until all sockets are bound.
     pub(super) pending: Option<Box<Pending>>,
 }
@@ -133,12 +134,55 @@ pub(super) enum Wish {
     Held(u16),
 }
 
+/// A client by datagrams in few words: every packet is looked up by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FiveTuple {
+    peer: u128,
+    /// 0 where the listening socket has only one address.
+    local: u128,
+    /// Scope of a link-local peer, its port, and the listening socket.
+    rest: u64,
+}
+
+impl FiveTuple {
+    fn new(socket: SocketId, peer: SocketAddr, local: Option<IpAddr>) -> Self {
+        let bits = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        let scope = match peer {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(peer) => peer.scope_id(),
+        };
+        let socket = match socket {
+            SocketId::Turn(number) => number,
+            // No client ever comes by these.
+            SocketId::Sip | SocketId::Relay(_) => u16::MAX,
+        };
+        Self {
+            peer: bits(peer.ip()),
+            local: local.map_or(0, bits),
+            rest: u64::from(scope) << 32 | u64::from(peer.port()) << 16 | u64::from(socket),
+        }
+    }
+}
+
+impl Hash for FiveTuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.peer);
+        state.write_u64(self.rest);
+        if self.local != 0 {
+            state.write_u128(self.local);
+        }
+    }
+}
+
 /// All allocations of a shard.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) allocations: Slab<Allocation>,
     pub(super) relays: Slab<Relay>,
-    datagrams: HashMap<Client, Key, RandomState>,
+    datagrams: HashMap<FiveTuple, Key, RandomState>,
     streams: HashMap<ConnId, Key, RandomState>,
     persons: Slab<Person>,
     names: HashMap<Box<[u8]>, Key, RandomState>,
@@ -194,7 +238,7 @@ impl Table {
         let client = allocation.client;
         let key = self.allocations.insert(allocation);
         match client {
-            Client::Datagram { .. } => self.datagrams.insert(client, key),
+            Client::Datagram { socket, peer, local } => self.datagrams.insert(FiveTuple::new(socket, peer, local), key),
             Client::Stream { conn, .. } => self.streams.insert(conn, key),
         };
         key
@@ -204,7 +248,7 @@ impl Table {
     pub(super) fn remove(&mut self, key: Key) -> Option<Allocation> {
         let allocation = self.allocations.remove(key)?;
         match allocation.client {
-            Client::Datagram { .. } => self.datagrams.remove(&allocation.client),
+            Client::Datagram { socket, peer, local } => self.datagrams.remove(&FiveTuple::new(socket, peer, local)),
             Client::Stream { conn, .. } => self.streams.remove(&conn),
         };
         Some(allocation)
@@ -213,7 +257,10 @@ impl Table {
     /// The allocation of a client, expired or not.
     pub(super) fn find(&self, client: &Client) -> Option<Key> {
         match client {
-            Client::Datagram { .. } => self.datagrams.get(client).copied(),
+            Client::Datagram { socket, peer, local } => {
+                let tuple = FiveTuple::new(*socket, *peer, *local);
+                self.datagrams.get(&tuple).copied()
+            }
             Client::Stream { conn, .. } => self.find_stream(*conn),
         }
     }
@@ -291,7 +338,7 @@ impl Table {
     pub(super) fn bytes(&self) -> usize {
         let slots = self.allocations.slots() * size_of::<Option<Allocation>>();
         let relays = self.relays.slots() * size_of::<Option<Relay>>();
-        let clients = self.datagrams.capacity() * (size_of::<(Client, Key)>() + 1) * 8 / 7;
+        let clients = self.datagrams.capacity() * (size_of::<(FiveTuple, Key)>() + 1) * 8 / 7;
         let owned = self.allocations.iter().map(|(_, allocation)| allocation.bytes());
         slots + relays + clients + owned.sum::<usize>()
     }
