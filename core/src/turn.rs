@@ -8,6 +8,7 @@
 //! not used, however late it is swept. What is relayed is never copied, but into a Data indication.
 
 mod auth;
+mod few;
 mod limiter;
 mod nonce;
 mod peers;

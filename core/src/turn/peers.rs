@@ -5,6 +5,7 @@ use core::{
     time::Duration,
 };
 
+use super::few::Few;
 use crate::{time::Instant, wire::stun::Family};
 
 /// How long a permission lasts.
@@ -19,10 +20,10 @@ pub(super) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     /// Sorted by address.
-    permissions: Vec<Permission>,
+    permissions: Few<Permission>,
     /// Sorted by number. A packet of a peer looks through them all, which are few: a list that can be searched by peer
     /// would cost more than it saves.
-    channels: Vec<Channel>,
+    channels: Few<Channel>,
 }
 
 #[derive(Debug)]
@@ -102,10 +103,7 @@ impl Peers {
         };
         match place {
             Ok(place) => self.channels[place] = channel,
-            Err(place) => {
-                reserve_one(&mut self.channels);
-                self.channels.insert(place, channel);
-            }
+            Err(place) => self.channels.insert(place, channel),
         }
         Ok(())
     }
@@ -153,7 +151,7 @@ impl Peers {
     /// Bytes on the heap.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        self.permissions.capacity() * size_of::<Permission>() + self.channels.capacity() * size_of::<Channel>()
+        self.permissions.bytes() + self.channels.bytes()
     }
 
     fn find(&self, address: IpAddr) -> Result<usize, usize> {
@@ -165,21 +163,11 @@ impl Peers {
         let expires = now + PERMISSION_LIFETIME;
         match self.find(address) {
             Ok(place) => self.permissions[place].expires = expires,
-            Err(place) => {
-                reserve_one(&mut self.permissions);
-                self.permissions.insert(place, Permission { address, expires });
-            }
+            Err(place) => self.permissions.insert(place, Permission { address, expires }),
         }
         for channel in self.channels.iter_mut().filter(|channel| channel.address == address) {
             channel.permitted = expires;
         }
-    }
-}
-
-/// Most allocations have one channel and one permission, and memory for no more.
-fn reserve_one<T>(list: &mut Vec<T>) {
-    if list.is_empty() {
-        list.reserve_exact(1);
     }
 }
 
