@@ -268,14 +268,51 @@ pub struct Turn {
     pub realm: String,
     /// Secrets of ephemeral (REST) credentials; any of them is good, so that they can be rotated.
     pub secrets: Vec<Secret>,
+    /// By which hashes a password may follow from a secret; never empty.
+    pub secret_hashes: Vec<SecretHash>,
+    /// Whether ephemeral credentials end at their time for what is allocated too, so that no Refresh is granted then.
+    pub strict_expiry: bool,
     /// Users with a password that does not end.
     pub users: Vec<User>,
     /// Who may be relayed to; everybody else is refused.
     pub peers: Vec<PeerRule>,
     /// Whether public addresses may be relayed to. Never covers private or special ones, nor our own.
     pub public_peers: bool,
+    /// Another server that clients may be sent to (RFC 8489 section 10).
+    pub alternate: Option<Alternate>,
     /// Limits.
     pub limits: TurnLimits,
+}
+
+/// How the password of an ephemeral user follows from its name: an HMAC under the secret, in base64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretHash {
+    /// HMAC-SHA-1, which everybody knows (draft-uberti-behave-turn-rest).
+    Sha1,
+    /// HMAC-SHA-256.
+    Sha256,
+}
+
+/// Where clients are sent that ask for an allocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alternate {
+    /// Addresses of the other server, at most one of each family; a client of a family that has none is not sent away.
+    pub servers: Vec<SocketAddr>,
+    /// The name in its certificate.
+    pub domain: Option<String>,
+    /// When clients are sent there.
+    pub when: AlternateWhen,
+}
+
+/// When clients are sent to another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlternateWhen {
+    /// While this one drains.
+    Draining,
+    /// The same, and while it has as many allocations as it may.
+    Full,
+    /// Always.
+    Always,
 }
 
 /// An address of ours that relayed transport addresses are made of.
@@ -318,6 +355,13 @@ pub struct TurnLimits {
     pub permissions_max: usize,
     /// Channels of one allocation.
     pub channels_max: usize,
+    /// Bytes a second of one allocation, both directions together; `None` is no limit.
+    pub allocation_bytes_per_second: Option<u64>,
+    /// Bytes a second of one user on one shard, all allocations and both directions together; `None` is no limit.
+    pub user_bytes_per_second: Option<u64>,
+    /// Packets a second to one allocation from relayed addresses of other shards: what allocations that form a loop
+    /// could pass on.
+    pub returned_packets_per_second: u64,
     /// Longest lifetime of an allocation, in seconds.
     pub lifetime_max_secs: u32,
     /// Answers a second to one source address that has proved nothing.
@@ -335,6 +379,9 @@ impl Default for TurnLimits {
             allocations_per_user_max: 100,
             permissions_max: 128,
             channels_max: 128,
+            allocation_bytes_per_second: None,
+            user_bytes_per_second: None,
+            returned_packets_per_second: 50_000,
             lifetime_max_secs: 3600,
             unauthenticated_per_second: 10,
             stream_idle: Duration::from_secs(30),

@@ -5,6 +5,8 @@
 //!
 //! A runtime drives one [`Shard`] on each of its threads, through the vocabulary of [`action`].
 
+#![forbid(unsafe_code)]
+
 extern crate alloc;
 
 pub mod action;

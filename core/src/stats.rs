@@ -81,8 +81,12 @@ pub struct TurnStats {
     pub to_client_bytes: u64,
     /// Packets dropped: no permission, no channel, not parsable.
     pub dropped: u64,
+    /// Packets dropped because their allocation or user had relayed as many bytes as it may.
+    pub limited: u64,
     /// Requests answered with an error, but for challenges.
     pub refused: u64,
+    /// Requests answered with the address of another server.
+    pub redirected: u64,
     /// Requests answered with a challenge: not signed, or with an old nonce.
     pub challenged: u64,
     /// Answers withheld from sources that have proved nothing and ask too often.

@@ -8,11 +8,13 @@
 //! not used, however late it is swept. What is relayed is never copied, but into a Data indication.
 
 mod auth;
+mod few;
 mod limiter;
 mod nonce;
 mod peers;
 mod policy;
 mod ports;
+mod rate;
 mod reply;
 mod request;
 mod server;
@@ -20,6 +22,7 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod token;
 mod verdict;
 
 pub use server::{Ask, Server};

@@ -6,15 +6,17 @@ use std::collections::HashMap;
 
 use ahash::RandomState;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
+use sha2::Sha256;
 
 use super::{
     nonce::{self, Features, NONCE_BYTES},
     request::Request,
+    token::{self, Held, TOKEN_BYTES},
 };
 use crate::{
-    config::{Config, Secret, Turn},
+    config::{Config, Secret, SecretHash, Turn},
     rng::Rng,
     time::UnixTime,
     wire::stun::{Integrity, Key, userhash},
@@ -142,6 +144,16 @@ impl Auth {
         nonce::make(&self.config.keys.nonce, self.features, now, source)
     }
 
+    /// RESERVATION-TOKEN for a port that is held for a user.
+    pub(super) fn token(&self, held: Held, user: &[u8], now: UnixTime) -> [u8; TOKEN_BYTES] {
+        token::make(&self.config.keys.nonce, held, user, now)
+    }
+
+    /// The port that a user's RESERVATION-TOKEN stands for, whichever shard made it.
+    pub(super) fn held(&self, token: [u8; TOKEN_BYTES], user: &[u8], now: UnixTime) -> Option<Held> {
+        token::read(&self.config.keys.nonce, token, user, now)
+    }
+
     /// Who signed this request? `session` is the user and the key of the allocation that it is about, if there is one.
     ///
     /// # Errors
@@ -218,7 +230,10 @@ impl Auth {
         algorithm: Algorithm,
         session: Option<(&[u8], &SessionKey)>,
     ) -> Option<Key> {
+        // Credentials that end do not end what was allocated with them, unless the administrator wants that.
+        let is_current = self.is_current(user, now, session.is_some());
         if let Some((_, known)) = session
+            && is_current
             && (known.algorithm, known.epoch) == (algorithm, self.epoch)
             && request.message.is_signed_by(&known.key)
         {
@@ -234,15 +249,25 @@ impl Auth {
             known.is_some_and(|user| user.sources.is_empty() || user.sources.iter().any(|net| net.contains(&from)));
         let password = known.map_or(self.decoy.as_slice(), |user| user.password.expose());
         let mut found = signed_with(password).filter(|_| admitted);
-        if let Some(expiry) = expiry(user) {
-            // Credentials that end do not end what was allocated with them.
-            let current = expiry >= now.0 || session.is_some();
-            for secret in &self.turn().secrets {
-                let key = signed_with(ephemeral_password(secret, user).as_bytes());
-                found = found.or(key.filter(|_| current));
+        if expiry(user).is_some() {
+            let hashes = &self.turn().secret_hashes;
+            for (secret, hash) in self
+                .turn()
+                .secrets
+                .iter()
+                .flat_map(|secret| hashes.iter().map(move |hash| (secret, hash)))
+            {
+                let key = signed_with(ephemeral_password(secret, *hash, user).as_bytes());
+                found = found.or(key.filter(|_| is_current));
             }
         }
         found
+    }
+
+    /// Whether the credentials of a user have not ended, or need not be good any longer.
+    fn is_current(&self, user: &[u8], now: UnixTime, has_allocation: bool) -> bool {
+        let is_lenient = has_allocation && !self.turn().strict_expiry;
+        is_lenient || self.by_name.contains_key(user) || expiry(user).is_none_or(|expiry| expiry >= now.0)
     }
 
     fn turn(&self) -> &Turn {
@@ -287,9 +312,16 @@ fn expiry(user: &[u8]) -> Option<u64> {
     all_digits.then(|| core::str::from_utf8(digits).ok()?.parse().ok())?
 }
 
-/// The password of an ephemeral user: the HMAC-SHA1 of the name in base64.
-fn ephemeral_password(secret: &Secret, user: &[u8]) -> String {
-    let mut mac = Hmac::<Sha1>::new_from_slice(secret.expose()).expect("HMAC takes a key of any length");
+/// The password of an ephemeral user: the HMAC of the name in base64.
+fn ephemeral_password(secret: &Secret, hash: SecretHash, user: &[u8]) -> String {
+    match hash {
+        SecretHash::Sha1 => STANDARD.encode(hmac::<Hmac<Sha1>>(secret, user)),
+        SecretHash::Sha256 => STANDARD.encode(hmac::<Hmac<Sha256>>(secret, user)),
+    }
+}
+
+fn hmac<M: Mac + KeyInit>(secret: &Secret, user: &[u8]) -> hmac::digest::Output<M> {
+    let mut mac = <M as KeyInit>::new_from_slice(secret.expose()).expect("HMAC takes a key of any length");
     mac.update(user);
-    STANDARD.encode(mac.finalize().into_bytes())
+    mac.finalize().into_bytes()
 }

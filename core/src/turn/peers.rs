@@ -5,6 +5,7 @@ use core::{
     time::Duration,
 };
 
+use super::few::Few;
 use crate::{time::Instant, wire::stun::Family};
 
 /// How long a permission lasts.
@@ -19,10 +20,10 @@ pub(super) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     /// Sorted by address.
-    permissions: Vec<Permission>,
+    permissions: Few<Permission>,
     /// Sorted by number. A packet of a peer looks through them all, which are few: a list that can be searched by peer
     /// would cost more than it saves.
-    channels: Vec<Channel>,
+    channels: Few<Channel>,
 }
 
 #[derive(Debug)]
@@ -150,7 +151,7 @@ impl Peers {
     /// Bytes on the heap.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        self.permissions.capacity() * size_of::<Permission>() + self.channels.capacity() * size_of::<Channel>()
+        self.permissions.bytes() + self.channels.bytes()
     }
 
     fn find(&self, address: IpAddr) -> Result<usize, usize> {

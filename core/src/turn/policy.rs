@@ -78,7 +78,7 @@ impl Policy {
         if port == 0 || self.is_service(peer) {
             return false;
         }
-        if self.is_relay(ip) && self.relay_ports.contains(&port) {
+        if self.is_relayed(peer) {
             return true;
         }
         let scope = scope(ip);
@@ -136,6 +136,11 @@ impl Policy {
             .any(|rule| rule.net.prefix_len() >= PREFIX_LEN_MIN && rule.net.contains(&client))
     }
 
+    /// Whether this may be a relayed transport address of ours, of whichever shard; it is one that [`Policy::seen`] gave.
+    pub(super) fn is_relayed(&self, peer: SocketAddr) -> bool {
+        self.relay_ports.contains(&peer.port()) && self.is_relay(peer.ip())
+    }
+
     fn is_relay(&self, ip: IpAddr) -> bool {
         self.relays
             .iter()
@@ -143,7 +148,7 @@ impl Policy {
     }
 
     /// Whether we listen there ourselves: no rule opens that.
-    fn is_service(&self, peer: SocketAddr) -> bool {
+    pub(super) fn is_service(&self, peer: SocketAddr) -> bool {
         self.services.iter().any(|service| {
             let everywhere =
                 service.ip().is_unspecified() && (self.own.contains(&peer.ip()) || peer.ip().is_loopback());

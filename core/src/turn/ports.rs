@@ -9,6 +9,8 @@ use crate::{action::ShardId, rng::Rng, time::Instant};
 #[derive(Debug)]
 pub(super) struct Ports {
     first: u16,
+    shard: ShardId,
+    shards: u16,
     /// Even ports and odd ports, each in no order.
     free: [Vec<u16>; 2],
     /// Of each port of the whole range, where in its list of free ones it is, or [`NOWHERE`].
@@ -27,12 +29,16 @@ impl Ports {
     pub(super) fn new(range: &RangeInclusive<u16>, shard: ShardId, shards: u16) -> Self {
         let mut ports = Self {
             first: *range.start(),
+            shard,
+            shards: shards.max(1),
             free: [Vec::new(), Vec::new()],
             places: vec![NOWHERE; range.clone().count()],
             resting: VecDeque::new(),
         };
-        for port in range.clone().filter(|port| port / 2 % shards.max(1) == shard.0) {
-            ports.release(port);
+        for port in range.clone() {
+            if ports.owns(port) {
+                ports.release(port);
+            }
         }
         ports
     }
@@ -68,9 +74,22 @@ impl Ports {
         Some(even)
     }
 
-    /// Gives a port back.
+    /// Gives a port back. One of another shard's slice is not ours to give again.
     pub(super) fn give_back(&mut self, port: u16, now: Instant) {
-        self.resting.push_back((now + Self::REST, port));
+        if self.owns(port) {
+            self.resting.push_back((now + Self::REST, port));
+        }
+    }
+
+    /// Whether a port is in the range, of this shard or another.
+    pub(super) fn spans(&self, port: u16) -> bool {
+        port.checked_sub(self.first)
+            .is_some_and(|place| usize::from(place) < self.places.len())
+    }
+
+    /// Whether a port of the range is in our slice of it.
+    pub(super) fn owns(&self, port: u16) -> bool {
+        port / 2 % self.shards == self.shard.0
     }
 
     /// Takes what `choose` finds among the free ports.

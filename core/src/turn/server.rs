@@ -2,6 +2,9 @@
 
 use alloc::{collections::VecDeque, sync::Arc};
 use core::net::SocketAddr;
+use std::collections::HashMap;
+
+use ahash::RandomState;
 
 use super::{
     auth::{Auth, Denied, Owner, PASSWORD_ALGORITHMS, turn},
@@ -10,12 +13,12 @@ use super::{
     ports::Ports,
     reply::Form,
     request::Request,
-    table::{Client, Table},
+    table::{Client, Rates, Table},
     verdict::{Payload, Verdict},
 };
 use crate::{
     action::{ConnId, Prefix, RelayId, ShardId},
-    config::{self, Config, TurnLimits},
+    config::{self, Alternate, Config, TurnLimits},
     cx::Cx,
     rng::Rng,
     time::Instant,
@@ -26,6 +29,7 @@ use crate::{
 };
 
 mod allocate;
+mod alternate;
 mod expire;
 mod manage;
 mod relay;
@@ -37,15 +41,17 @@ pub struct Server {
     auth: Auth,
     policy: Policy,
     limiter: Limiter,
+    rates: Rates,
     table: Table,
     /// Relay addresses by family.
     pools: [Option<Pool>; 2],
     /// Held ports, soonest to expire first.
     reservations: VecDeque<Reservation>,
-    shard: ShardId,
     asks: VecDeque<Ask>,
     sweep: expire::Sweep,
     draining: bool,
+    /// Where clients may be sent to.
+    alternate: Option<Alternate>,
 }
 
 /// What the server wants done with a socket.
@@ -67,6 +73,8 @@ pub enum Ask {
 struct Pool {
     relay: config::Relay,
     ports: Ports,
+    /// The sockets by port.
+    bound: HashMap<u16, RelayId, RandomState>,
 }
 
 /// A port that is held for a token.
@@ -75,7 +83,7 @@ struct Reservation {
     token: [u8; 8],
     family: Family,
     port: u16,
-    /// Who may have it.
+    /// Whom it counts for.
     owner: Owner,
     expires: Instant,
 }
@@ -92,19 +100,21 @@ impl Server {
             Some(Pool {
                 relay: *relay,
                 ports: Ports::new(&turn.relay_ports, shard, shards),
+                bound: HashMap::with_hasher(rng.hasher()),
             })
         });
         Self {
             limits: turn.limits.clone(),
+            rates: Rates::new(&turn.limits),
             policy: Policy::new(&config, turn),
             limiter: Limiter::new(turn.limits.unauthenticated_per_second, rng),
             table: Table::new(rng),
             pools,
             reservations: VecDeque::new(),
-            shard,
             asks: VecDeque::new(),
             sweep: expire::Sweep::default(),
             draining: false,
+            alternate: turn.alternate.clone(),
             auth: Auth::new(config, 0, rng),
         }
     }
@@ -117,8 +127,10 @@ impl Server {
     pub fn configure(&mut self, config: Arc<Config>, rng: &mut Rng) {
         let turn = turn(&config);
         self.limits = turn.limits.clone();
+        self.rates = Rates::new(&turn.limits);
         self.limiter = Limiter::new(turn.limits.unauthenticated_per_second, rng);
         self.policy = Policy::new(&config, turn);
+        self.alternate = turn.alternate.clone();
         for (_, allocation) in self.table.allocations.range_mut(0..self.table.allocations.slots()) {
             // Other packets are asked about one by one.
             allocation.peers.retain_channels(|peer| self.policy.allows(peer));
@@ -190,7 +202,7 @@ impl Server {
             (Class::Request, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND) => {
                 self.request(cx, from, &Request::read(message))
             }
-            (Class::Indication, Method::SEND) => self.send(cx, &from, &message),
+            (Class::Indication, Method::SEND) => self.send(cx, &from, &message, bytes),
             // RFC 8489 section 6.3.2 and RFC 8445 section 11: a Binding indication keeps a NAT open, no more.
             (Class::Indication, Method::BINDING) => Verdict::NOTHING,
             // RFC 8489 section 6.3: the agent checks "that the method value is a supported method" and "that the message

@@ -1,7 +1,7 @@
 //! Whose packet is this? Allocations by client and by relayed transport address. (RFC 8656 section 6)
 
 use core::{
-    hash::Hash,
+    hash::{Hash, Hasher},
     net::{IpAddr, SocketAddr},
 };
 use std::collections::HashMap;
@@ -11,11 +11,13 @@ use ahash::RandomState;
 use super::{
     auth::{Owner, SessionKey},
     peers::Peers,
+    rate::{Meter, Rate},
     reply::Form,
     verdict::{Payload, To, Verdict},
 };
 use crate::{
     action::{ConnId, Prefix, RelayId, SocketId},
+    config::TurnLimits,
     rng::Rng,
     slab::{Key, Slab},
     time::Instant,
@@ -62,18 +64,25 @@ impl Client {
     }
 }
 
-/// What a client has been given.
+/// What a client has been given. What each packet needs stands first, so that it comes into the cache together.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Allocation {
+    pub(super) peers: Peers,
+    /// The relayed transport addresses by family.
+    pub(super) relayed: [Option<Relayed>; 2],
     pub(super) client: Client,
+    /// Bytes relayed.
+    pub(super) relays: Meter,
+    /// Packets that came by the socket from relayed transport addresses of ours.
+    pub(super) returned: Meter,
+    /// Whom it counts for.
+    pub(super) person: Key,
     /// Who made it.
     pub(super) owner: Owner,
     pub(super) session: SessionKey,
     /// The transaction that made it.
     pub(super) transaction: TransactionId,
-    /// The relayed transport addresses by family.
-    pub(super) relayed: [Option<Relayed>; 2],
-    pub(super) peers: Peers,
     /// The family that was asked for and not given, and why.
     pub(super) missing: Option<(Family, Code)>,
     /// RESERVATION-TOKEN that it was given.
@@ -125,15 +134,91 @@ pub(super) enum Wish {
     Held(u16),
 }
 
+/// A client by datagrams in few words: every packet is looked up by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FiveTuple {
+    peer: u128,
+    /// 0 where the listening socket has only one address.
+    local: u128,
+    /// Scope of a link-local peer, its port, and the listening socket.
+    rest: u64,
+}
+
+impl FiveTuple {
+    fn new(socket: SocketId, peer: SocketAddr, local: Option<IpAddr>) -> Self {
+        let bits = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        let scope = match peer {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(peer) => peer.scope_id(),
+        };
+        let socket = match socket {
+            SocketId::Turn(number) => number,
+            // No client ever comes by these.
+            SocketId::Sip | SocketId::Relay(_) => u16::MAX,
+        };
+        Self {
+            peer: bits(peer.ip()),
+            local: local.map_or(0, bits),
+            rest: u64::from(scope) << 32 | u64::from(peer.port()) << 16 | u64::from(socket),
+        }
+    }
+}
+
+impl Hash for FiveTuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.peer);
+        state.write_u64(self.rest);
+        if self.local != 0 {
+            state.write_u128(self.local);
+        }
+    }
+}
+
 /// All allocations of a shard.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) allocations: Slab<Allocation>,
     pub(super) relays: Slab<Relay>,
-    datagrams: HashMap<Client, Key, RandomState>,
+    datagrams: HashMap<FiveTuple, Key, RandomState>,
     streams: HashMap<ConnId, Key, RandomState>,
-    /// How many allocations and held ports each person has; nobody has none.
-    counts: HashMap<Box<[u8]>, usize, RandomState>,
+    persons: Slab<Person>,
+    names: HashMap<Box<[u8]>, Key, RandomState>,
+}
+
+/// Somebody who has allocations.
+#[derive(Debug, Default)]
+struct Person {
+    /// How many allocations and held ports; nobody has none.
+    count: usize,
+    /// Bytes relayed by all of them.
+    relays: Meter,
+}
+
+/// How much may pass in a second.
+#[derive(Debug)]
+pub(super) struct Rates {
+    allocation: Option<Rate>,
+    person: Option<Rate>,
+    /// Packets from relayed transport addresses of other shards.
+    pub(super) returned: Rate,
+}
+
+impl Rates {
+    pub(super) fn new(limits: &TurnLimits) -> Self {
+        Self {
+            allocation: limits.allocation_bytes_per_second.map(Rate::new),
+            person: limits.user_bytes_per_second.map(Rate::new),
+            returned: Rate::new(limits.returned_packets_per_second),
+        }
+    }
+
+    /// Whether bytes need not be counted.
+    pub(super) fn are_off(&self) -> bool {
+        self.allocation.is_none() && self.person.is_none()
+    }
 }
 
 impl Table {
@@ -143,7 +228,8 @@ impl Table {
             relays: Slab::new(),
             datagrams: HashMap::with_hasher(rng.hasher()),
             streams: HashMap::with_hasher(rng.hasher()),
-            counts: HashMap::with_hasher(rng.hasher()),
+            persons: Slab::new(),
+            names: HashMap::with_hasher(rng.hasher()),
         }
     }
 
@@ -152,7 +238,7 @@ impl Table {
         let client = allocation.client;
         let key = self.allocations.insert(allocation);
         match client {
-            Client::Datagram { .. } => self.datagrams.insert(client, key),
+            Client::Datagram { socket, peer, local } => self.datagrams.insert(FiveTuple::new(socket, peer, local), key),
             Client::Stream { conn, .. } => self.streams.insert(conn, key),
         };
         key
@@ -162,7 +248,7 @@ impl Table {
     pub(super) fn remove(&mut self, key: Key) -> Option<Allocation> {
         let allocation = self.allocations.remove(key)?;
         match allocation.client {
-            Client::Datagram { .. } => self.datagrams.remove(&allocation.client),
+            Client::Datagram { socket, peer, local } => self.datagrams.remove(&FiveTuple::new(socket, peer, local)),
             Client::Stream { conn, .. } => self.streams.remove(&conn),
         };
         Some(allocation)
@@ -171,7 +257,10 @@ impl Table {
     /// The allocation of a client, expired or not.
     pub(super) fn find(&self, client: &Client) -> Option<Key> {
         match client {
-            Client::Datagram { .. } => self.datagrams.get(client).copied(),
+            Client::Datagram { socket, peer, local } => {
+                let tuple = FiveTuple::new(*socket, *peer, *local);
+                self.datagrams.get(&tuple).copied()
+            }
             Client::Stream { conn, .. } => self.find_stream(*conn),
         }
     }
@@ -183,31 +272,65 @@ impl Table {
 
     /// How many allocations and held ports a person has.
     pub(super) fn count(&self, person: &[u8]) -> usize {
-        self.counts.get(person).copied().unwrap_or_default()
+        let key = self.names.get(person).copied();
+        key.and_then(|key| self.persons.get(key))
+            .map_or(0, |person| person.count)
     }
 
-    /// A person has one more.
-    pub(super) fn count_up(&mut self, person: &[u8]) {
-        match self.counts.get_mut(person) {
-            Some(count) => *count += 1,
-            None => _ = self.counts.insert(person.into(), 1),
+    /// A person has so many more.
+    pub(super) fn count_up(&mut self, name: &[u8], more: usize) -> Key {
+        let key = match self.names.get(name) {
+            Some(key) => *key,
+            None => {
+                let key = self.persons.insert(Person::default());
+                self.names.insert(name.into(), key);
+                key
+            }
+        };
+        if let Some(person) = self.persons.get_mut(key) {
+            person.count += more;
         }
+        key
     }
 
     /// A person has one less.
-    pub(super) fn count_down(&mut self, person: &[u8]) {
-        if let Some(count) = self.counts.get_mut(person) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(person);
-            }
+    pub(super) fn count_down(&mut self, name: &[u8]) {
+        let key = self.names.get(name).copied();
+        let Some((key, person)) = key.and_then(|key| Some((key, self.persons.get_mut(key)?))) else {
+            return;
+        };
+        person.count -= 1;
+        if person.count == 0 {
+            self.persons.remove(key);
+            self.names.remove(name);
         }
+    }
+
+    /// Whether so many bytes of an allocation may pass now; if so, they are charged to it and to its person.
+    pub(super) fn charge(&mut self, key: Key, rates: &Rates, now: Instant, bytes: usize) -> bool {
+        let Some(allocation) = self.allocations.get_mut(key) else {
+            return false;
+        };
+        let Some(person) = self.persons.get_mut(allocation.person) else {
+            return false;
+        };
+        let meters = [
+            (rates.allocation, &mut allocation.relays),
+            (rates.person, &mut person.relays),
+        ];
+        if meters.iter().any(|(rate, meter)| rate.is_some() && !meter.admits(now)) {
+            return false;
+        }
+        for (rate, meter) in meters {
+            rate.inspect(|rate| meter.charge(*rate, now, bytes));
+        }
+        true
     }
 
     /// How many clients by datagrams and by connections there are, and persons.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> [usize; 3] {
-        [self.datagrams.len(), self.streams.len(), self.counts.len()]
+        [self.datagrams.len(), self.streams.len(), self.names.len()]
     }
 
     /// Bytes that the tables of allocations take, with what they point to.
@@ -215,7 +338,7 @@ impl Table {
     pub(super) fn bytes(&self) -> usize {
         let slots = self.allocations.slots() * size_of::<Option<Allocation>>();
         let relays = self.relays.slots() * size_of::<Option<Relay>>();
-        let clients = self.datagrams.capacity() * (size_of::<(Client, Key)>() + 1) * 8 / 7;
+        let clients = self.datagrams.capacity() * (size_of::<(FiveTuple, Key)>() + 1) * 8 / 7;
         let owned = self.allocations.iter().map(|(_, allocation)| allocation.bytes());
         slots + relays + clients + owned.sum::<usize>()
     }

@@ -126,12 +126,15 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         relay_ports: 30_000..=30_099,
         realm: REALM.into(),
         secrets: vec![Secret::new("an old secret"), Secret::new(SECRET)],
+        secret_hashes: vec![config::SecretHash::Sha1, config::SecretHash::Sha256],
+        strict_expiry: false,
         users: vec![user(ALICE), user(BOB)],
         peers: vec![PeerRule {
             net: "10.0.0.5/32".parse().expect("a net"),
             ports: 10_000..=20_000,
         }],
         public_peers: true,
+        alternate: None,
         limits: TurnLimits::default(),
     };
     edit(&mut turn);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::{Host, PeerRule, Reach, Relay};
+use crate::config::{AlternateWhen, Host, PeerRule, Reach, Relay, SecretHash};
 
 /// A world with some files and one variable.
 struct World {
@@ -226,6 +226,9 @@ fn everything_can_be_said() {
         mediaservers = ['10.0.0.4', { address = '10.0.0.5', media_ports = 7000 }]
         meetingroom = '10.0.0.9'
         public_peers = true
+        secret_hashes = 'sha256'
+        strict_expiry = true
+        alternate = { servers = ['192.0.2.20', '[2001:db8::20]:5349'], domain = 'turn2.example.com', when = 'full' }
         [[turn.user]]
         name = 'asterisk'
         password = 'a password of his own'
@@ -236,6 +239,9 @@ fn everything_can_be_said() {
         [turn.limits]
         lifetime_max_secs = 1200
         channels_max = 16
+        allocation_bytes_per_second = '2 MiB'
+        user_bytes_per_second = 10000000
+        returned_packets_per_second = 1000
         ",
     );
     assert_eq!(config.server.workers, Some(2));
@@ -311,6 +317,39 @@ fn everything_can_be_said() {
         ]
     );
     assert_eq!((turn.limits.lifetime_max_secs, turn.limits.channels_max), (1200, 16));
+    assert_eq!(turn.limits.allocation_bytes_per_second, Some(2 << 20));
+    assert_eq!(turn.limits.user_bytes_per_second, Some(10_000_000));
+    assert_eq!(turn.limits.returned_packets_per_second, 1000);
+    assert_eq!(
+        (turn.secret_hashes, turn.strict_expiry),
+        (vec![SecretHash::Sha256], true)
+    );
+    let alternate = turn.alternate.unwrap();
+    assert_eq!(alternate.servers[0].to_string(), "192.0.2.20:3478");
+    assert_eq!(alternate.servers[1].to_string(), "[2001:db8::20]:5349");
+    assert_eq!(alternate.domain.as_deref(), Some("turn2.example.com"));
+    assert_eq!(alternate.when, AlternateWhen::Full);
+}
+
+#[test]
+fn what_turn_does_not_say_about_rates_and_other_servers_is_off() {
+    let config = parsed(
+        "
+        [turn]
+        listen = '192.0.2.10'
+        realm = 'example.com'
+        secrets = 'a secret in the text'
+        mediaservers = '10.0.0.4'
+        ",
+    );
+    let turn = config.turn.unwrap();
+    assert_eq!(turn.secret_hashes, [SecretHash::Sha1, SecretHash::Sha256]);
+    assert_eq!((turn.strict_expiry, turn.alternate), (false, None));
+    let limits = turn.limits;
+    assert_eq!(
+        (limits.allocation_bytes_per_second, limits.user_bytes_per_second),
+        (None, None)
+    );
 }
 
 #[test]
@@ -883,4 +922,36 @@ proptest::proptest! {
     fn no_text_panics(text in "(\\[{0,2}(server|https|web.route|turn)\\]{0,2}|[a-z]{0,6}( = )?|['\"=\\[\\]{},.0-9é]|\n){0,40}") {
         let _ = parse(&text);
     }
+}
+
+#[test]
+fn turn_to_other_servers() {
+    check(
+        "
+[turn]
+listen = '192.0.2.10'
+realm = 'example.com'
+secrets = 'a secret in the text'
+mediaservers = '10.0.0.4'
+secret_hashes = ['sha1', 'md5']
+strict_expiry = 'yes'
+alternate = { servers = ['192.0.2.20', '192.0.2.21'], domain = 'a b', when = 'never' }
+[turn.limits]
+user_bytes_per_second = 10
+",
+        r#"
+t:7: `'md5'` is not one or both of "sha1" and "sha256"
+    fix: write ["sha1", "sha256"]
+t:8: `'yes'` is not true or false
+    fix: write true or false, without quotes
+t:9: `['192.0.2.20', '192.0.2.21']` is not an address to go to, or one of each family
+    fix: write "192.0.2.20:3478"
+t:9: `'a b'` is not a domain name
+    fix: write "turn2.example.com"
+t:9: `'never'` is not "draining", "full" or "always"
+    fix: write "draining"
+t:11: `10` is not a number of bytes from 1024 to 1099511627776
+    fix: write 65536 or "64 KiB"; there are KiB, MiB and GiB
+"#,
+    );
 }

@@ -15,7 +15,7 @@ use super::{
     section::{self, Section},
     sip, values,
 };
-use crate::config::{PeerRule, Relay, Sip, Turn, TurnLimits, User};
+use crate::config::{Alternate, AlternateWhen, PeerRule, Relay, SecretHash, Sip, Turn, TurnLimits, User};
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -> Option<Turn> {
     let mut section = Section::new(cx, "[turn]", value)?;
@@ -27,6 +27,8 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
     }
     let realm = section.required(cx, "realm", "\"edge.example.com\"", realm);
     let secrets = section.list(cx, "secrets", secret);
+    let secret_hashes = section.given_or(cx, "secret_hashes", SECRET_HASHES.into(), secret_hashes);
+    let strict_expiry = section.given_or(cx, "strict_expiry", false, values::flag);
     let users = section.given_or(cx, "user", Vec::new(), users);
     if let (Some([]), Some([])) = (secrets.as_deref(), users.as_deref()) {
         cx.refuse::<()>(
@@ -37,6 +39,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
     }
     let peers = peers(cx, &mut section, sip);
     let public_peers = section.given_or(cx, "public_peers", true, values::flag);
+    let alternate = section.given_or(cx, "alternate", None, |cx, value| alternate(cx, value).map(Some));
     let limits = section.or(cx, "limits", TurnLimits::default(), limits);
     section.finish(cx);
     let (listen_udp, listen_tcp) = listen?;
@@ -47,9 +50,12 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
         relay_ports,
         realm: realm?,
         secrets: secrets?,
+        secret_hashes: secret_hashes?,
+        strict_expiry: strict_expiry?,
         users: users?,
         peers: peers?,
         public_peers: public_peers?,
+        alternate: alternate?,
         limits,
     })
 }
@@ -203,6 +209,65 @@ fn realm(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     Some(text.into())
 }
 
+fn secret_hashes(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<SecretHash>> {
+    let (wanted, example) = ("one or both of \"sha1\" and \"sha256\"", "[\"sha1\", \"sha256\"]");
+    let hashes = section::list(cx, value, |cx, value| {
+        match values::words(cx, value, wanted, example)? {
+            "sha1" => Some(SecretHash::Sha1),
+            "sha256" => Some(SecretHash::Sha256),
+            _ => cx.refuse_value(value, wanted, example),
+        }
+    })?;
+    if hashes.is_empty() {
+        return cx.refuse_value(value, wanted, example);
+    }
+    Some(hashes)
+}
+
+/// Another server for clients, by its addresses.
+fn alternate(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Alternate> {
+    let mut section = Section::new(cx, "[turn.alternate]", value)?;
+    let servers = section.required(cx, "servers", "[\"192.0.2.20:3478\"]", |cx, value| {
+        let servers = section::list(cx, value, addresses::socket_address_or(TURN_PORT))?;
+        let count = |is_ipv4| servers.iter().filter(|server| server.is_ipv4() == is_ipv4).count();
+        let is_right = !servers.is_empty() && count(true) <= 1 && count(false) <= 1;
+        if !is_right || servers.iter().any(|server| server.ip().is_unspecified()) {
+            return cx.refuse_value(
+                value,
+                "an address to go to, or one of each family",
+                "\"192.0.2.20:3478\"",
+            );
+        }
+        Some(servers)
+    });
+    let domain = section.given_or(cx, "domain", None, |cx, value| domain(cx, value).map(Some));
+    let when = section.given_or(cx, "when", AlternateWhen::Draining, |cx, value| {
+        let (wanted, example) = ("\"draining\", \"full\" or \"always\"", "\"draining\"");
+        match values::words(cx, value, wanted, example)? {
+            "draining" => Some(AlternateWhen::Draining),
+            "full" => Some(AlternateWhen::Full),
+            "always" => Some(AlternateWhen::Always),
+            _ => cx.refuse_value(value, wanted, example),
+        }
+    });
+    section.finish(cx);
+    Some(Alternate {
+        servers: servers?,
+        domain: domain?,
+        when: when?,
+    })
+}
+
+fn domain(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
+    let text = values::text(cx, value)?;
+    // RFC 8489 section 14.16: a domain name of at most 255 bytes.
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if !(1..=255).contains(&text.len()) || !text.chars().all(is_allowed) {
+        return cx.refuse_value(value, "a domain name", "\"turn2.example.com\"");
+    }
+    Some(text.into())
+}
+
 fn users(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<User>> {
     let mut names: Vec<String> = Vec::new();
     section::list(cx, value, |cx, value| {
@@ -317,6 +382,14 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<TurnLimits> {
         allocations_per_user_max,
         permissions_max,
         channels_max,
+        allocation_bytes_per_second: bytes_per_second(cx, &mut section, "allocation_bytes_per_second"),
+        user_bytes_per_second: bytes_per_second(cx, &mut section, "user_bytes_per_second"),
+        returned_packets_per_second: section.or(
+            cx,
+            "returned_packets_per_second",
+            default.returned_packets_per_second,
+            values::number(1..=10_000_000),
+        ),
         // RFC 8656 section 7.2: a client that asks for nothing gets ten minutes.
         lifetime_max_secs: section.or(
             cx,
@@ -342,7 +415,14 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<TurnLimits> {
     Some(limits)
 }
 
+/// A rate, where there is to be a limit at all.
+fn bytes_per_second(cx: &mut Reader<'_>, section: &mut Section<'_, '_>, key: &'static str) -> Option<u64> {
+    section.optional(cx, key, values::bytes(1024..=BYTES_PER_SECOND_MAX))
+}
+
+const SECRET_HASHES: [SecretHash; 2] = [SecretHash::Sha1, SecretHash::Sha256];
 const TURN_PORT: u16 = 3478;
 const RELAY_PORTS: RangeInclusive<u16> = 30_000..=39_999;
 const MEETINGROOM_PORT: u16 = 10_000;
+const BYTES_PER_SECOND_MAX: u64 = 1 << 40;
 const BUFFER_BYTES_MAX: u64 = 16 * 1024 * 1024;

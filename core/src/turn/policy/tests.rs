@@ -49,9 +49,12 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         relay_ports: 30_000..=39_999,
         realm: "example.org".into(),
         secrets: vec![],
+        secret_hashes: vec![],
+        strict_expiry: false,
         users: vec![],
         peers: rules.iter().map(rule).collect(),
         public_peers,
+        alternate: None,
         limits: TurnLimits::default(),
     };
     let config = Config {

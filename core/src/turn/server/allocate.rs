@@ -9,14 +9,16 @@ use crate::{
     action::{BindError, Prefix, RelayId},
     cx::Cx,
     slab::Key,
-    time::Instant,
+    time::Now,
     turn::{
         auth::{Identity, Owner, SessionKey},
         peers::Peers,
         policy::is_tunnel,
+        rate::Meter,
         reply::Form,
         request::Request,
         table::{Allocation, Client, Pending, Relay, Relayed, Wish},
+        token::{Held, STEP_SECS, TOKEN_LIFETIME_SECS},
         verdict::{Payload, Verdict},
     },
     wire::stun::{Code, Family, Kind},
@@ -26,10 +28,8 @@ use crate::{
 // RFC 8656 section 6: "the default lifetime value of 600 seconds (10 minutes)".
 const LIFETIME_DEFAULT_SECS: u32 = 600;
 
-/// How long a port is held.
-// RFC 8656 section 7.2: "The server MUST hold this reservation for at least 30 seconds". The answer may be lost, and
-// a client repeats its request for nearly 40 seconds.
-const RESERVATION_LIFETIME: Duration = Duration::from_secs(60);
+/// How long a port is held: as long as its token can be good.
+const RESERVATION_LIFETIME: Duration = Duration::from_secs(TOKEN_LIFETIME_SECS + STEP_SECS);
 
 /// How many ports are tried when others have taken them.
 const BIND_TRIES: u8 = 10;
@@ -67,15 +67,16 @@ impl Server {
                 None => allocated(cx, &form, allocation),
             };
         }
-        match self.plan(cx.now.mono, &from, request, &identity) {
+        match self.plan(cx.now, &from, request, &identity) {
             Ok(plan) => self.begin(cx, from, request, identity.session, form, plan),
+            Err(Code::TRY_ALTERNATE) => self.redirect(cx, &from, &form),
             Err(code) => refuse(cx, &from, &form, code),
         }
     }
 
     /// Checks an Allocate request on a 5-tuple that is not in use.
     // RFC 8656 section 7.2, steps 3 and 5 to 10.
-    fn plan(&self, now: Instant, from: &Client, request: &Request<'_>, identity: &Identity<'_>) -> Result<Plan, Code> {
+    fn plan(&self, now: Now, from: &Client, request: &Request<'_>, identity: &Identity<'_>) -> Result<Plan, Code> {
         if request.requested_transport()? != UDP {
             return Err(Code::UNSUPPORTED_TRANSPORT_PROTOCOL);
         }
@@ -94,16 +95,28 @@ impl Server {
         if is_tunnel(from.source().ip()) {
             return Err(Code::FORBIDDEN);
         }
+        // RFC 8656 section 21.1.7: whoever asks in the name of this server wants its packets to go round in a loop.
+        if matches!(from, Client::Datagram { .. }) && self.policy.is_service(self.policy.seen(from.source())) {
+            return Err(Code::FORBIDDEN);
+        }
         let wish = match even {
             None => Wish::Any,
             Some(false) => Wish::Even,
             Some(true) => Wish::Pair,
         };
         let (mut wishes, mut missing) = (ArrayVec::new(), None);
+        let mut is_held_here = false;
         if let Some(token) = token {
-            let held = self
-                .held(token, &identity.user, now)
-                .ok_or(Code::INSUFFICIENT_CAPACITY)?;
+            let held = self.auth.held(token, &identity.user, now.unix);
+            let held = held.ok_or(Code::INSUFFICIENT_CAPACITY)?;
+            let ports = self.pools[held.family as usize].as_ref().map(|pool| &pool.ports);
+            let ports = ports.filter(|ports| ports.spans(held.port));
+            // Of another shard's port, only the attempt to bind it tells whether it is still to be had: that shard gives
+            // it to nobody else for as long as the token is good.
+            is_held_here = ports.ok_or(Code::INSUFFICIENT_CAPACITY)?.owns(held.port);
+            if is_held_here && !self.reservations.iter().any(|held| held.token == token) {
+                return Err(Code::INSUFFICIENT_CAPACITY);
+            }
             wishes.push((held.family, Wish::Held(held.port)));
         } else if additional.is_some() {
             for family in Family::ALL {
@@ -119,14 +132,18 @@ impl Server {
         }
         let owner = self.auth.owner(&identity.user);
         let more = match wish {
-            _ if token.is_some() => 0,
+            _ if is_held_here => 0,
             Wish::Pair => 2,
             _ => 1,
         };
         if self.table.count(owner.person()) + more > self.limits.allocations_per_user_max {
             return Err(Code::ALLOCATION_QUOTA_REACHED);
         }
-        if self.draining || self.table.allocations.len() >= self.limits.allocations_max {
+        let is_full = self.table.allocations.len() >= self.limits.allocations_max;
+        if self.redirects(from, is_full) {
+            return Err(Code::TRY_ALTERNATE);
+        }
+        if self.draining || is_full {
             return Err(Code::INSUFFICIENT_CAPACITY);
         }
         Ok(Plan {
@@ -147,22 +164,26 @@ impl Server {
         form: Form,
         plan: Plan,
     ) -> Verdict {
+        let held = self.reservations.len();
         if let Some((family, Wish::Held(port))) = plan.wishes.first() {
-            // What was one held port is one allocation now, so the count stays.
             let taken = |held: &Reservation| held.family == *family && held.port == *port;
             self.reservations.retain(|held| !taken(held));
-        } else {
-            self.table.count_up(plan.owner.person());
         }
+        // What was one held port of ours is one allocation now, so the count stays.
+        let more = usize::from(held == self.reservations.len());
+        let person = self.table.count_up(plan.owner.person(), more);
         let key = self.table.insert(Allocation {
             client: from,
             owner: plan.owner,
+            person,
             session,
             transaction: request.header().transaction,
             relayed: [None; 2],
             peers: Peers::default(),
             missing: plan.missing,
             token: None,
+            relays: Meter::default(),
+            returned: Meter::default(),
             pending: Some(Box::new(Pending {
                 form,
                 lifetime_secs: plan.lifetime_secs,
@@ -181,7 +202,7 @@ impl Server {
 
     /// Asks for a socket, if there is a port for it.
     fn open(&mut self, cx: &mut Cx<'_>, allocation: Key, family: Family, wish: Wish, tries: u8) -> bool {
-        let Some(Pool { relay, ports }) = &mut self.pools[family as usize] else {
+        let Some(Pool { relay, ports, .. }) = &mut self.pools[family as usize] else {
             return false;
         };
         let now = cx.now.mono;
@@ -214,12 +235,10 @@ impl Server {
         let Some(allocation) = self.table.allocations.get_mut(key) else {
             return;
         };
-        // The token tells the shard that holds the port; who guesses the rest still has to be the same user.
-        let mut token = cx.rng.bytes();
-        token[..2].copy_from_slice(&self.shard.0.to_be_bytes());
-        allocation.token = Some(token);
         let owner = allocation.owner.clone();
-        self.table.count_up(owner.person());
+        let token = self.auth.token(Held { family, port }, owner.name(), cx.now.unix);
+        allocation.token = Some(token);
+        self.table.count_up(owner.person(), 1);
         self.reservations.push_back(Reservation {
             token,
             family,
@@ -227,13 +246,6 @@ impl Server {
             owner,
             expires: cx.now.mono + RESERVATION_LIFETIME,
         });
-    }
-
-    /// The port that a user's token stands for.
-    fn held(&self, token: [u8; 8], user: &[u8], now: Instant) -> Option<&Reservation> {
-        self.reservations
-            .iter()
-            .find(|held| held.token == token && held.owner.name() == user && now < held.expires)
     }
 
     /// Takes the answer to [`Ask::Bind`], the address that the socket has; the last one that an Allocate request waits
@@ -257,9 +269,11 @@ impl Server {
         };
         match result {
             Ok(at) => {
-                let advertise = self.pools[family as usize]
-                    .as_ref()
-                    .map_or(at.ip(), |pool| pool.relay.advertise);
+                let mut advertise = at.ip();
+                if let Some(pool) = &mut self.pools[family as usize] {
+                    pool.bound.insert(at.port(), id);
+                    advertise = pool.relay.advertise;
+                }
                 let lifetime_secs = allocation.pending.as_ref().map_or(0, |pending| pending.lifetime_secs);
                 allocation.relayed[family as usize] = Some(Relayed {
                     relay: id,

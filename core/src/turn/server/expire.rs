@@ -133,6 +133,11 @@ impl Server {
     /// Lets go of a socket that is not there any more.
     pub(super) fn discard(&mut self, now: Instant, relay: RelayId) {
         if let Some(Relay { family, port, .. }) = self.table.relays.remove(relay.0) {
+            if let Some(pool) = &mut self.pools[family as usize]
+                && pool.bound.get(&port) == Some(&relay)
+            {
+                pool.bound.remove(&port);
+            }
             self.give_back(now, family, port);
         }
     }

@@ -6,9 +6,10 @@ use super::{Server, dropped};
 use crate::{
     action::{IoKind, Prefix, RelayId, SocketId},
     cx::Cx,
+    slab::Key,
     turn::{
         request::is_unknown,
-        table::{Allocation, Client},
+        table::{Allocation, Client, Relayed},
         verdict::{Payload, To, Verdict},
     },
     wire::{
@@ -27,24 +28,25 @@ impl Server {
     /// Client to peer, by channel.
     // RFC 8656 section 12.6: on a channel that is not bound, "the message is silently discarded". A packet refreshes
     // neither channel nor permission.
-    pub(super) fn channel_data(&self, cx: &mut Cx<'_>, from: &Client, bytes: &[u8]) -> Verdict {
+    pub(super) fn channel_data(&mut self, cx: &mut Cx<'_>, from: &Client, bytes: &[u8]) -> Verdict {
         let now = cx.now.mono;
         let Some(data) = ChannelData::parse(bytes) else {
             return dropped(cx);
         };
-        let Some(allocation) = self.allocation_of(from) else {
+        let Some((key, allocation)) = self.allocation_of(from) else {
             return dropped(cx);
         };
         // The policy was asked when the channel was bound.
         let Some(peer) = allocation.peers.peer_of(data.number, now) else {
             return dropped(cx);
         };
-        self.to_peer(cx, allocation, peer, data.payload)
+        let relayed = allocation.relayed(Family::of(peer.ip()), now).copied();
+        self.to_peer(cx, key, relayed, peer, bytes, data.payload)
     }
 
     /// Client to peer, by Send indication.
     // RFC 8656 section 11.2: whatever is missing, wrong or not allowed, "the message is discarded".
-    pub(super) fn send(&self, cx: &mut Cx<'_>, from: &Client, message: &Message<'_>) -> Verdict {
+    pub(super) fn send(&mut self, cx: &mut Cx<'_>, from: &Client, message: &Message<'_>, bytes: &[u8]) -> Verdict {
         let (mut peer, mut data) = (None, None);
         for attribute in message.attributes() {
             match attribute.kind {
@@ -54,7 +56,7 @@ impl Server {
                 _ => {}
             }
         }
-        let (Some(peer), Some(data), Some(allocation)) = (peer, data, self.allocation_of(from)) else {
+        let (Some(peer), Some(data), Some((key, allocation))) = (peer, data, self.allocation_of(from)) else {
             return dropped(cx);
         };
         let Some(peer) = read_address(peer, message.header().transaction) else {
@@ -64,16 +66,53 @@ impl Server {
         if !self.may_exchange(cx, allocation, peer) {
             return dropped(cx);
         }
-        self.to_peer(cx, allocation, peer, data)
+        let relayed = allocation.relayed(Family::of(peer.ip()), cx.now.mono).copied();
+        self.to_peer(cx, key, relayed, peer, bytes, data)
     }
 
     /// Takes one datagram that arrived at a relayed transport address, for the client: by channel where there is one.
-    pub fn peer(&self, cx: &mut Cx<'_>, relay: RelayId, from: SocketAddr, bytes: &[u8]) -> Verdict {
+    pub fn peer(&mut self, cx: &mut Cx<'_>, relay: RelayId, from: SocketAddr, bytes: &[u8]) -> Verdict {
+        let peer = self.policy.seen(from);
+        if self.policy.is_relayed(peer) && !self.may_come_back(cx, relay, peer) {
+            return dropped(cx);
+        }
+        self.to_client(cx, relay, peer, bytes, 0..bytes.len())
+    }
+
+    /// Whether a packet may come by the socket from a relayed transport address of ours: not from one of this shard, whose
+    /// packets take the short way, and from those of other shards only so many.
+    // RFC 8656 section 21.1.7: what goes round in a loop of allocations comes by here in each round.
+    fn may_come_back(&mut self, cx: &Cx<'_>, relay: RelayId, peer: SocketAddr) -> bool {
         let now = cx.now.mono;
-        let Some(allocation) = self.allocation_at(relay) else {
+        let (None, Some(relay)) = (self.relay_at(peer), self.table.relays.get(relay.0)) else {
+            return false;
+        };
+        let Some(allocation) = self.table.allocations.get_mut(relay.allocation) else {
+            return false;
+        };
+        let admitted = allocation.returned.admits(now);
+        if admitted {
+            allocation.returned.charge(self.rates.returned, now, 1);
+        }
+        admitted
+    }
+
+    /// Peer to client: `range` of `bytes` came from `peer`, under the name that [`Policy::seen`] gives it, to a relayed
+    /// transport address.
+    ///
+    /// [`Policy::seen`]: crate::turn::policy::Policy::seen
+    fn to_client(
+        &mut self,
+        cx: &mut Cx<'_>,
+        relay: RelayId,
+        peer: SocketAddr,
+        bytes: &[u8],
+        range: Range<usize>,
+    ) -> Verdict {
+        let now = cx.now.mono;
+        let Some((key, allocation)) = self.allocation_at(relay) else {
             return dropped(cx);
         };
-        let peer = self.policy.seen(from);
         if allocation
             .relayed(Family::of(peer.ip()), now)
             .is_none_or(|relayed| relayed.relay != relay)
@@ -87,33 +126,34 @@ impl Server {
             datagram
         };
         // RFC 8656 section 12.5: the server "MUST use the ChannelData message if a channel has been bound to the peer".
-        let verdict = if let Some(number) = allocation.peers.channel_of(peer, now) {
-            let Some(len) = u16::try_from(bytes.len())
-                .ok()
-                .filter(|len| 4 + usize::from(*len) <= room)
-            else {
-                return dropped(cx);
-            };
-            let prefix = Prefix::four(channel::header(number, len));
-            allocation.client.send(prefix, Payload::Input(0..bytes.len()))
-        } else {
+        let (client, len) = (allocation.client, range.len());
+        let channel = allocation.peers.channel_of(peer, now);
+        let fits = match channel {
+            Some(_) => channel::HEADER_BYTES + len <= room && len <= usize::from(u16::MAX),
             // RFC 8656 section 9: without a permission, "the server silently discards the UDP datagram".
-            if !self.may_exchange(cx, allocation, peer) || data_indication_len(peer, bytes.len()) > room {
-                return dropped(cx);
-            }
-            let range = data_indication(cx, peer, |writer| writer.attribute(Kind::DATA, bytes));
-            allocation.client.send(Prefix::NONE, Payload::Made(range))
+            None => self.may_exchange(cx, allocation, peer) && data_indication_len(peer, len) <= room,
         };
+        if !fits {
+            return dropped(cx);
+        }
+        if !self.meter(cx, key, len) {
+            return Verdict::NOTHING;
+        }
         cx.stats.turn.to_client += 1;
-        cx.stats.turn.to_client_bytes += bytes.len() as u64;
-        verdict
+        cx.stats.turn.to_client_bytes += len as u64;
+        if let Some(number) = channel {
+            let prefix = Prefix::four(channel::header(number, len as u16));
+            return client.send(prefix, Payload::Input(range));
+        }
+        let made = data_indication(cx, peer, |writer| writer.attribute(Kind::DATA, &bytes[range]));
+        client.send(Prefix::NONE, Payload::Made(made))
     }
 
     /// Takes notice that a datagram to `peer` came to nothing, and tells the client.
     // RFC 8656 section 11.5: the permission that counts is that of the encapsulated packet's destination, and "the server
     // forms and sends a Data indication" even where a channel is bound.
     pub fn socket_error(&self, cx: &mut Cx<'_>, relay: RelayId, peer: SocketAddr, kind: IoKind) -> Verdict {
-        let Some(allocation) = self.allocation_at(relay) else {
+        let Some((_, allocation)) = self.allocation_at(relay) else {
             return Verdict::NOTHING;
         };
         let peer = self.policy.seen(peer);
@@ -134,13 +174,29 @@ impl Server {
         allocation.client.send(Prefix::NONE, Payload::Made(range))
     }
 
-    /// Sends part of a client's message to a peer that it may send to.
-    fn to_peer(&self, cx: &mut Cx<'_>, allocation: &Allocation, peer: SocketAddr, data: Range<usize>) -> Verdict {
-        let Some(relayed) = allocation.relayed(Family::of(peer.ip()), cx.now.mono) else {
+    /// Sends part of a client's message to a peer that it may send to, by its relayed transport address.
+    fn to_peer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: Key,
+        relayed: Option<Relayed>,
+        peer: SocketAddr,
+        bytes: &[u8],
+        data: Range<usize>,
+    ) -> Verdict {
+        let Some(relayed) = relayed else {
             return dropped(cx);
         };
+        if !self.meter(cx, key, data.len()) {
+            return Verdict::NOTHING;
+        }
         cx.stats.turn.to_peer += 1;
         cx.stats.turn.to_peer_bytes += data.len() as u64;
+        // The way from one relayed transport address of ours to another needs no socket. It ends at a client, so there
+        // is never a second hop within one call.
+        if let Some(other) = self.relay_at(peer) {
+            return self.to_client(cx, other, relayed.address, bytes, data);
+        }
         Verdict {
             to: To::Datagram {
                 socket: SocketId::Relay(relayed.relay),
@@ -158,12 +214,28 @@ impl Server {
         allocation.peers.permits(address, cx.now.mono) && self.policy.allows(peer)
     }
 
-    fn allocation_of(&self, client: &Client) -> Option<&Allocation> {
-        self.table.allocations.get(self.table.find(client)?)
+    /// Whether so many bytes of an allocation may pass now; if so, they are charged.
+    fn meter(&mut self, cx: &mut Cx<'_>, key: Key, bytes: usize) -> bool {
+        let admitted = self.rates.are_off() || self.table.charge(key, &self.rates, cx.now.mono, bytes);
+        cx.stats.turn.limited += u64::from(!admitted);
+        admitted
     }
 
-    fn allocation_at(&self, relay: RelayId) -> Option<&Allocation> {
-        self.table.allocations.get(self.table.relays.get(relay.0)?.allocation)
+    fn allocation_of(&self, client: &Client) -> Option<(Key, &Allocation)> {
+        let key = self.table.find(client)?;
+        Some((key, self.table.allocations.get(key)?))
+    }
+
+    fn allocation_at(&self, relay: RelayId) -> Option<(Key, &Allocation)> {
+        let key = self.table.relays.get(relay.0)?.allocation;
+        Some((key, self.table.allocations.get(key)?))
+    }
+
+    /// The socket of this shard that has this relayed transport address.
+    fn relay_at(&self, address: SocketAddr) -> Option<RelayId> {
+        let pool = self.pools[Family::of(address.ip()) as usize].as_ref()?;
+        let ours = pool.relay.advertise == address.ip();
+        ours.then(|| pool.bound.get(&address.port()).copied())?
     }
 }
 

@@ -429,7 +429,7 @@ fn a_token_is_for_its_user_and_its_time() {
     };
     check(BOB, &token, 0, 508);
     check(ALICE, &[0; 8], 1, 508);
-    check(ALICE, &token, 59, 508);
+    check(ALICE, &token, 63, 508);
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn a_port_that_is_held_is_not_given_to_others() {
     let draft = lab.allocate();
     assert_eq!(lab.code(other, &bob, draft), 508);
     // When nobody has come for it, it is free again.
-    lab.pass(60);
+    lab.pass(64);
     lab.sweep();
     lab.allocated(other, &bob, |draft| draft);
 }
@@ -701,6 +701,64 @@ fn a_draining_server_refuses_new_allocations_with_an_answer() {
     assert!(lab.peer(relay, "203.0.113.1:1", b"x").is_some());
 }
 
+/// ALTERNATE-SERVER attributes, which are not XORed.
+fn alternates(reply: &Reply) -> Vec<Vec<u8>> {
+    let attributes = reply.message().attributes();
+    let alternates = attributes.filter(|attribute| attribute.kind == Kind::ALTERNATE_SERVER);
+    alternates.map(|attribute| attribute.value.into()).collect()
+}
+
+#[test]
+fn clients_are_sent_to_another_server_when_it_is_time() {
+    use crate::config::{Alternate, AlternateWhen};
+    let v4 = vec![0, 1, 0x0d, 0x96, 192, 0, 2, 20];
+    let mut v6 = vec![
+        0, 2, 0x0d, 0x96, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    v6.push(0x20);
+    let both = ["192.0.2.20:3478", "[2001:db8::20]:3478"].as_slice();
+    let check = |when, servers: &[&str], from: &str, draining: bool, full: bool, expected: Result<&[&Vec<u8>], u16>| {
+        let mut lab = Lab::with(|turn| {
+            turn.limits.allocations_max = 1;
+            turn.alternate = Some(Alternate {
+                servers: servers.iter().map(|text| address(text)).collect(),
+                domain: Some("turn2.example.org".into()),
+                when,
+            });
+        });
+        if full && when != Always {
+            lab.allocation(datagrams("198.51.100.9:1"));
+        }
+        if draining {
+            lab.server.drain();
+        }
+        let login = lab.login(datagrams(from), ALICE);
+        let request = lab.allocate().signed(&login);
+        let reply = lab.ask(datagrams(from), &request).expect("an answer");
+        match expected {
+            Err(code) => assert_eq!((reply.code(), alternates(&reply)), (code, vec![]), "{when:?} {from}"),
+            Ok(servers) => {
+                assert_eq!(reply.code(), 300, "{when:?} {from}");
+                assert_eq!(alternates(&reply).iter().collect::<Vec<_>>(), servers);
+                assert_eq!(reply.value(Kind::ALTERNATE_DOMAIN), Some(b"turn2.example.org".to_vec()));
+                assert!(reply.is_signed_by(&login));
+                assert_eq!(lab.stats.turn.redirected, 1);
+            }
+        }
+    };
+    use AlternateWhen::{Always, Draining, Full};
+    check(Always, both, HERE, false, false, Ok(&[&v4, &v6]));
+    check(Always, both, "[2001:db8::7]:40000", false, false, Ok(&[&v6, &v4]));
+    check(Always, &both[..1], "[2001:db8::7]:40000", false, false, Err(0));
+    check(Draining, both, HERE, false, false, Err(0));
+    check(Draining, both, HERE, false, true, Err(508));
+    check(Draining, both, HERE, true, false, Ok(&[&v4, &v6]));
+    check(Draining, &both[1..], HERE, true, false, Err(508));
+    check(Full, both, HERE, false, false, Err(0));
+    check(Full, &both[..1], HERE, false, true, Ok(&[&v4]));
+    check(Full, both, HERE, true, false, Ok(&[&v4, &v6]));
+}
+
 #[test]
 fn clients_behind_tunnels_get_no_allocation() {
     // RFC 8656 section 21.4.
@@ -805,11 +863,56 @@ fn shards_have_ports_of_their_own() {
     assert_eq!(seen, (30_000..=30_007).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_token_names_its_shard() {
-    let config = config(|_| ());
-    let mut lab = Lab::shard(config, 3, 5);
+/// Two shards of one server; a client of the first holds a port.
+fn shards_and_token() -> ([Lab; 2], u16, Vec<u8>) {
+    let config = config(|turn| turn.relay_ports = 30_000..=30_007);
+    let mut labs = [0, 1].map(|shard| Lab::shard(Arc::clone(&config), shard, 2));
     let client = datagrams(HERE);
-    let login = lab.login(client, ALICE);
-    assert!(reserve(&mut lab, client, &login).1.starts_with(&[0, 3]));
+    let login = labs[0].login(client, ALICE);
+    let (port, token) = reserve(&mut labs[0], client, &login);
+    (labs, port + 1, token)
+}
+
+#[test]
+fn a_token_is_good_on_every_shard() {
+    let ([_, mut other], port, token) = shards_and_token();
+    let client = datagrams("198.51.100.8:1");
+    let login = other.login(client, ALICE);
+    let free = other.server.free_ports();
+    let (_, relayed) = other.allocated(client, &login, |draft| draft.raw(Kind::RESERVATION_TOKEN, &token));
+    assert_eq!(relayed.port(), port);
+    // It counts for the user there, and ends without a port too many.
+    assert_eq!(other.refresh(client, &login, 0), 0);
+    other.sweep();
+    assert_eq!((other.server.free_ports(), other.server.table_sizes()), (free, [0; 6]));
+}
+
+#[test]
+fn a_port_claimed_on_another_shard_is_claimed_once() {
+    let ([mut own, mut other], port, token) = shards_and_token();
+    let client = datagrams("198.51.100.8:1");
+    for (lab, result) in [(&mut own, true), (&mut other, false)] {
+        let login = lab.login(client, ALICE);
+        let request = lab.allocate().raw(Kind::RESERVATION_TOKEN, &token).signed(&login);
+        assert_eq!(lab.client(client, &request), None);
+        let (relay, at) = lab.binds()[0];
+        assert_eq!(at.port(), port);
+        // Both ask for the very port; the kernel gives it to the first.
+        let result = result.then_some(at).ok_or(BindError::InUse);
+        let reply = Reply::read(lab.bound(relay, result).expect("an answer").bytes);
+        assert_eq!(reply.code(), if result.is_ok() { 0 } else { 508 });
+    }
+}
+
+#[test]
+fn a_token_of_another_shard_is_for_its_user_and_its_time() {
+    let ([_, mut other], _, token) = shards_and_token();
+    let client = datagrams("198.51.100.8:1");
+    let forged: Vec<u8> = token.iter().map(|byte| byte ^ 1).collect();
+    for (user, token, secs) in [(BOB, &token, 0), (ALICE, &forged, 0), (ALICE, &token, 64)] {
+        other.pass(secs);
+        let login = other.login(client, user);
+        let draft = other.allocate().raw(Kind::RESERVATION_TOKEN, token);
+        assert_eq!(other.code(client, &login, draft), 508);
+    }
 }

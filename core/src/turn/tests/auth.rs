@@ -540,6 +540,51 @@ fn credentials_that_expire_do_not_end_an_allocation() {
 }
 
 #[test]
+fn with_strict_expiry_no_refresh_outlives_the_credentials() {
+    let mut lab = Lab::with(|turn| turn.strict_expiry = true);
+    let client = datagrams(HERE);
+    let (user, password) = ephemeral(&format!("{}:alice", START.0 + 60), SECRET);
+    let login = lab.login(client, (&user, &password));
+    lab.allocated(client, &login, |draft| draft);
+    lab.pass(60);
+    assert_eq!(lab.refresh(client, &login, 600), 0);
+    lab.pass(1);
+    for strength in [Strength::Old, Strength::Sha256] {
+        let login = login.with(|login| login.strength = strength);
+        for method in [Method::REFRESH, Method::CREATE_PERMISSION, Method::CHANNEL_BIND] {
+            let draft = lab.draft(method);
+            assert_eq!(lab.code(client, &login, draft), 401);
+        }
+    }
+    // Those who do not end are not concerned.
+    let client = datagrams("198.51.100.7:40001");
+    let (login, ..) = lab.allocation(client);
+    assert_eq!(lab.refresh(client, &login, 600), 0);
+}
+
+#[test]
+fn the_password_of_an_ephemeral_user_may_be_an_hmac_sha256() {
+    use crate::config::SecretHash::{self, Sha1, Sha256};
+    let user = format!("{}:alice", START.0 + 60);
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
+    mac.update(user.as_bytes());
+    let sha256 = STANDARD.encode(mac.finalize().into_bytes());
+    let (_, sha1) = ephemeral(&user, SECRET);
+    let check = |hashes: &[SecretHash], password: &str, code: u16| {
+        let mut lab = Lab::with(|turn| turn.secret_hashes = hashes.into());
+        let login = lab.login(datagrams(HERE), (&user, password));
+        let draft = lab.allocate();
+        assert_eq!(lab.code(datagrams(HERE), &login, draft), code, "{hashes:?}");
+    };
+    check(&[Sha1, Sha256], &sha1, 0);
+    check(&[Sha1, Sha256], &sha256, 0);
+    check(&[Sha1], &sha1, 0);
+    check(&[Sha1], &sha256, 401);
+    check(&[Sha256], &sha1, 401);
+    check(&[Sha256], &sha256, 0);
+}
+
+#[test]
 fn a_static_user_may_be_tied_to_its_network() {
     let mut lab = Lab::with(|turn| turn.users[0].sources = vec!["10.0.0.0/8".parse().expect("a net")]);
     for (client, code) in [
@@ -626,9 +671,10 @@ fn mediaservers_always_get_an_answer() {
 fn a_new_configuration_is_for_old_allocations_too() {
     let mut lab = Lab::new();
     let (client, other) = (datagrams(HERE), datagrams("198.51.100.7:1"));
-    let (alice, _, _) = lab.allocation(client);
+    let (alice, _, at) = lab.allocation(client);
     let bob = lab.login(other, BOB);
     let (_, relayed) = lab.allocated(other, &bob, |draft| draft);
+    assert_eq!(lab.permit(other, &bob, &[&at.to_string()]), 0);
     let peer = relayed.to_string();
     for (number, peer) in [
         (0x4000, "203.0.113.1:5000"),

@@ -1,7 +1,7 @@
 //! RFC 8656 sections 9, 11 and 12: which packets pass, and in what form.
 
 use super::*;
-use crate::action::IoKind;
+use crate::action::{IoKind, Prefix};
 
 const HERE: &str = "198.51.100.7:40000";
 const PEER: &str = "203.0.113.1:5000";
@@ -208,7 +208,7 @@ fn data_goes_out_by_the_way_the_client_came() {
         let by_indication = lab.peer(relay, PEER, b"x").expect("relayed").to;
         assert_eq!(lab.bind(client, &login, 0x4000, PEER), 0);
         let by_channel = lab.peer(relay, PEER, b"x").expect("relayed").to;
-        let expected = client.send(crate::action::Prefix::NONE, Payload::Made(0..0)).to;
+        let expected = client.send(Prefix::NONE, Payload::Made(0..0)).to;
         assert_eq!((by_indication, by_channel), (expected, expected));
     }
 }
@@ -315,21 +315,158 @@ fn two_clients_meet_by_their_relayed_addresses() {
         let (login2, relay2, relayed2) = lab.allocation(two);
         assert_eq!(lab.permit(one, &login1, &[&relayed2.to_string()]), 0);
         assert_eq!(lab.bind(two, &login2, 0x4000, &relayed1.to_string()), 0);
-        // What leaves the one socket arrives at the other, as the kernel carries it between the bound addresses.
-        let on_host =
-            |relayed: SocketAddr| SocketAddr::new(bind.parse().expect("an address"), relayed.port()).to_string();
-        assert_eq!(
-            lab.send(one, &relayed2.to_string(), b"hello"),
-            to(relay1, &on_host(relayed2), b"hello")
-        );
-        let sent = lab.peer(relay2, &on_host(relayed1), b"hello").expect("relayed");
+        // What is for the other client goes there at once, by no relayed socket.
+        let sent = lab.send(one, &relayed2.to_string(), b"hello").expect("relayed");
         assert_eq!(sent.bytes, b"\x40\0\0\x05hello");
-        assert_eq!(lab.channel(two, 0x4000, b"hi"), to(relay2, &on_host(relayed1), b"hi"));
-        assert_eq!(
-            data(lab.peer(relay1, &on_host(relayed2), b"hi")),
-            Some((relayed2, b"hi".into()))
-        );
+        assert_eq!(sent.to, two.send(Prefix::NONE, Payload::Made(0..0)).to);
+        let sent = lab.channel(two, 0x4000, b"hi").expect("relayed");
+        assert_eq!(sent.to, one.send(Prefix::NONE, Payload::Made(0..0)).to);
+        assert_eq!(data(Some(sent)), Some((relayed2, b"hi".into())));
+        let turn = lab.stats.turn;
+        assert_eq!((turn.to_peer, turn.to_peer_bytes), (2, 7));
+        assert_eq!((turn.to_client, turn.to_client_bytes), (2, 7));
+        // The sockets have nothing to do with it, so what comes by them comes from somebody else.
+        let on_host = |relayed: SocketAddr| SocketAddr::new(bind.parse().expect("an address"), relayed.port());
+        assert_eq!(lab.peer(relay1, &on_host(relayed2).to_string(), b"x"), None);
+        assert_eq!(lab.peer(relay2, &on_host(relayed1).to_string(), b"x"), None);
     }
+}
+
+#[test]
+fn a_hairpin_needs_the_permission_of_the_receiver() {
+    let mut lab = Lab::new();
+    let (one, two) = (datagrams(HERE), datagrams("198.51.100.8:40000"));
+    let (login1, _, relayed1) = lab.allocation(one);
+    let (login2, _, relayed2) = lab.allocation(two);
+    assert_eq!(lab.bind(one, &login1, 0x4000, &relayed2.to_string()), 0);
+    assert_eq!(lab.channel(one, 0x4000, b"x"), None);
+    assert_eq!((lab.stats.turn.to_client, lab.stats.turn.dropped), (0, 1));
+    assert_eq!(lab.permit(two, &login2, &[&relayed1.to_string()]), 0);
+    assert_eq!(data(lab.channel(one, 0x4000, b"x")), Some((relayed1, b"x".into())));
+    // Its time counts too, and so does the life of the allocation.
+    lab.pass(299);
+    assert_eq!(lab.bind(one, &login1, 0x4000, &relayed2.to_string()), 0);
+    lab.pass(1);
+    assert_eq!(lab.channel(one, 0x4000, b"x"), None);
+    assert_eq!(lab.permit(two, &login2, &[&relayed1.to_string()]), 0);
+    assert_eq!(lab.refresh(two, &login2, 0), 0);
+    assert!(matches!(
+        lab.channel(one, 0x4000, b"x").map(|sent| sent.to),
+        Some(To::Datagram {
+            socket: SocketId::Relay(_),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn an_empty_and_a_large_hairpin_are_like_any_datagram() {
+    let mut lab = Lab::new();
+    let (one, two) = (datagrams(HERE), datagrams("198.51.100.8:40000"));
+    let (login1, _, relayed1) = lab.allocation(one);
+    let (login2, _, relayed2) = lab.allocation(two);
+    assert_eq!(lab.bind(one, &login1, 0x4000, &relayed2.to_string()), 0);
+    assert_eq!(lab.permit(two, &login2, &[&relayed1.to_string()]), 0);
+    for (len, fits) in [(0, true), (65_468, true), (65_469, false)] {
+        let sent = lab.channel(one, 0x4000, &vec![7; len]);
+        assert_eq!(data(sent).map(|(_, data)| data.len()), fits.then_some(len));
+    }
+}
+
+#[test]
+fn allocations_that_point_at_each_other_form_no_loop() {
+    let mut lab = Lab::with(|turn| turn.limits.unauthenticated_per_second = 0);
+    let (one, two) = (datagrams(HERE), datagrams("198.51.100.8:40000"));
+    let (login1, _, relayed1) = lab.allocation(one);
+    let (login2, _, relayed2) = lab.allocation(two);
+    for (client, login, peers) in [
+        (one, &login1, [relayed2, relayed1]),
+        (two, &login2, [relayed1, relayed2]),
+    ] {
+        for (number, peer) in (0x4000..).zip(peers) {
+            assert_eq!(lab.bind(client, login, number, &peer.to_string()), 0);
+        }
+    }
+    // One packet in, one packet out: to the other, and to oneself.
+    assert_eq!(
+        lab.channel(one, 0x4000, b"x").map(|sent| sent.bytes),
+        Some(b"\x40\0\0\x01x".to_vec())
+    );
+    assert_eq!(
+        lab.channel(one, 0x4001, b"x").map(|sent| sent.bytes),
+        Some(b"\x40\x01\0\x01x".to_vec())
+    );
+    assert_eq!((lab.stats.turn.to_peer, lab.stats.turn.to_client), (2, 2));
+    // What closes a loop is an allocation whose client is this server.
+    let server = datagrams("192.0.2.10:3478");
+    let login = lab.login(server, ALICE);
+    let draft = lab.allocate();
+    assert_eq!(lab.code(server, &login, draft), 403);
+}
+
+#[test]
+fn packets_of_other_shards_come_back_within_a_budget() {
+    let config = config(|turn| turn.limits.returned_packets_per_second = 100);
+    let [mut lab, mut other] = [0, 1].map(|shard| Lab::shard(Arc::clone(&config), shard, 2));
+    let client = datagrams(HERE);
+    let (login, relay, _) = lab.allocation(client);
+    let (_, _, relayed) = other.allocation(datagrams("198.51.100.8:40000"));
+    assert_eq!(lab.permit(client, &login, &[&relayed.to_string(), PEER]), 0);
+    // The other shard's address is reached by the socket, as the kernel carries it.
+    assert_eq!(
+        lab.send(client, &relayed.to_string(), b"x"),
+        to(relay, &relayed.to_string(), b"x")
+    );
+    let passed = |lab: &mut Lab, from: &str| (0..1000).filter(|_| lab.peer(relay, from, b"x").is_some()).count();
+    assert_eq!(passed(&mut lab, &relayed.to_string()), 100);
+    assert_eq!(passed(&mut lab, PEER), 1000);
+    lab.pass(1);
+    assert_eq!(passed(&mut lab, &relayed.to_string()), 100);
+}
+
+#[test]
+fn an_allocation_relays_so_many_bytes_a_second() {
+    let mut lab = Lab::with(|turn| turn.limits.allocation_bytes_per_second = Some(10_000));
+    let (one, two) = (datagrams(HERE), datagrams("198.51.100.8:40000"));
+    let ((_, relay1), (_, relay2)) = (permitted(&mut lab, one), permitted(&mut lab, two));
+    let from_peer = |lab: &mut Lab, relay| (0..50).filter(|_| lab.peer(relay, PEER, &[0; 1000]).is_some()).count();
+    // Both directions draw from one bucket.
+    assert!((0..5).all(|_| lab.send(one, PEER, &[0; 1000]).is_some()));
+    assert_eq!(from_peer(&mut lab, relay1), 5);
+    assert_eq!(lab.send(one, PEER, &[0; 1000]), None);
+    assert_eq!((lab.stats.turn.limited, lab.stats.turn.dropped), (46, 0));
+    assert_eq!((lab.stats.turn.to_peer, lab.stats.turn.to_client), (5, 5));
+    // Others have their own, and time fills it.
+    assert_eq!(from_peer(&mut lab, relay2), 10);
+    lab.pass(1);
+    assert_eq!(from_peer(&mut lab, relay1), 10);
+}
+
+#[test]
+fn all_allocations_of_a_user_share_so_many_bytes_a_second() {
+    let mut lab = Lab::with(|turn| {
+        turn.limits.user_bytes_per_second = Some(10_000);
+        turn.limits.allocation_bytes_per_second = Some(8_000);
+    });
+    let (one, two) = (datagrams(HERE), datagrams("198.51.100.8:40000"));
+    let ((_, relay1), (_, relay2)) = (permitted(&mut lab, one), permitted(&mut lab, two));
+    let from_peer = |lab: &mut Lab, relay| (0..50).filter(|_| lab.peer(relay, PEER, &[0; 1000]).is_some()).count();
+    assert_eq!(
+        [relay1, relay2, relay1].map(|relay| from_peer(&mut lab, relay)),
+        [8, 2, 0]
+    );
+    let bob = datagrams("198.51.100.9:40000");
+    let login = lab.login(bob, BOB);
+    let (relay, _) = lab.allocated(bob, &login, |draft| draft);
+    assert_eq!(lab.permit(bob, &login, &[PEER]), 0);
+    assert_eq!(from_peer(&mut lab, relay), 8);
+}
+
+#[test]
+fn without_limits_nothing_is_metered() {
+    let mut lab = Lab::new();
+    let (_, relay) = permitted(&mut lab, datagrams(HERE));
+    assert!((0..5000).all(|_| lab.peer(relay, PEER, &[0; 60_000]).is_some()));
 }
 
 #[test]

@@ -32,6 +32,10 @@ impl Kind {
     pub const XOR_MAPPED_ADDRESS: Self = Self(0x0020);
     /// How the key may be made of the password.
     pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
+    /// The name of another server.
+    pub const ALTERNATE_DOMAIN: Self = Self(0x8003);
+    /// The address of another server.
+    pub const ALTERNATE_SERVER: Self = Self(0x8023);
     /// CRC-32 of what stands before it.
     pub const FINGERPRINT: Self = Self(0x8028);
 }

@@ -12,6 +12,8 @@ use super::{Family, HEADER_BYTES, Header, Integrity, Key, Kind, MAGIC_COOKIE, at
 pub struct Code(pub u16);
 
 impl Code {
+    /// Another server will do it.
+    pub const TRY_ALTERNATE: Self = Self(300);
     /// The request was malformed.
     pub const BAD_REQUEST: Self = Self(400);
     /// Credentials are missing or wrong.
@@ -95,6 +97,23 @@ impl<'a> Writer<'a> {
             }
             IpAddr::V6(ip) => {
                 value[4..20].copy_from_slice(&xor(ip.octets(), transaction));
+                self.attribute(kind, &value);
+            }
+        }
+    }
+
+    /// Appends an address as it is: ALTERNATE-SERVER (RFC 8489 sections 14.1 and 14.15).
+    pub fn plain_address(&mut self, kind: Kind, address: SocketAddr) {
+        let mut value = [0; 20];
+        value[1] = Family::of(address.ip()).code();
+        value[2..4].copy_from_slice(&address.port().to_be_bytes());
+        match address.ip() {
+            IpAddr::V4(ip) => {
+                value[4..8].copy_from_slice(&ip.octets());
+                self.attribute(kind, &value[..8]);
+            }
+            IpAddr::V6(ip) => {
+                value[4..20].copy_from_slice(&ip.octets());
                 self.attribute(kind, &value);
             }
         }
