@@ -272,6 +272,8 @@ pub struct Turn {
     pub users: Vec<User>,
     /// Who may be relayed to; everybody else is refused.
     pub peers: Vec<PeerRule>,
+    /// Whether TCP is relayed as well as UDP (RFC 6062).
+    pub tcp_relay: bool,
     /// Whether public addresses may be relayed to. Never covers private or special ones, nor our own.
     pub public_peers: bool,
     /// Limits.
@@ -318,6 +320,10 @@ pub struct TurnLimits {
     pub permissions_max: usize,
     /// Channels of one allocation.
     pub channels_max: usize,
+    /// Connections with peers of one allocation for TCP (RFC 6062), in whatever state.
+    pub peer_connections_max: usize,
+    /// Of those, the ones that are being made, or that the client has not come for yet.
+    pub pending_peer_connections_max: usize,
     /// Longest lifetime of an allocation, in seconds.
     pub lifetime_max_secs: u32,
     /// Answers a second to one source address that has proved nothing.
@@ -335,6 +341,8 @@ impl Default for TurnLimits {
             allocations_per_user_max: 100,
             permissions_max: 128,
             channels_max: 128,
+            peer_connections_max: 64,
+            pending_peer_connections_max: 16,
             lifetime_max_secs: 3600,
             unauthenticated_per_second: 10,
             stream_idle: Duration::from_secs(30),

@@ -11,6 +11,8 @@ use crate::{
     tls::{ClientTls, Provider, Tls},
 };
 
+mod tcp_relay;
+
 const CONFIG: &str = r#"
 [https]
 listen = ["192.0.2.1:443"]
@@ -127,7 +129,7 @@ impl World {
                     self.written.entry(conn).or_default().extend_from_slice(&bytes);
                     self.closed.push(conn);
                 }
-                Action::Dial { conn, to } => self.dialed.push((conn, to)),
+                Action::Dial { conn, to, .. } => self.dialed.push((conn, to)),
                 Action::Drained => self.drained = true,
                 Action::Resolve { .. } | Action::BindRelay { .. } | Action::CloseSocket(_) | Action::Forward { .. } => {
                     panic!("not asked for here: {action:?}")

@@ -51,6 +51,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         secrets: vec![],
         users: vec![],
         peers: rules.iter().map(rule).collect(),
+        tcp_relay: false,
         public_peers,
         limits: TurnLimits::default(),
     };

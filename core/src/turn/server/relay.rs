@@ -4,7 +4,7 @@ use core::{net::SocketAddr, ops::Range};
 
 use super::{Server, dropped};
 use crate::{
-    action::{IoKind, Prefix, RelayId, SocketId},
+    action::{IoKind, Prefix, RelayId, SocketId, Transport},
     cx::Cx,
     turn::{
         request::is_unknown,
@@ -153,16 +153,18 @@ impl Server {
     }
 
     /// Whether there is a permission for the peer's address, and the policy lets address and port through.
-    fn may_exchange(&self, cx: &Cx<'_>, allocation: &Allocation, peer: SocketAddr) -> bool {
+    pub(super) fn may_exchange(&self, cx: &Cx<'_>, allocation: &Allocation, peer: SocketAddr) -> bool {
         let address = self.policy.seen_address(peer.ip());
         allocation.peers.permits(address, cx.now.mono) && self.policy.allows(peer)
     }
 
+    /// The allocation by which a client may exchange datagrams.
     fn allocation_of(&self, client: &Client) -> Option<&Allocation> {
-        self.table.allocations.get(self.table.find(client)?)
+        let allocation = self.table.allocations.get(self.table.find(client)?)?;
+        (allocation.transport == Transport::Udp).then_some(allocation)
     }
 
-    fn allocation_at(&self, relay: RelayId) -> Option<&Allocation> {
+    pub(super) fn allocation_at(&self, relay: RelayId) -> Option<&Allocation> {
         self.table.allocations.get(self.table.relays.get(relay.0)?.allocation)
     }
 }
