@@ -555,7 +555,7 @@ impl Shard {
         !conn.ended
             && !matches!(conn.stage, Stage::Peer)
             && conn.rest_len() < self.rest_limit()
-            && conn.backlog() < self.buffer_limit()
+            && conn.backlog() < self.own_backlog_limit(conn)
             && !self.is_held_up(id)
     }
 
@@ -571,6 +571,16 @@ impl Shard {
             .https
             .as_ref()
             .map_or(FALLBACK_BUFFER_BYTES, |https| https.limits.buffer_bytes_max)
+    }
+
+    /// Bytes that may wait for a connection before it is read no more itself.
+    fn own_backlog_limit(&self, conn: &Conn) -> usize {
+        match &conn.stage {
+            // The directions of a relay are independent: who writes much before it reads must not be stopped by what it
+            // has not read. Its backlog is bounded where it comes from; more than that is an abuse of TLS.
+            Stage::Tunnel(tunnel) if tunnel.relayed.is_some() => self.buffer_limit() * RELAY_BACKLOG_FACTOR,
+            _ => self.buffer_limit(),
+        }
     }
 
     /// Bytes of an unfinished item that a connection may hold: every parser has refused a longer one before.
@@ -597,6 +607,9 @@ impl Shard {
 
 /// A TURN message over TCP has no more than this.
 const FALLBACK_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What one read adds to a full buffer, and what TLS adds to that.
+const RELAY_BACKLOG_FACTOR: usize = 4;
 
 /// Frame and message headers on top of a payload.
 const REST_SLACK_BYTES: usize = 256;

@@ -158,6 +158,7 @@ fn everything_has_a_default_but_what_only_the_administrator_knows() {
     };
     assert_eq!(turn.peers, [rule]);
     assert!(turn.public_peers);
+    assert!(!turn.tcp_relay);
 }
 
 #[test]
@@ -226,6 +227,7 @@ fn everything_can_be_said() {
         mediaservers = ['10.0.0.4', { address = '10.0.0.5', media_ports = 7000 }]
         meetingroom = '10.0.0.9'
         public_peers = true
+        tcp_relay = true
         [[turn.user]]
         name = 'asterisk'
         password = 'a password of his own'
@@ -236,6 +238,8 @@ fn everything_can_be_said() {
         [turn.limits]
         lifetime_max_secs = 1200
         channels_max = 16
+        peer_connections_max = 8
+        pending_peer_connections_max = 4
         ",
     );
     assert_eq!(config.server.workers, Some(2));
@@ -311,6 +315,14 @@ fn everything_can_be_said() {
         ]
     );
     assert_eq!((turn.limits.lifetime_max_secs, turn.limits.channels_max), (1200, 16));
+    assert!(turn.tcp_relay);
+    assert_eq!(
+        (
+            turn.limits.peer_connections_max,
+            turn.limits.pending_peer_connections_max
+        ),
+        (8, 4)
+    );
 }
 
 #[test]
@@ -854,6 +866,21 @@ secrets = 'sixteen letters.'
 t:13: the relay ports 3000-6000 contain UDP 192.0.2.10:5060, listened on in line 7
     fix: move one of the two
 t:13: the relay ports 3000-6000 contain UDP 0.0.0.0:3478, listened on in line 10
+    fix: move one of the two
+"#,
+    );
+    // Where TCP is relayed, nor is a TCP listener within.
+    check(
+        "\
+[turn]
+listen_tcp = '192.0.2.10:3478'
+relay_ports = '3000-6000'
+realm = 'example.com'
+secrets = 'sixteen letters.'
+tcp_relay = true
+",
+        r#"
+t:3: the relay ports 3000-6000 contain TCP 192.0.2.10:3478, listened on in line 2
     fix: move one of the two
 "#,
     );

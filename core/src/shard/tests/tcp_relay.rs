@@ -303,6 +303,9 @@ fn a_slow_end_leaves_the_other_unread() {
             assert!(sent < 1_000_000, "the other end is never held up");
         }
         assert_eq!(pair.seen.unread, [(0, fast)]);
+        // The other direction goes on: who is slow to read may be busy writing.
+        pair.receive(0, slow, b"still heard");
+        assert_eq!(pair.read(0, fast), b"still heard");
         // What was read already is kept, and nothing is lost.
         pair.stuck = None;
         let bytes = pair.shards[0].take_output(slow).expect("bytes to write");
