@@ -458,7 +458,7 @@ impl Shard {
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
             Stage::Tunnel(_) => self.close(now, id, out),
-            Stage::Peer => self.peer_is_late(now, id, out),
+            Stage::Peer => self.peer_failed(now, id, out),
             Stage::Sip(_) => self.websocket_is_silent(now, id, out),
             Stage::Turn(_) => self.turn_stream_is_silent(now, id, out),
         }

@@ -86,13 +86,8 @@ impl Shard {
         self.list(id);
     }
 
-    /// A peer has not answered in time, or nobody has come for it.
-    pub(super) fn peer_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
-        self.peer_failed(now, id, out);
-    }
-
-    /// Gives up a peer, and tells the client if it waits for an answer.
-    fn peer_failed(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+    /// Gives up a peer that has not answered, or that nobody has come for; a client that waits for an answer gets it.
+    pub(super) fn peer_failed(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(turn) = &mut self.turn else { return };
         let verdict = turn.connect_failed(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), id);
         self.carry_made(verdict, out);

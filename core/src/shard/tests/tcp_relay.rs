@@ -172,7 +172,7 @@ impl Pair {
     fn peer(&mut self) -> (ConnId, Vec<u8>) {
         let (control, nonce) = self.allocation();
         // 203.0.113.1:80, XORed.
-        let peer = vec![0, 1, 0x21 ^ 0, 0x12 ^ 80, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
+        let peer = vec![0, 1, 0x21, 0x12 ^ 80, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
         let connect = request(Method::CONNECT, &[(Kind::XOR_PEER_ADDRESS, peer)], Some(&nonce));
         self.receive(0, control, &connect);
         let (at, conn, from, to) = self.seen.dialed.pop().expect("a dial");
@@ -206,8 +206,7 @@ impl Pair {
             _ => self
                 .seen
                 .moved
-                .map(|(to, id)| (to == 0).then_some(id))
-                .flatten()
+                .and_then(|(to, id)| (to == 0).then_some(id))
                 .expect("moved home"),
         };
         let answer = self.read(0, data);

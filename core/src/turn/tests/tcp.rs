@@ -111,11 +111,6 @@ impl Lab {
             .raw(Kind::CONNECTION_ID, &id.to_be_bytes());
         self.code(from, login, draft)
     }
-
-    /// Alice on another connection.
-    fn login_at(&mut self, from: Client, who: (&str, &str)) -> Login {
-        self.login(from, who)
-    }
 }
 
 #[test]
@@ -166,12 +161,11 @@ fn what_an_allocation_for_tcp_may_not_ask() {
 #[test]
 fn an_allocation_for_tcp_carries_no_datagrams() {
     let mut lab = Lab::tcp();
-    let (login, relay, _) = lab.tcp_allocation();
+    let (login, ..) = lab.tcp_allocation();
     assert_eq!(lab.permit(control(), &login, &[PEER]), 0);
     assert_eq!(lab.send(control(), PEER, b"x"), None);
     assert_eq!(lab.bind(control(), &login, 0x4000, PEER), 403);
     assert_eq!(lab.channel(control(), 0x4000, b"x"), None);
-    let _ = relay;
 }
 
 #[test]
@@ -185,7 +179,7 @@ fn connect_dials_from_the_relayed_address_and_names_the_connection() {
     let id = lab.connected(&login, conn);
     assert_ne!(id, 0);
     assert_eq!(lab.connect_code(&login, PEER), 446);
-    let there = lab.login_at(data(), ALICE);
+    let there = lab.login(data(), ALICE);
     assert_eq!(lab.connection_bind(data(), &there, id), 0);
     let joined = Ask::Join {
         client: peer_conn(DATA),
@@ -316,7 +310,7 @@ fn peers_get_in_with_a_permission_only() {
     assert_eq!(lab.attempt(relay, peer_conn(12), "203.0.113.2:5000"), None);
     // The peer that has come is one that need not be called.
     assert_eq!(lab.connect_code(&login, "203.0.113.1:6000"), 446);
-    let there = lab.login_at(data(), ALICE);
+    let there = lab.login(data(), ALICE);
     assert_eq!(lab.connection_bind(data(), &there, id), 0);
     lab.pass(299);
     assert!(lab.attempt(relay, peer_conn(13), PEER).is_some());
@@ -330,8 +324,8 @@ fn a_connection_is_bound_once_by_its_user_in_time() {
     let (login, relay, _) = lab.tcp_allocation();
     assert_eq!(lab.permit(control(), &login, &[PEER]), 0);
     let (id, _) = lab.attempt(relay, peer_conn(10), PEER).expect("an indication");
-    let alice = lab.login_at(data(), ALICE);
-    let bob = lab.login_at(data(), BOB);
+    let alice = lab.login(data(), ALICE);
+    let bob = lab.login(data(), BOB);
     // RFC 6062 section 5.4: all of these are a 400, also what is another user's.
     assert_eq!(lab.connection_bind(data(), &bob, id), 400);
     assert_eq!(lab.connection_bind(data(), &alice, id ^ 1), 400);
@@ -378,7 +372,7 @@ fn a_name_of_another_shard_sends_the_connection_there() {
     assert_eq!(id % 3, 1);
 
     let mut other = Lab::shard(config, 2, 3);
-    let alice = other.login_at(data(), ALICE);
+    let alice = other.login(data(), ALICE);
     let draft = other
         .draft(Method::CONNECTION_BIND)
         .raw(Kind::CONNECTION_ID, &id.to_be_bytes());
@@ -411,7 +405,7 @@ fn the_end_of_an_allocation_cuts_its_connections() {
         let (id, _) = lab
             .attempt(relay, peer_conn(12), "203.0.113.1:5002")
             .expect("an indication");
-        let alice = lab.login_at(data(), ALICE);
+        let alice = lab.login(data(), ALICE);
         assert_eq!(lab.connection_bind(data(), &alice, id), 0);
         lab.asked.clear();
         end(&mut lab, &login);
@@ -444,14 +438,14 @@ fn connections_are_limited() {
     // Two that nobody has come for are as many as may be.
     assert_eq!(lab.attempt(relay, peer_conn(13), "203.0.113.1:3"), None);
     assert_eq!(lab.connect_code(&login, "203.0.113.1:3"), 508);
-    let alice = lab.login_at(data(), ALICE);
+    let alice = lab.login(data(), ALICE);
     assert_eq!(lab.connection_bind(data(), &alice, id), 0);
     let (id, _) = lab
         .attempt(relay, peer_conn(13), "203.0.113.1:3")
         .expect("an indication");
     assert_eq!(lab.connection_bind(stream(3, "198.51.100.7:40002"), &login, id), 438);
     let other = stream(3, "198.51.100.7:40002");
-    let alice = lab.login_at(other, ALICE);
+    let alice = lab.login(other, ALICE);
     assert_eq!(lab.connection_bind(other, &alice, id), 0);
     // Three in all, of whatever kind.
     assert_eq!(lab.connect_code(&login, "203.0.113.1:4"), 508);
