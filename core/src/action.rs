@@ -245,6 +245,15 @@ pub enum IoKind {
     Other,
 }
 
+/// What a relayed transport address speaks with peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Datagrams (RFC 8656).
+    Udp,
+    /// Connections, taken and made (RFC 6062).
+    Tcp,
+}
+
 /// Why a relay socket could not be bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -316,6 +325,8 @@ pub enum Action {
     Dial {
         /// The name the core gave it.
         conn: ConnId,
+        /// The relayed transport address to connect from, whose listener goes on; `None` leaves the choice to the system.
+        from: Option<SocketAddr>,
         /// Where to.
         to: SocketAddr,
     },
@@ -326,10 +337,13 @@ pub enum Action {
         /// The host name.
         host: String,
     },
-    /// Bind a UDP socket; answered by [`Input::RelayBound`].
+    /// Bind a socket that nobody else shares; answered by [`Input::RelayBound`]. For TCP it listens, and who connects is
+    /// brought to [`crate::Shard::accept_peer`].
     BindRelay {
         /// The name the core gave it.
         relay: RelayId,
+        /// What it speaks.
+        transport: Transport,
         /// The address to bind.
         at: SocketAddr,
     },

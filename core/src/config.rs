@@ -276,6 +276,8 @@ pub struct Turn {
     pub users: Vec<User>,
     /// Who may be relayed to; everybody else is refused.
     pub peers: Vec<PeerRule>,
+    /// Whether TCP is relayed as well as UDP (RFC 6062).
+    pub tcp_relay: bool,
     /// Whether public addresses may be relayed to. Never covers private or special ones, nor our own.
     pub public_peers: bool,
     /// Another server that clients may be sent to (RFC 8489 section 10).
@@ -362,6 +364,10 @@ pub struct TurnLimits {
     /// Packets a second to one allocation from relayed addresses of other shards: what allocations that form a loop
     /// could pass on.
     pub returned_packets_per_second: u64,
+    /// Connections with peers of one allocation for TCP (RFC 6062), in whatever state.
+    pub peer_connections_max: usize,
+    /// Of those, the ones that are being made, or that the client has not come for yet.
+    pub pending_peer_connections_max: usize,
     /// Longest lifetime of an allocation, in seconds.
     pub lifetime_max_secs: u32,
     /// Answers a second to one source address that has proved nothing.
@@ -382,6 +388,8 @@ impl Default for TurnLimits {
             allocation_bytes_per_second: None,
             user_bytes_per_second: None,
             returned_packets_per_second: 50_000,
+            peer_connections_max: 64,
+            pending_peer_connections_max: 16,
             lifetime_max_secs: 3600,
             unauthenticated_per_second: 10,
             stream_idle: Duration::from_secs(30),

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 mod stage;
 
-pub(crate) use stage::{Downstream, Exchange, Opening, SipSocket, Stage, Tunnel, Upstream};
+pub(crate) use stage::{Downstream, Exchange, Opening, Side, SipSocket, Stage, Tunnel, Upstream};
 
 use crate::{
     config::Offer,
@@ -75,6 +75,11 @@ impl Conn {
             accepted: true,
             ..Self::new(Stage::Sniff(offer), Link::Up, None, local, peer)
         }
+    }
+
+    /// A connection that a TURN peer has opened: it is nobody's yet.
+    pub(crate) fn from_peer(local: SocketAddr, peer: SocketAddr) -> Self {
+        Self::new(Stage::Peer, Link::Up, None, local, peer)
     }
 
     /// A connection that is not up yet; what is written to it waits.

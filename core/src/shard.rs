@@ -8,7 +8,9 @@ use ahash::RandomState;
 use bytes::{Buf as _, BytesMut};
 
 use crate::{
-    action::{Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, Refused, Run, ShardId, SocketId},
+    action::{
+        Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, Refused, RelayId, Run, ShardId, SocketId,
+    },
     config::{Offer, SharedConfig},
     conn::{Conn, Stage},
     cx::Cx,
@@ -22,6 +24,7 @@ use crate::{
 };
 
 mod drain;
+mod peer_role;
 pub(crate) mod sip_role;
 mod sniff;
 mod turn_role;
@@ -30,7 +33,7 @@ pub(crate) mod web_role;
 /// One CPU core's part of the edge. Nothing in it is shared, nothing is locked; what it does follows from its
 /// configuration, its seed and its inputs.
 ///
-/// A runtime calls one of the doors (`accept`, `adopt`, `receive`, `datagrams`, `handle`, `timeout`), then takes
+/// A runtime calls one of the doors (`accept`, `accept_peer`, `adopt`, `receive`, `datagrams`, `handle`, `timeout`), then takes
 /// actions until there are none, then sends the [`Egress`] and clears it.
 #[derive(Debug)]
 pub struct Shard {
@@ -134,6 +137,23 @@ impl Shard {
         let conn = ConnId(self.conns.insert(Conn::accepted(offer, local, peer)));
         self.set_deadline(conn, Some(now.mono + self.sniff_limit(offer)));
         Ok(conn)
+    }
+
+    /// A peer has connected to a relayed transport address (RFC 6062 section 5.3).
+    ///
+    /// # Errors
+    /// When it has no permission, or a limit is reached: close the socket.
+    pub fn accept_peer(
+        &mut self,
+        now: Now,
+        on: RelayId,
+        local: SocketAddr,
+        peer: SocketAddr,
+        out: &mut Egress,
+    ) -> Result<ConnId, Refused> {
+        let accepted = self.take_peer(now, on, local, peer, out);
+        self.settle(now, out);
+        accepted
     }
 
     /// Takes in a connection that another shard gave away; [`Shard::resume`] follows once its stream is here.
@@ -349,6 +369,7 @@ impl Shard {
                 Stage::Upstream(_) => self.from_upstream(now, id, fresh, out),
                 Stage::Tunnel(_) => self.through_tunnel(now, id, fresh, out),
                 Stage::Opening(_) => self.send_home(now, id, fresh, out),
+                Stage::Peer => Step::Wait,
                 Stage::Sip(_) => self.from_websocket(now, id, fresh, out),
                 Stage::Turn(_) => self.from_turn_stream(now, id, fresh, out),
             };
@@ -380,9 +401,9 @@ impl Shard {
         match &conn.stage {
             Stage::Http(_) => self.browser_ended(now, id, out),
             Stage::Upstream(_) => self.upstream_ended(now, id, out),
-            Stage::Tunnel(_) => self.tunnel_ended(id),
-            // Moves as it is; its new shard finds the end.
-            Stage::Opening(_) => {}
+            Stage::Tunnel(_) => self.tunnel_ended(now, id),
+            // Moves as it is; its new shard finds the end. So does the client that comes for a peer.
+            Stage::Opening(_) | Stage::Peer => {}
             Stage::Sniff(_) | Stage::Sip(_) | Stage::Turn(_) => self.close(now, id, out),
         }
     }
@@ -409,6 +430,9 @@ impl Shard {
 
     fn dialed(&mut self, now: Now, id: ConnId, result: Result<Endpoints, IoKind>, out: &mut Egress) {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
+        if matches!(conn.stage, Stage::Peer) {
+            return self.peer_dialed(now, id, result, out);
+        }
         match result {
             Ok(endpoints) => match conn.connected(endpoints.local) {
                 Ok(()) => self.upstream_connected(now, id),
@@ -453,6 +477,7 @@ impl Shard {
             Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) => self.close(now, id, out),
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
+            Stage::Peer => self.peer_failed(now, id, out),
             Stage::Sip(_) => self.websocket_is_silent(now, id, out),
             Stage::Turn(_) => self.turn_stream_is_silent(now, id, out),
         }
@@ -482,7 +507,8 @@ impl Shard {
         match conn.stage {
             Stage::Http(browser) => self.browser_gone(now, &browser, out),
             Stage::Upstream(upstream) => self.upstream_gone(now, id, &upstream, out),
-            Stage::Tunnel(tunnel) => self.close(now, tunnel.pair, out),
+            Stage::Tunnel(tunnel) => self.tunnel_gone(now, id, &tunnel, out),
+            Stage::Peer => self.turn_stream_gone(now, id, out),
             Stage::Sip(socket) => self.websocket_gone(now, &socket, out),
             Stage::Turn(_) => self.turn_stream_gone(now, id, out),
             Stage::Sniff(_) | Stage::Opening(_) => {}
@@ -555,7 +581,11 @@ impl Shard {
         // What comes for another half makes nothing to write here. RFC 9112 section 9.5: an upstream may answer before
         // it has read all.
         let has_room = conn.stage.pair().is_some() || conn.backlog() < self.buffer_limit();
-        !conn.ended && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id)
+        !conn.ended
+            && !matches!(conn.stage, Stage::Peer)
+            && conn.rest_len() < self.rest_limit()
+            && has_room
+            && !self.is_held_up(id)
     }
 
     /// Whether the other half of an exchange or tunnel has too much to write already.

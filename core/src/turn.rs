@@ -1,4 +1,4 @@
-//! The TURN server (RFC 8489, RFC 8656): who is it, may they, and where does the packet go?
+//! The TURN server (RFC 8489, RFC 8656, RFC 6062): who is it, may they, and where does the packet go?
 //!
 //! [`Server`] takes whole messages of clients and datagrams of peers, and answers each with one [`Verdict`]. What it wants
 //! done with sockets it says by [`Ask`]. [`Stream`] cuts what clients send by TCP and TLS into such messages.
@@ -8,6 +8,7 @@
 //! not used, however late it is swept. What is relayed is never copied, but into a Data indication.
 
 mod auth;
+mod connections;
 mod few;
 mod limiter;
 mod nonce;
@@ -25,7 +26,8 @@ mod tests;
 mod token;
 mod verdict;
 
-pub use server::{Ask, Server};
+pub use connections::ConnectionId;
+pub use server::{Ask, BIND_TIMEOUT, CONNECT_TIMEOUT, Server};
 pub use stream::{FramingError, Stream, Unit, write_to_stream};
 pub use table::Client;
 pub use verdict::{Payload, To, Verdict};

@@ -5,12 +5,22 @@ use std::{cell::RefCell, net::SocketAddr, rc::Weak};
 use edgeward_core::action::{Addresses, ConnId, Endpoints, Input, IoKind, QueryId, ResolveError};
 use tokio::{net::TcpStream, task::AbortHandle};
 
-use crate::{shard::Driver, stream::io_kind};
+use crate::{relay, shard::Driver, stream::io_kind};
 
-/// Connects; the core gives up by closing the connection, which aborts the task.
-pub(crate) fn connect(driver: Weak<RefCell<Driver>>, conn: ConnId, to: SocketAddr) -> AbortHandle {
+/// Connects, from a relayed transport address where one is given; the core gives up by closing the connection, which
+/// aborts the task.
+pub(crate) fn connect(
+    driver: Weak<RefCell<Driver>>,
+    conn: ConnId,
+    from: Option<SocketAddr>,
+    to: SocketAddr,
+) -> AbortHandle {
     let task = tokio::task::spawn_local(async move {
-        let result = TcpStream::connect(to).await.map_err(|error| io_kind(&error));
+        let connected = match from {
+            Some(from) => relay::connect(from, to).await,
+            None => TcpStream::connect(to).await,
+        };
+        let result = connected.map_err(|error| io_kind(&error));
         if let Some(driver) = driver.upgrade() {
             driver.borrow_mut().dialed(conn, result);
         }

@@ -10,6 +10,7 @@ mod demo;
 mod dial;
 mod log;
 mod mesh;
+mod relay;
 mod serve;
 mod shard;
 mod signal;

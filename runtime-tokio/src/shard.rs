@@ -2,14 +2,18 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::UdpSocket,
+    collections::HashMap,
+    net::{SocketAddr, UdpSocket},
     rc::Rc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use edgeward_core::{
     Shard,
-    action::{Action, Conn, ConnId, Egress, Input, IoKind, ListenerId, Parcel, ShardId, SocketId},
+    action::{
+        Action, BindError, Conn, ConnId, Egress, Input, IoKind, ListenerId, Parcel, RelayId, ShardId, SocketId,
+        Transport,
+    },
     config::SharedConfig,
     time::{Instant, Now, UnixTime},
 };
@@ -19,6 +23,7 @@ use tokio::{net::TcpStream, sync::Notify};
 use crate::{
     dial,
     mesh::{Letter, Mesh},
+    relay,
     stream::{Stream, Wrote},
 };
 
@@ -47,6 +52,8 @@ pub(crate) struct Driver {
     egress: Egress,
     poller: Poller,
     streams: Vec<Option<(ConnId, Link)>>,
+    /// The listeners of relayed transport addresses for TCP.
+    relays: HashMap<RelayId, tokio::task::AbortHandle>,
     scratch: Vec<u8>,
     clock: Clock,
     mesh: Mesh,
@@ -132,6 +139,7 @@ impl Driver {
                 egress: Egress::default(),
                 poller,
                 streams: Vec::new(),
+                relays: HashMap::new(),
                 scratch: vec![0; SCRATCH_BYTES],
                 clock,
                 mesh: start.mesh,
@@ -151,6 +159,19 @@ impl Driver {
             return;
         };
         self.attach(conn, socket);
+        self.settle();
+    }
+
+    /// A peer has connected to a relayed transport address.
+    pub(crate) fn peer_accepted(&mut self, on: RelayId, socket: TcpStream) {
+        let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) else {
+            return;
+        };
+        let now = self.clock.now();
+        // Whom the core does not take sees the socket closed at once.
+        if let Ok(conn) = self.shard.accept_peer(now, on, local, peer, &mut self.egress) {
+            self.attach(conn, socket);
+        }
         self.settle();
     }
 
@@ -265,14 +286,20 @@ impl Driver {
                 Some(Link::Dialing(task)) => task.abort(),
                 None => {}
             },
-            Action::CloseSocket(relay) => self.poller.remove(SocketId::Relay(relay)),
-            Action::Dial { conn, to } => {
-                let task = dial::connect(self.this.clone(), conn, to);
+            Action::CloseSocket(relay) => match self.relays.remove(&relay) {
+                Some(listener) => listener.abort(),
+                None => self.poller.remove(SocketId::Relay(relay)),
+            },
+            Action::Dial { conn, from, to } => {
+                let task = dial::connect(self.this.clone(), conn, from, to);
                 self.put(conn, Link::Dialing(task));
             }
             Action::Resolve { query, host } => dial::resolve(self.this.clone(), query, host),
-            Action::BindRelay { relay, at } => {
-                let bound = self.poller.bind(SocketId::Relay(relay), at);
+            Action::BindRelay { relay, transport, at } => {
+                let bound = match transport {
+                    Transport::Udp => self.poller.bind(SocketId::Relay(relay), at),
+                    Transport::Tcp => self.listen(relay, at),
+                };
                 self.shard
                     .handle(self.clock.now(), Input::RelayBound(relay, bound), &mut self.egress);
             }
@@ -287,6 +314,12 @@ impl Driver {
             Action::Forward { to, parcel } => self.mesh.send(to, Letter::Parcel(parcel)),
             Action::Drained => self.alarm.drained.notify_one(),
         }
+    }
+
+    fn listen(&mut self, relay: RelayId, at: SocketAddr) -> Result<SocketAddr, BindError> {
+        let (listener, local) = relay::listen(self.this.clone(), relay, at)?;
+        self.relays.insert(relay, listener);
+        Ok(local)
     }
 
     fn flush(&mut self, conn: ConnId) {

@@ -4,6 +4,7 @@ pub mod http;
 pub mod http_client;
 pub mod media;
 pub mod mediaserver;
+pub mod relay_client;
 pub mod sip;
 pub mod sip_browser;
 pub mod stream;

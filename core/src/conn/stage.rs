@@ -24,8 +24,10 @@ pub(crate) enum Stage {
     Http(Box<Downstream>),
     /// HTTP to an upstream.
     Upstream(Box<Upstream>),
-    /// One end of a WebSocket that passes through; the other end is named.
+    /// One end of a WebSocket or a TCP relay that passes through; the other end is named.
     Tunnel(Box<Tunnel>),
+    /// A TURN peer's connection that no client has come for yet (RFC 6062). What the peer sends stays in the kernel.
+    Peer,
     /// A WebSocket for SIP that is not answered yet.
     Opening(Box<Opening>),
     /// SIP over WebSocket that ends here.
@@ -41,7 +43,7 @@ impl Stage {
             Self::Http(browser) => browser.pair,
             Self::Upstream(upstream) => upstream.pair,
             Self::Tunnel(tunnel) => Some(tunnel.pair),
-            Self::Sniff(_) | Self::Opening(_) | Self::Sip(_) | Self::Turn(_) => None,
+            Self::Sniff(_) | Self::Peer | Self::Opening(_) | Self::Sip(_) | Self::Turn(_) => None,
         }
     }
 }
@@ -121,7 +123,7 @@ impl Upstream {
     }
 }
 
-/// One end of a WebSocket that passes through.
+/// One end of a WebSocket or a TCP relay that passes through.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     /// The other end.
@@ -130,6 +132,17 @@ pub(crate) struct Tunnel {
     pub(crate) frames: Option<Boundary>,
     /// Whether the tunnel ends with the frame that is on its way.
     pub(crate) is_ending: bool,
+    /// Whose end it is of a TCP relay, where it is one.
+    pub(crate) relayed: Option<Side>,
+}
+
+/// The two ends of a TCP relay (RFC 6062 section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The client data connection.
+    Client,
+    /// The peer data connection.
+    Peer,
 }
 
 impl Tunnel {
@@ -138,6 +151,16 @@ impl Tunnel {
             pair,
             frames: from_upstream.then(Boundary::default),
             is_ending: false,
+            relayed: None,
+        }
+    }
+
+    pub(crate) const fn relayed(pair: ConnId, side: Side) -> Self {
+        Self {
+            pair,
+            frames: None,
+            is_ending: false,
+            relayed: Some(side),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod session;
+mod tcp_relay;
 mod tunnels;
 mod upstreams;
 mod whole;
@@ -166,7 +167,7 @@ impl World {
                     self.written.entry(conn).or_default().extend_from_slice(&bytes);
                     self.closed.push(conn);
                 }
-                Action::Dial { conn, to } => self.dialed.push((conn, to)),
+                Action::Dial { conn, to, .. } => self.dialed.push((conn, to)),
                 Action::Drained => self.drained = true,
                 Action::Resolve { query, .. } => self.resolved.push(query),
                 Action::Forward {

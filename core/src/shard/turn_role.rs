@@ -38,7 +38,7 @@ impl Shard {
                 self.carry(verdict, Input::Run { index, start, bytes }, out);
             }
         }
-        self.turn_asks();
+        self.turn_asks(now, out);
     }
 
     pub(super) fn from_peers(&mut self, now: Now, relay: RelayId, runs: &[Run<'_>], out: &mut Egress) {
@@ -77,9 +77,13 @@ impl Shard {
         };
         let message = &bytes[unit.message];
         let verdict = turn.client(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), client, message);
-        self.carry(verdict, Input::Bytes(message), out);
-        self.turn_asks();
+        if let To::Shard(to) = verdict.to {
+            return self.send_to_shard(id, to, bytes);
+        }
+        // Before the asks, one of which may make a tunnel of it.
         self.set_deadline(id, self.turn_stream_deadline(now));
+        self.carry(verdict, Input::Bytes(message), out);
+        self.turn_asks(now, out);
         Step::Used(unit.consumed)
     }
 
@@ -93,7 +97,7 @@ impl Shard {
         let Some(turn) = &mut self.turn else { return };
         let verdict = turn.bound(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), relay, result);
         self.carry(verdict, Input::Nothing, out);
-        self.turn_asks();
+        self.turn_asks(now, out);
     }
 
     pub(super) fn socket_error(
@@ -119,7 +123,7 @@ impl Shard {
     pub(super) fn turn_stream_gone(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(turn) = &mut self.turn else { return };
         turn.closed(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), id);
-        self.turn_asks();
+        self.turn_asks(now, out);
     }
 
     /// Nothing has come for a while: fine for who has an allocation, the end for who has none.
@@ -139,23 +143,34 @@ impl Shard {
         let Some(turn) = &mut self.turn else { return };
         if turn.poll_timeout().is_some_and(|at| at <= now.mono) {
             turn.timeout(&mut Self::cx(now, &mut self.rng, &mut self.stats, out));
-            self.turn_asks();
+            self.turn_asks(now, out);
         }
     }
 
-    pub(super) fn turn_asks(&mut self) {
+    pub(super) fn turn_asks(&mut self, now: Now, out: &mut Egress) {
         while let Some(ask) = self.turn.as_mut().and_then(turn::Server::poll_ask) {
-            self.actions.push_back(match ask {
-                Ask::Bind { relay, at } => Action::BindRelay { relay, at },
-                Ask::Close(relay) => Action::CloseSocket(relay),
-            });
+            match ask {
+                Ask::Bind { relay, transport, at } => {
+                    self.actions.push_back(Action::BindRelay { relay, transport, at });
+                }
+                Ask::Close(relay) => self.actions.push_back(Action::CloseSocket(relay)),
+                Ask::Dial { connection, from, to } => self.dial_peer(now, connection, from, to, out),
+                Ask::Join { client, peer } => self.join(now, client, peer, out),
+                Ask::Cut(conn) => self.close(now, conn, out),
+            }
         }
+    }
+
+    /// Does what a verdict says that is not about bytes which came in.
+    pub(super) fn carry_made(&mut self, verdict: Verdict, out: &mut Egress) {
+        self.carry(verdict, Input::Nothing, out);
     }
 
     /// Does what a verdict says.
     fn carry(&mut self, verdict: Verdict, input: Input<'_>, out: &mut Egress) {
         match verdict.to {
-            To::Nobody => {}
+            // A connection that moves is seen to where its bytes are.
+            To::Nobody | To::Shard(_) => {}
             To::Datagram { socket, peer, local } => {
                 let payload = match (verdict.payload, input) {
                     (Payload::Made(range), _) => Source::Made(range),

@@ -2,6 +2,7 @@
 
 use core::net::SocketAddr;
 
+use super::connections::ConnectionId;
 use crate::wire::stun::{Code, Family, Header, Kind, Message, read_address, read_family, read_u16, read_u32};
 
 /// The attributes of a message, the first one of each kind. Values are checked where they are asked for.
@@ -24,6 +25,7 @@ pub(super) struct Request<'a> {
     token: Option<&'a [u8]>,
     channel: Option<&'a [u8]>,
     peer: Option<&'a [u8]>,
+    connection: Option<&'a [u8]>,
     /// Whether an attribute is there that had to be understood and is not.
     pub(super) has_unknown: bool,
 }
@@ -46,6 +48,7 @@ impl<'a> Request<'a> {
             token: None,
             channel: None,
             peer: None,
+            connection: None,
             has_unknown: false,
         };
         for attribute in message.attributes() {
@@ -64,6 +67,7 @@ impl<'a> Request<'a> {
                 Kind::RESERVATION_TOKEN => &mut request.token,
                 Kind::CHANNEL_NUMBER => &mut request.channel,
                 Kind::XOR_PEER_ADDRESS => &mut request.peer,
+                Kind::CONNECTION_ID => &mut request.connection,
                 kind => {
                     request.has_unknown |= is_unknown(kind);
                     continue;
@@ -127,6 +131,13 @@ impl<'a> Request<'a> {
         decode(self.channel, read_u16)?.ok_or(Code::BAD_REQUEST)
     }
 
+    /// CONNECTION-ID, which has to be there.
+    pub(super) fn connection(&self) -> Result<ConnectionId, Code> {
+        decode(self.connection, read_u32)?
+            .map(ConnectionId)
+            .ok_or(Code::BAD_REQUEST)
+    }
+
     /// XOR-PEER-ADDRESS, which has to be there.
     pub(super) fn peer(&self) -> Result<SocketAddr, Code> {
         let transaction = self.header().transaction;
@@ -152,7 +163,7 @@ fn decode<'a, T>(value: Option<&'a [u8]>, read: impl Fn(&'a [u8]) -> Option<T>) 
 // RFC 8656 section 7.2: a server that cannot set the DF bit "treats the DONT-FRAGMENT attribute in the Allocate request
 // as an unknown comprehension-required attribute", and section 11.2 says the same of Send indications.
 pub(super) fn is_unknown(kind: Kind) -> bool {
-    const UNDERSTOOD: [Kind; 19] = [
+    const UNDERSTOOD: [Kind; 20] = [
         Kind::USERNAME,
         Kind::MESSAGE_INTEGRITY,
         Kind::ERROR_CODE,
@@ -172,6 +183,7 @@ pub(super) fn is_unknown(kind: Kind) -> bool {
         Kind::EVEN_PORT,
         Kind::REQUESTED_TRANSPORT,
         Kind::RESERVATION_TOKEN,
+        Kind::CONNECTION_ID,
     ];
     kind.must_be_understood() && !UNDERSTOOD.contains(&kind)
 }

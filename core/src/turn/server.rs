@@ -8,6 +8,7 @@ use ahash::RandomState;
 
 use super::{
     auth::{Auth, Denied, Owner, PASSWORD_ALGORITHMS, turn},
+    connections::{Connection, ConnectionId, Connections},
     limiter::{Cost, Limiter},
     policy::Policy,
     ports::Ports,
@@ -17,7 +18,7 @@ use super::{
     verdict::{Payload, Verdict},
 };
 use crate::{
-    action::{ConnId, Prefix, RelayId, ShardId},
+    action::{ConnId, Prefix, RelayId, ShardId, Transport},
     config::{self, Alternate, Config, TurnLimits},
     cx::Cx,
     rng::Rng,
@@ -30,9 +31,12 @@ use crate::{
 
 mod allocate;
 mod alternate;
+mod connect;
 mod expire;
 mod manage;
 mod relay;
+
+pub use connect::{BIND_TIMEOUT, CONNECT_TIMEOUT};
 
 /// The TURN server of one shard.
 #[derive(Debug)]
@@ -48,6 +52,9 @@ pub struct Server {
     /// Held ports, soonest to expire first.
     reservations: VecDeque<Reservation>,
     asks: VecDeque<Ask>,
+    /// Whether TCP is relayed too.
+    tcp_relay: bool,
+    connections: Connections,
     sweep: expire::Sweep,
     draining: bool,
     /// Where clients may be sent to.
@@ -61,11 +68,32 @@ pub enum Ask {
     Bind {
         /// The name of the socket from now on.
         relay: RelayId,
+        /// What it is to speak.
+        transport: Transport,
         /// The address to bind.
         at: SocketAddr,
     },
     /// Close a socket; its name is dead already.
     Close(RelayId),
+    /// Connect to a peer. The connection is named at once, by [`Server::dialing`]; how it ends is told by
+    /// [`Server::connected`] or [`Server::connect_failed`].
+    Dial {
+        /// For which it is.
+        connection: ConnectionId,
+        /// The socket address of the relayed transport address.
+        from: SocketAddr,
+        /// The peer.
+        to: SocketAddr,
+    },
+    /// From now on, what one of these connections sends goes to the other, as it is.
+    Join {
+        /// The client data connection, right behind the message that this answers.
+        client: ConnId,
+        /// The peer data connection.
+        peer: ConnId,
+    },
+    /// Close a peer data connection, and the client's with it.
+    Cut(ConnId),
 }
 
 /// A relay address and its ports.
@@ -104,6 +132,8 @@ impl Server {
             })
         });
         Self {
+            tcp_relay: turn.tcp_relay,
+            connections: Connections::new(shard, shards, rng),
             limits: turn.limits.clone(),
             rates: Rates::new(&turn.limits),
             policy: Policy::new(&config, turn),
@@ -120,7 +150,7 @@ impl Server {
     }
 
     /// Goes on with another configuration: users, secrets, peers and limits. Relay addresses and ports remain as they are.
-    /// What is allocated remains, but for channels to peers that are no longer allowed.
+    /// What is allocated remains, but for channels and connections to peers that are no longer allowed.
     ///
     /// # Panics
     /// When the configuration has no turn role.
@@ -135,6 +165,10 @@ impl Server {
             // Other packets are asked about one by one.
             allocation.peers.retain_channels(|peer| self.policy.allows(peer));
         }
+        for key in self.connections.keys_where(|peer| !self.policy.allows(peer)) {
+            self.cut(key);
+        }
+        self.tcp_relay = turn.tcp_relay;
         self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);
     }
 
@@ -169,10 +203,19 @@ impl Server {
 
     /// The sizes of all tables that clients could make grow.
     #[cfg(test)]
-    pub(super) fn table_sizes(&self) -> [usize; 6] {
+    pub(super) fn table_sizes(&self) -> [usize; 7] {
         let [clients, connections, persons] = self.table.sizes();
         let (relays, reservations) = (self.table.relays.len(), self.reservations.len());
-        [clients, connections, persons, relays, reservations, self.asks.len()]
+        let peers = self.connections.len();
+        [
+            clients,
+            connections,
+            persons,
+            relays,
+            reservations,
+            peers,
+            self.asks.len(),
+        ]
     }
 
     /// Bytes that all allocations take.
@@ -200,6 +243,9 @@ impl Server {
         match (message.header().class, message.header().method) {
             (Class::Request, Method::BINDING) => self.binding(cx, &from, &Request::read(message)),
             (Class::Request, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND) => {
+                self.request(cx, from, &Request::read(message))
+            }
+            (Class::Request, Method::CONNECT | Method::CONNECTION_BIND) if self.tcp_relay => {
                 self.request(cx, from, &Request::read(message))
             }
             (Class::Indication, Method::SEND) => self.send(cx, &from, &message, bytes),
@@ -239,11 +285,17 @@ impl Server {
         };
         let form = form.signed(identity.integrity, identity.session.key.clone());
         if request.has_unknown {
-            return refuse_unknown(cx, &from, &form, request);
+            return match self.forbids_fragments_of_tcp(request) {
+                true => refuse(cx, &from, &form, Code::BAD_REQUEST),
+                false => refuse_unknown(cx, &from, &form, request),
+            };
         }
         let method = request.header().method;
         if method == Method::ALLOCATE {
             return self.allocate(cx, from, request, identity, form, slot);
+        }
+        if method == Method::CONNECTION_BIND {
+            return self.connection_bind(cx, &from, request, &identity.user, &form, slot);
         }
         // RFC 8656 section 5: a request on a 5-tuple without an allocation is rejected with a 437, one of another user
         // than who made it with a 441.
@@ -253,6 +305,12 @@ impl Server {
         };
         if allocation.owner.name() != &*identity.user {
             return refuse(cx, &from, &form, Code::WRONG_CREDENTIALS);
+        }
+        if method == Method::CONNECT {
+            return match self.connect(cx, key, request, &form) {
+                Ok(()) => Verdict::NOTHING,
+                Err(code) => refuse(cx, &from, &form, code),
+            };
         }
         let lifetime = match method {
             Method::REFRESH => self.refresh(cx, key, request).map(Some),

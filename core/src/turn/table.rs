@@ -16,7 +16,7 @@ use super::{
     verdict::{Payload, To, Verdict},
 };
 use crate::{
-    action::{ConnId, Prefix, RelayId, SocketId},
+    action::{ConnId, Prefix, RelayId, SocketId, Transport},
     config::TurnLimits,
     rng::Rng,
     slab::{Key, Slab},
@@ -85,6 +85,10 @@ pub(super) struct Allocation {
     pub(super) transaction: TransactionId,
     /// The family that was asked for and not given, and why.
     pub(super) missing: Option<(Family, Code)>,
+    /// What it speaks with peers.
+    pub(super) transport: Transport,
+    /// Its peer data connections (RFC 6062), in no order.
+    pub(super) connections: Vec<Key>,
     /// RESERVATION-TOKEN that it was given.
     pub(super) token: Option<[u8; 8]>,
     /// What is needed to answer the Allocate request, until all sockets are bound.
@@ -360,7 +364,11 @@ impl Allocation {
     /// Bytes on the heap.
     #[cfg(test)]
     fn bytes(&self) -> usize {
-        self.peers.bytes() + self.owner.name().len() + self.pending.as_ref().map_or(0, |_| size_of::<Pending>())
+        let connections = self.connections.capacity() * size_of::<Key>();
+        connections
+            + self.peers.bytes()
+            + self.owner.name().len()
+            + self.pending.as_ref().map_or(0, |_| size_of::<Pending>())
     }
 
     /// Whether anything of it is left, when what has expired is gone.

@@ -5,7 +5,7 @@ use core::{net::SocketAddr, time::Duration};
 
 use super::*;
 use crate::{
-    action::{BindError, ConnId, RelayId, ShardId, SocketId},
+    action::{BindError, ConnId, RelayId, ShardId, SocketId, Transport},
     config::{self, Config, PeerRule, Secret, TurnLimits, User},
     cx::Cx,
     rng::Rng,
@@ -20,6 +20,7 @@ mod auth;
 mod manage;
 mod model;
 mod relay;
+mod tcp;
 
 const REALM: &str = "example.org";
 const ALICE: (&str, &str) = ("alice", "wonderland");
@@ -36,6 +37,8 @@ struct Lab {
     transactions: u64,
     /// Sockets that were to be closed.
     closed: Vec<RelayId>,
+    /// What was asked about TCP connections.
+    asked: Vec<Ask>,
 }
 
 /// What the server sent.
@@ -133,6 +136,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
             net: "10.0.0.5/32".parse().expect("a net"),
             ports: 10_000..=20_000,
         }],
+        tcp_relay: false,
         public_peers: true,
         alternate: None,
         limits: TurnLimits::default(),
@@ -177,6 +181,7 @@ impl Lab {
             },
             transactions: 0,
             closed: vec![],
+            asked: vec![],
         }
     }
 
@@ -227,8 +232,9 @@ impl Lab {
         let mut binds = Vec::new();
         while let Some(ask) = self.server.poll_ask() {
             match ask {
-                Ask::Bind { relay, at } => binds.push((relay, at)),
+                Ask::Bind { relay, at, .. } => binds.push((relay, at)),
                 Ask::Close(relay) => self.closed.push(relay),
+                Ask::Dial { .. } | Ask::Join { .. } | Ask::Cut(_) => self.asked.push(ask),
             }
         }
         binds

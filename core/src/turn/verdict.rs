@@ -5,7 +5,7 @@ use core::{
     ops::Range,
 };
 
-use crate::action::{ConnId, Prefix, SocketId};
+use crate::action::{ConnId, Prefix, ShardId, SocketId};
 
 /// What to send in answer to one input. Nothing is copied: the payload is named by where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum To {
     },
     /// A client's stream, by [`write_to_stream`](super::write_to_stream).
     Stream(ConnId),
+    /// To the server of another shard: the message as it is, and what follows it, with the connection that it came by.
+    Shard(ShardId),
 }
 
 /// Where a payload is.

@@ -69,6 +69,12 @@ impl Method {
     pub const CREATE_PERMISSION: Self = Self(0x008);
     /// Gives a peer a channel number.
     pub const CHANNEL_BIND: Self = Self(0x009);
+    /// RFC 6062 section 6.1, as all that follow: opens a TCP connection to a peer.
+    pub const CONNECT: Self = Self(0x00a);
+    /// Joins the connection that it comes by to that of a peer.
+    pub const CONNECTION_BIND: Self = Self(0x00b);
+    /// Server to client: a peer has connected.
+    pub const CONNECTION_ATTEMPT: Self = Self(0x00c);
 }
 
 /// What every message begins with.

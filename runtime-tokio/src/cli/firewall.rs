@@ -39,7 +39,12 @@ fn to_outside(config: &Config) -> Vec<Flow> {
     let turn = config.turn.iter().filter(|turn| turn.public_peers);
     let flows = turn.map(|turn| {
         let usage = "Media from relays to clients";
-        flow(&bound_relays(turn), "any public", "UDP/1024-65535", usage)
+        flow(
+            &bound_relays(turn),
+            "any public",
+            &transports(turn, "1024-65535"),
+            usage,
+        )
     });
     flows.collect()
 }
@@ -79,7 +84,7 @@ fn to_inside(config: &Config) -> Vec<Flow> {
     }
     if let Some(turn) = &config.turn {
         let peers = turn.peers.iter();
-        let to = grouped(peers.map(|rule| (format!("UDP/{}", range(&rule.ports)), named(config, &net(rule.net)))));
+        let to = grouped(peers.map(|rule| (transports(turn, &range(&rule.ports)), named(config, &net(rule.net)))));
         for (ports, peers) in to {
             flows.push(flow(&bound_relays(turn), &peers, &ports, "Media from relays to peers"));
         }
@@ -161,7 +166,15 @@ fn bound_relays(turn: &Turn) -> String {
 }
 
 fn relay_ports(turn: &Turn) -> String {
-    format!("UDP/{}", range(&turn.relay_ports))
+    transports(turn, &range(&turn.relay_ports))
+}
+
+/// Ports of what is relayed: of UDP, and of TCP where that is relayed too.
+fn transports(turn: &Turn, ports: &str) -> String {
+    match turn.tcp_relay {
+        true => format!("UDP/{ports}, TCP/{ports}"),
+        false => format!("UDP/{ports}"),
+    }
 }
 
 fn udp(port: u16) -> String {

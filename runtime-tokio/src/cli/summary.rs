@@ -119,12 +119,17 @@ fn turn_lines(turn: &Turn) -> Vec<Line> {
         .filter(|(_, listen)| !listen.is_empty())
         .map(|(transport, listen)| format!("{transport} {}", list(listen)));
     let listen = listen.collect::<Vec<_>>().join("; ");
+    let transports = if turn.tcp_relay { "UDP and TCP" } else { "UDP" };
     let relays = turn.relays.iter().map(|relay| {
         let advertised = match relay.advertise == relay.bind {
             true => String::new(),
             false => format!(", advertised as {}", relay.advertise),
         };
-        format!("relays by {} UDP {}{advertised}", relay.bind, range(&turn.relay_ports))
+        format!(
+            "relays by {} {transports} {}{advertised}",
+            relay.bind,
+            range(&turn.relay_ports)
+        )
     });
     let credentials = format!(
         "realm {}; shared secrets: {}; users: {}",
@@ -138,7 +143,7 @@ fn turn_lines(turn: &Turn) -> Vec<Line> {
     let peers = turn
         .peers
         .iter()
-        .map(|rule| format!("may relay to {} UDP {}", net(rule.net), range(&rule.ports)));
+        .map(|rule| format!("may relay to {} {transports} {}", net(rule.net), range(&rule.ports)));
     let public = turn.public_peers.then(|| "may relay to public addresses".to_owned());
     let lines = [listen].into_iter().chain(relays).chain([credentials]);
     label("turn", lines.chain(peers).chain(public))

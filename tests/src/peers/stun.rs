@@ -28,6 +28,12 @@ pub mod method {
     pub const CREATE_PERMISSION: u16 = 0x008;
     /// ChannelBind.
     pub const CHANNEL_BIND: u16 = 0x009;
+    /// Connect (RFC 6062 section 6.1).
+    pub const CONNECT: u16 = 0x00a;
+    /// ConnectionBind.
+    pub const CONNECTION_BIND: u16 = 0x00b;
+    /// ConnectionAttempt, an indication.
+    pub const CONNECTION_ATTEMPT: u16 = 0x00c;
 }
 
 /// RFC 8489 section 18.3 and RFC 8656 section 18.
@@ -60,10 +66,15 @@ pub mod attribute {
     pub const REQUESTED_TRANSPORT: u16 = 0x0019;
     /// XOR-MAPPED-ADDRESS.
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+    /// CONNECTION-ID (RFC 6062 section 6.2).
+    pub const CONNECTION_ID: u16 = 0x002a;
 }
 
 /// REQUESTED-TRANSPORT for UDP (RFC 8656 section 18.7).
 pub const UDP: [u8; 4] = [17, 0, 0, 0];
+
+/// REQUESTED-TRANSPORT for TCP (RFC 6062 section 4.1).
+pub const TCP: [u8; 4] = [6, 0, 0, 0];
 
 /// RFC 8489 section 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -335,16 +346,20 @@ impl RawClient {
         }
     }
 
-    /// RFC 8489 section 9.2.2.
     fn key(&self, realm: &[u8]) -> [u8; 16] {
-        let mut md5 = Md5::new();
-        md5.update(&self.user);
-        md5.update(":");
-        md5.update(realm);
-        md5.update(":");
-        md5.update(&self.password);
-        md5.finalize().into()
+        long_term_key(&self.user, realm, &self.password)
     }
+}
+
+/// The key of a user (RFC 8489 section 9.2.2).
+pub(crate) fn long_term_key(user: &str, realm: &[u8], password: &str) -> [u8; 16] {
+    let mut md5 = Md5::new();
+    md5.update(user);
+    md5.update(":");
+    md5.update(realm);
+    md5.update(":");
+    md5.update(password);
+    md5.finalize().into()
 }
 
 fn push_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {

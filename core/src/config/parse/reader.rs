@@ -39,6 +39,15 @@ pub(super) enum Transport {
     Tcp,
 }
 
+impl Transport {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
+}
+
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str, sources: &'a mut dyn Sources) -> Self {
         Self {
@@ -100,10 +109,7 @@ impl<'a> Reader<'a> {
         };
         if let Some(other) = self.listeners.iter().find(taken) {
             let (line, other) = (self.line(other.site), other.at);
-            let transport = match transport {
-                Transport::Udp => "UDP",
-                Transport::Tcp => "TCP",
-            };
+            let transport = transport.name();
             self.refuse::<()>(
                 site,
                 format!("{transport} {at} is taken by {other} in line {line}"),

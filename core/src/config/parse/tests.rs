@@ -158,6 +158,7 @@ fn everything_has_a_default_but_what_only_the_administrator_knows() {
     };
     assert_eq!(turn.peers, [rule]);
     assert!(turn.public_peers);
+    assert!(!turn.tcp_relay);
 }
 
 #[test]
@@ -229,6 +230,7 @@ fn everything_can_be_said() {
         secret_hashes = 'sha256'
         strict_expiry = true
         alternate = { servers = ['192.0.2.20', '[2001:db8::20]:5349'], domain = 'turn2.example.com', when = 'full' }
+        tcp_relay = true
         [[turn.user]]
         name = 'asterisk'
         password = 'a password of his own'
@@ -242,6 +244,8 @@ fn everything_can_be_said() {
         allocation_bytes_per_second = '2 MiB'
         user_bytes_per_second = 10000000
         returned_packets_per_second = 1000
+        peer_connections_max = 8
+        pending_peer_connections_max = 4
         ",
     );
     assert_eq!(config.server.workers, Some(2));
@@ -317,6 +321,14 @@ fn everything_can_be_said() {
         ]
     );
     assert_eq!((turn.limits.lifetime_max_secs, turn.limits.channels_max), (1200, 16));
+    assert!(turn.tcp_relay);
+    assert_eq!(
+        (
+            turn.limits.peer_connections_max,
+            turn.limits.pending_peer_connections_max
+        ),
+        (8, 4)
+    );
     assert_eq!(turn.limits.allocation_bytes_per_second, Some(2 << 20));
     assert_eq!(turn.limits.user_bytes_per_second, Some(10_000_000));
     assert_eq!(turn.limits.returned_packets_per_second, 1000);
@@ -893,6 +905,21 @@ secrets = 'sixteen letters.'
 t:13: the relay ports 3000-6000 contain UDP 192.0.2.10:5060, listened on in line 7
     fix: move one of the two
 t:13: the relay ports 3000-6000 contain UDP 0.0.0.0:3478, listened on in line 10
+    fix: move one of the two
+"#,
+    );
+    // Where TCP is relayed, nor is a TCP listener within.
+    check(
+        "\
+[turn]
+listen_tcp = '192.0.2.10:3478'
+relay_ports = '3000-6000'
+realm = 'example.com'
+secrets = 'sixteen letters.'
+tcp_relay = true
+",
+        r#"
+t:3: the relay ports 3000-6000 contain TCP 192.0.2.10:3478, listened on in line 2
     fix: move one of the two
 "#,
     );

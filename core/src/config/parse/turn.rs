@@ -22,8 +22,9 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
     let listen = listeners(cx, &mut section);
     let relays = relays(cx, &mut section, listen.as_ref());
     let relay_ports = section.or(cx, "relay_ports", RELAY_PORTS, addresses::ports);
+    let tcp_relay = section.or(cx, "tcp_relay", false, values::flag);
     if let Some(relays) = &relays {
-        check_relay_ports(cx, &section, relays, &relay_ports);
+        check_relay_ports(cx, &section, relays, &relay_ports, tcp_relay);
     }
     let realm = section.required(cx, "realm", "\"edge.example.com\"", realm);
     let secrets = section.list(cx, "secrets", secret);
@@ -54,6 +55,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
         strict_expiry: strict_expiry?,
         users: users?,
         peers: peers?,
+        tcp_relay,
         public_peers: public_peers?,
         alternate: alternate?,
         limits,
@@ -178,10 +180,16 @@ fn check_one_of_a_family(cx: &mut Reader<'_>, relays: &[(Relay, Site)]) -> Optio
 }
 
 /// A relayed transport address must never be a socket of ours.
-fn check_relay_ports(cx: &mut Reader<'_>, section: &Section<'_, '_>, relays: &[Relay], ports: &RangeInclusive<u16>) {
+fn check_relay_ports(
+    cx: &mut Reader<'_>,
+    section: &Section<'_, '_>,
+    relays: &[Relay],
+    ports: &RangeInclusive<u16>,
+    tcp_relay: bool,
+) {
     let site = section.site("relay_ports").unwrap_or(section.start());
     let collides = |listener: &Listener| {
-        listener.transport == Transport::Udp
+        (listener.transport == Transport::Udp || tcp_relay)
             && ports.contains(&listener.at.port())
             && relays.iter().any(|relay| {
                 let (ip, bind) = (listener.at.ip(), relay.bind);
@@ -189,11 +197,16 @@ fn check_relay_ports(cx: &mut Reader<'_>, section: &Section<'_, '_>, relays: &[R
             })
     };
     let found: Vec<Listener> = cx.listeners().iter().copied().filter(collides).collect();
-    for Listener { at, site: other, .. } in found {
-        let (first, last, line) = (ports.start(), ports.end(), cx.line(other));
+    for Listener {
+        at,
+        transport,
+        site: other,
+    } in found
+    {
+        let (first, last, line, transport) = (ports.start(), ports.end(), cx.line(other), transport.name());
         cx.refuse::<()>(
             site,
-            format!("the relay ports {first}-{last} contain UDP {at}, listened on in line {line}"),
+            format!("the relay ports {first}-{last} contain {transport} {at}, listened on in line {line}"),
             "move one of the two",
         );
     }
@@ -377,7 +390,16 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<TurnLimits> {
     let permissions_max = count(cx, "permissions_max", default.permissions_max, 10_000);
     // RFC 8656 section 12: there are channels 0x4000 to 0x4fff.
     let channels_max = count(cx, "channels_max", default.channels_max, 4096);
+    let peer_connections_max = count(cx, "peer_connections_max", default.peer_connections_max, 1000);
+    let pending_peer_connections_max = count(
+        cx,
+        "pending_peer_connections_max",
+        default.pending_peer_connections_max,
+        1000,
+    );
     let limits = TurnLimits {
+        peer_connections_max,
+        pending_peer_connections_max,
         allocations_max,
         allocations_per_user_max,
         permissions_max,

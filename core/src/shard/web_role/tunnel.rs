@@ -1,8 +1,9 @@
-//! How do bytes pass through a WebSocket that is not ours? As they are, and with a goodbye between two frames at the end.
+//! How do bytes pass through a WebSocket that is not ours, or a TCP relay? As they are; a WebSocket gets a goodbye between
+//! two frames at the end.
 
 use crate::{
     action::{ConnId, Egress},
-    conn::Stage,
+    conn::{Side, Stage, Tunnel},
     shard::{Shard, Step},
     time::Now,
     ws::{self, close_code},
@@ -13,12 +14,20 @@ impl Shard {
         if bytes.is_empty() || self.is_held_up(id) {
             return Step::Wait;
         }
-        let idle = self.http_deadline(now, |limits| limits.tunnel_idle);
+        let idle = match self.relay_deadline(now, id) {
+            Some(deadline) => deadline,
+            None => self.http_deadline(now, |limits| limits.tunnel_idle),
+        };
         let Some(Stage::Tunnel(tunnel)) = self.conns.get_mut(id.0).map(|conn| &mut conn.stage) else {
             return Step::Gone;
         };
         if let Some(frames) = &mut tunnel.frames {
             frames.pass(bytes);
+        }
+        match tunnel.relayed {
+            Some(Side::Client) => self.stats.turn.to_peer_bytes += bytes.len() as u64,
+            Some(Side::Peer) => self.stats.turn.to_client_bytes += bytes.len() as u64,
+            None => {}
         }
         let (pair, ends) = (
             tunnel.pair,
@@ -38,15 +47,26 @@ impl Shard {
     }
 
     /// One end sends no more; the other is told so, and may go on.
-    pub(in crate::shard) fn tunnel_ended(&mut self, id: ConnId) {
+    pub(in crate::shard) fn tunnel_ended(&mut self, now: Now, id: ConnId) {
         let Some(pair) = self.conns.get(id.0).and_then(|conn| conn.stage.pair()) else {
             return;
         };
         if let Some(conn) = self.conns.get_mut(pair.0) {
             conn.shut_when_written();
         }
+        if let Some(deadline) = self.relay_deadline(now, pair) {
+            self.set_deadline(pair, deadline);
+        }
         self.list(pair);
         self.list(id);
+    }
+
+    /// One end is gone, so the other goes too.
+    pub(in crate::shard) fn tunnel_gone(&mut self, now: Now, id: ConnId, tunnel: &Tunnel, out: &mut Egress) {
+        self.close(now, tunnel.pair, out);
+        if tunnel.relayed.is_some() {
+            self.turn_stream_gone(now, id, out);
+        }
     }
 
     /// Ends a tunnel in an orderly way: at once between two frames, else after the one on its way.

@@ -206,7 +206,11 @@ impl Shard {
         if let Some(conn) = self.conns.get_mut(id.0) {
             conn.peer = to;
         }
-        self.actions.push_back(Action::Dial { conn: id, to });
+        self.actions.push_back(Action::Dial {
+            conn: id,
+            from: None,
+            to,
+        });
         true
     }
 

@@ -53,6 +53,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         strict_expiry: false,
         users: vec![],
         peers: rules.iter().map(rule).collect(),
+        tcp_relay: false,
         public_peers,
         alternate: None,
         limits: TurnLimits::default(),

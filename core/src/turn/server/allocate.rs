@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::{Ask, Pool, Reservation, Server, refuse};
 use crate::{
-    action::{BindError, Prefix, RelayId},
+    action::{BindError, Prefix, RelayId, Transport},
     cx::Cx,
     slab::Key,
     time::Now,
@@ -21,7 +21,7 @@ use crate::{
         token::{Held, STEP_SECS, TOKEN_LIFETIME_SECS},
         verdict::{Payload, Verdict},
     },
-    wire::stun::{Code, Family, Kind},
+    wire::stun::{Code, Family, Kind, Method},
 };
 
 /// Lifetime of an allocation in seconds when the client asks for less, or for nothing.
@@ -37,9 +37,13 @@ const BIND_TRIES: u8 = 10;
 /// The number of UDP in REQUESTED-TRANSPORT.
 const UDP: u8 = 17;
 
+/// The number of TCP there (RFC 6062 section 4.1).
+const TCP: u8 = 6;
+
 /// What an Allocate request that passed all checks is to get.
 struct Plan {
     owner: Owner,
+    transport: Transport,
     lifetime_secs: u32,
     wishes: ArrayVec<(Family, Wish), 2>,
     missing: Option<(Family, Code)>,
@@ -77,9 +81,7 @@ impl Server {
     /// Checks an Allocate request on a 5-tuple that is not in use.
     // RFC 8656 section 7.2, steps 3 and 5 to 10.
     fn plan(&self, now: Now, from: &Client, request: &Request<'_>, identity: &Identity<'_>) -> Result<Plan, Code> {
-        if request.requested_transport()? != UDP {
-            return Err(Code::UNSUPPORTED_TRANSPORT_PROTOCOL);
-        }
+        let transport = self.transport(from, request)?;
         let (token, even) = (request.token()?, request.even_port()?);
         let (requested, additional) = (request.requested_family()?, request.additional_family()?);
         let lifetime_secs = self.lifetime_secs(request.lifetime()?);
@@ -148,10 +150,36 @@ impl Server {
         }
         Ok(Plan {
             owner,
+            transport,
             lifetime_secs,
             wishes,
             missing,
         })
+    }
+
+    /// What a request asks its relayed transport addresses to speak.
+    fn transport(&self, from: &Client, request: &Request<'_>) -> Result<Transport, Code> {
+        match request.requested_transport()? {
+            UDP => Ok(Transport::Udp),
+            // RFC 6062 section 5.1: over another transport than TCP or TLS, or with EVEN-PORT or RESERVATION-TOKEN, "the
+            // server MUST reject the request with a 400".
+            TCP if self.tcp_relay => {
+                let is_udp_only = request.even_port()?.is_some() || request.token()?.is_some();
+                let is_misplaced = is_udp_only || matches!(from, Client::Datagram { .. });
+                (!is_misplaced).then_some(Transport::Tcp).ok_or(Code::BAD_REQUEST)
+            }
+            _ => Err(Code::UNSUPPORTED_TRANSPORT_PROTOCOL),
+        }
+    }
+
+    /// Whether all that an Allocate request has too much is a DONT-FRAGMENT where TCP is asked for.
+    // RFC 6062 section 5.1: that is a 400, not a 420 as for UDP.
+    pub(super) fn forbids_fragments_of_tcp(&self, request: &Request<'_>) -> bool {
+        let mut unknown = request.unknown();
+        self.tcp_relay
+            && request.header().method == Method::ALLOCATE
+            && request.requested_transport() == Ok(TCP)
+            && unknown.all(|kind| kind == Kind::DONT_FRAGMENT)
     }
 
     /// Makes the allocation and asks for its sockets; the answer waits for them.
@@ -181,6 +209,8 @@ impl Server {
             relayed: [None; 2],
             peers: Peers::default(),
             missing: plan.missing,
+            transport: plan.transport,
+            connections: Vec::new(),
             token: None,
             relays: Meter::default(),
             returned: Meter::default(),
@@ -202,7 +232,8 @@ impl Server {
 
     /// Asks for a socket, if there is a port for it.
     fn open(&mut self, cx: &mut Cx<'_>, allocation: Key, family: Family, wish: Wish, tries: u8) -> bool {
-        let Some(Pool { relay, ports, .. }) = &mut self.pools[family as usize] else {
+        let transport = self.table.allocations.get(allocation).map(|made| made.transport);
+        let (Some(transport), Some(Pool { relay, ports, .. })) = (transport, &mut self.pools[family as usize]) else {
             return false;
         };
         let now = cx.now.mono;
@@ -226,7 +257,7 @@ impl Server {
             wish,
             tries: Some(tries),
         }));
-        self.asks.push_back(Ask::Bind { relay, at });
+        self.asks.push_back(Ask::Bind { relay, transport, at });
         true
     }
 

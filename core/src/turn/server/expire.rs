@@ -34,10 +34,12 @@ impl Sweep {
 }
 
 impl Server {
-    /// Takes notice that a client's connection is gone, and its allocation with it.
+    /// Takes notice that a connection is gone: a client's, and its allocation with it, or a peer's.
     pub fn closed(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         if let Some(key) = self.table.find_stream(conn) {
             self.release(cx, key);
+        } else if let Some(key) = self.connections.of_conn(conn) {
+            self.forget_connection(key);
         }
     }
 
@@ -99,6 +101,9 @@ impl Server {
             return;
         };
         let now = cx.now.mono;
+        for connection in allocation.connections {
+            self.cut(connection);
+        }
         for relayed in allocation.relayed.into_iter().flatten() {
             self.close(now, relayed.relay);
         }
@@ -119,8 +124,18 @@ impl Server {
             return;
         };
         allocation.peers.forget(family);
+        let connections = allocation.connections.clone();
         if let Some(relayed) = allocation.relayed[family as usize].take() {
             self.close(now, relayed.relay);
+        }
+        for connection in connections {
+            if self
+                .connections
+                .get(connection)
+                .is_some_and(|made| Family::of(made.peer.ip()) == family)
+            {
+                self.cut(connection);
+            }
         }
     }
 

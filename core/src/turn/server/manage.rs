@@ -7,6 +7,7 @@ use core::{
 
 use super::Server;
 use crate::{
+    action::Transport,
     cx::Cx,
     slab::Key,
     time::Instant,
@@ -85,6 +86,10 @@ impl Server {
         let Some(allocation) = self.table.allocations.get_mut(key) else {
             return Err(Code::ALLOCATION_MISMATCH);
         };
+        // Channels carry datagrams: RFC 6062 has none.
+        if allocation.transport == Transport::Tcp {
+            return Err(Code::FORBIDDEN);
+        }
         let (channels_max, permissions_max) = (self.limits.channels_max, self.limits.permissions_max);
         let bound = allocation
             .peers
@@ -97,7 +102,7 @@ impl Server {
 
     /// Whether the allocation has a relayed transport address of the family of this peer address.
     // RFC 8656 sections 10.2 and 12.2: if not, "the server MUST generate an error response with the 443".
-    fn check_family(&self, key: Key, address: IpAddr, now: Instant) -> Result<(), Code> {
+    pub(super) fn check_family(&self, key: Key, address: IpAddr, now: Instant) -> Result<(), Code> {
         let allocation = self.table.allocations.get(key);
         let relayed = allocation.and_then(|allocation| allocation.relayed(Family::of(address), now));
         relayed.map(|_| ()).ok_or(Code::PEER_ADDRESS_FAMILY_MISMATCH)

@@ -4,7 +4,7 @@ use core::{net::SocketAddr, ops::Range};
 
 use super::{Server, dropped};
 use crate::{
-    action::{IoKind, Prefix, RelayId, SocketId},
+    action::{IoKind, Prefix, RelayId, SocketId, Transport},
     cx::Cx,
     slab::Key,
     turn::{
@@ -209,7 +209,7 @@ impl Server {
     }
 
     /// Whether there is a permission for the peer's address, and the policy lets address and port through.
-    fn may_exchange(&self, cx: &Cx<'_>, allocation: &Allocation, peer: SocketAddr) -> bool {
+    pub(super) fn may_exchange(&self, cx: &Cx<'_>, allocation: &Allocation, peer: SocketAddr) -> bool {
         let address = self.policy.seen_address(peer.ip());
         allocation.peers.permits(address, cx.now.mono) && self.policy.allows(peer)
     }
@@ -221,12 +221,14 @@ impl Server {
         admitted
     }
 
+    /// The allocation by which a client may exchange datagrams.
     fn allocation_of(&self, client: &Client) -> Option<(Key, &Allocation)> {
         let key = self.table.find(client)?;
-        Some((key, self.table.allocations.get(key)?))
+        let allocation = self.table.allocations.get(key)?;
+        (allocation.transport == Transport::Udp).then_some((key, allocation))
     }
 
-    fn allocation_at(&self, relay: RelayId) -> Option<(Key, &Allocation)> {
+    pub(super) fn allocation_at(&self, relay: RelayId) -> Option<(Key, &Allocation)> {
         let key = self.table.relays.get(relay.0)?.allocation;
         Some((key, self.table.allocations.get(key)?))
     }

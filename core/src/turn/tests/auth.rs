@@ -739,5 +739,5 @@ fn a_flood_from_invented_sources_creates_no_state() {
     }
     assert_eq!((lab.server.allocations(), lab.binds()), (0, vec![]));
     assert_eq!(lab.server.poll_timeout(), None);
-    assert_eq!(lab.server.table_sizes(), [0; 6]);
+    assert_eq!(lab.server.table_sizes(), [0; 7]);
 }

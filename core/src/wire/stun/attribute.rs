@@ -66,6 +66,8 @@ impl Kind {
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
     /// Why a family was not allocated.
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
+    /// Names a connection of a peer (RFC 6062 section 6.2.1).
+    pub const CONNECTION_ID: Self = Self(0x002a);
     /// Why a datagram was lost.
     pub const ICMP: Self = Self(0x8004);
 }
@@ -131,7 +133,7 @@ pub(super) fn xor<const N: usize>(mut address: [u8; N], transaction: Transaction
     address
 }
 
-/// Reads a value of four bytes as a number: LIFETIME.
+/// Reads a value of four bytes as a number: LIFETIME, CONNECTION-ID.
 pub fn read_u32(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }

@@ -34,6 +34,10 @@ impl Code {
     pub const UNSUPPORTED_TRANSPORT_PROTOCOL: Self = Self(442);
     /// The peer is of a family that the allocation has not.
     pub const PEER_ADDRESS_FAMILY_MISMATCH: Self = Self(443);
+    /// There is a connection to this peer already, or one in the making (RFC 6062 section 6.3).
+    pub const CONNECTION_ALREADY_EXISTS: Self = Self(446);
+    /// The peer could not be reached (RFC 6062 section 6.3).
+    pub const CONNECTION_TIMEOUT_OR_FAILURE: Self = Self(447);
     /// The user has enough allocations.
     pub const ALLOCATION_QUOTA_REACHED: Self = Self(486);
     /// The server is full.
