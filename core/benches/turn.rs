@@ -203,6 +203,7 @@ impl World {
         let mut rng = Rng::new([5; 32]);
         let relay = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
         let turn = config::Turn {
+            tcp_relay: false,
             listen_udp: vec![SocketAddr::new(relay, 3478)],
             listen_tcp: vec![],
             relays: vec![config::Relay {
@@ -273,7 +274,7 @@ impl World {
     fn ask(&mut self, from: Client, bytes: &[u8]) -> (Option<RelayId>, Vec<u8>) {
         let (mut verdict, mut bound) = (self.call(|server, cx| server.client(cx, from, bytes)), None);
         while let Some(ask) = self.server.poll_ask() {
-            if let Ask::Bind { relay, at } = ask {
+            if let Ask::Bind { relay, at, .. } = ask {
                 verdict = self.call(|server, cx| server.bound(cx, relay, Ok(at)));
                 bound = Some(relay);
             }

@@ -262,7 +262,7 @@ impl Server {
     }
 
     /// Holds a port for the next allocation of the same user.
-    fn reserve(&mut self, cx: &mut Cx<'_>, key: Key, family: Family, port: u16) {
+    fn reserve(&mut self, cx: &Cx<'_>, key: Key, family: Family, port: u16) {
         let Some(allocation) = self.table.allocations.get_mut(key) else {
             return;
         };
