@@ -151,7 +151,11 @@ impl Shard {
         peer: SocketAddr,
         out: &mut Egress,
     ) -> Result<ConnId, Refused> {
-        let accepted = self.take_peer(now, on, local, peer, out);
+        self.set_clock(now);
+        let mut accepted = Err(Refused);
+        self.contain(now, None, out, |shard, out| {
+            accepted = shard.take_peer(now, on, local, peer, out);
+        });
         self.settle(now, out);
         accepted
     }
@@ -578,14 +582,12 @@ impl Shard {
     /// Whether a connection may send us more: not while whoever gets it, or what is made of it, leaves too much unread.
     fn wants_bytes(&self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id.0) else { return false };
+        // What a peer says waits in the kernel for who comes for it.
+        let is_wanted = !conn.ended && !matches!(conn.stage, Stage::Peer);
         // What comes for another half makes nothing to write here. RFC 9112 section 9.5: an upstream may answer before
         // it has read all.
         let has_room = conn.stage.pair().is_some() || conn.backlog() < self.buffer_limit();
-        !conn.ended
-            && !matches!(conn.stage, Stage::Peer)
-            && conn.rest_len() < self.rest_limit()
-            && has_room
-            && !self.is_held_up(id)
+        is_wanted && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id)
     }
 
     /// Whether the other half of an exchange or tunnel has too much to write already.
