@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -12,11 +13,14 @@ use edgeward_core::{
     config::SharedConfig,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{sync::mpsc, task::LocalSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::LocalSet,
+};
 
 use crate::{
     mesh::{self, Letter, Mesh},
-    shard::{self, Driver, SharedDriver, Start},
+    shard::{self, Clock, Driver, SharedDriver, Start},
     signal, udp,
 };
 
@@ -46,10 +50,12 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
     announce(config, shards, descriptors);
 
     let runtime = runtime().map_err(|error| format!("cannot start: {error}"))?;
-    let signals = runtime
+    let mut signals = runtime
         .block_on(async { signal::Signals::new() })
         .map_err(|error| format!("no signals: {error}"))?;
+    let clock = Clock::start();
     let (mesh, letters) = Mesh::new(shards);
+    let bell = Arc::new(Notify::new());
     let threads = bound
         .into_iter()
         .zip(letters)
@@ -60,12 +66,15 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
                 id: ShardId(number),
                 shards,
                 seed: seed()?,
+                clock,
                 sockets: bound.sockets,
                 mesh: mesh.clone(),
             };
-            let spawned = thread::Builder::new()
-                .name(format!("shard-{number}"))
-                .spawn(move || run_shard(start, bound.listeners, letters));
+            let ending = Ending(bell.clone());
+            let spawned = thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
+                let _ending = ending;
+                run_shard(start, bound.listeners, letters)
+            });
             spawned.map_err(|error| format!("cannot start a thread: {error}"))
         })
         .collect::<Result<Vec<_>, String>>()?;
@@ -73,10 +82,15 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
     ready();
 
     runtime.block_on(async {
-        signals.stop().await;
+        tokio::select! {
+            () = signals.stop() => {}
+            // Its clients would find nobody: better that all are let go and whoever watches the process starts it again.
+            () = bell.notified() => tracing::error!("a shard has ended, and the others with it"),
+        }
         tracing::info!(within = ?config.server.shutdown, "stopping");
         mesh.drain(config.server.shutdown).await;
     });
+    end_at_next_signal(runtime, signals);
     for thread in threads {
         match thread.join() {
             Ok(Ok(())) => {}
@@ -86,6 +100,24 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Whoever tells us twice to stop will not wait for those who are still connected.
+fn end_at_next_signal(runtime: tokio::runtime::Runtime, mut signals: signal::Signals) {
+    thread::spawn(move || {
+        runtime.block_on(signals.stop());
+        tracing::warn!("stopped without waiting any longer");
+        std::process::exit(1);
+    });
+}
+
+/// Rings when the thread of a shard ends, however it does.
+struct Ending(Arc<Notify>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// The thread of one shard: everything that happens on it is a task of one runtime.

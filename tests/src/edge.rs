@@ -64,7 +64,7 @@ impl Edge {
     ///
     /// # Panics
     /// When it does not end in time.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(&mut self) -> ExitStatus {
         self.process.signal(Signal::TERM);
         self.process.wait()
     }
@@ -87,7 +87,10 @@ pub fn run(site: &Site, name: &str, arguments: &[&str]) -> Process {
 }
 
 /// The binary of this build; built when the first test asks for it.
-fn binary() -> &'static Path {
+///
+/// # Panics
+/// When it cannot be built.
+pub fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| env::var_os(BINARY).map_or_else(build, PathBuf::from))
 }

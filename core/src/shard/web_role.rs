@@ -9,7 +9,6 @@ use crate::{
     config::{Config, HttpLimits, Offer, Route},
     conn::{Downstream, Exchange, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
-    rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
 };
@@ -25,7 +24,7 @@ pub(super) struct Web {
 }
 
 impl Web {
-    pub(super) fn new(config: &Config, _rng: &mut Rng) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
         let limits = config
             .https
@@ -36,6 +35,12 @@ impl Web {
             pool: Pool::new(upstreams, &limits),
             resolver: upstream::Resolver::new(upstreams),
         }
+    }
+
+    /// From here on a request to an upstream that has a name fails by a fault of ours.
+    #[cfg(test)]
+    pub(super) fn forget_names(&mut self) {
+        self.resolver = upstream::Resolver::new(0);
     }
 }
 
@@ -94,21 +99,13 @@ impl Shard {
                 self.stats.web.refused += 1;
                 self.answer(now, id, &answer, out)
             }
-            Decision::Sip { mediaserver, accept } => self.open_for_sip(now, id, request, mediaserver, accept, out),
+            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, mediaserver, accept),
             Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
         }
     }
 
-    /// The connection becomes a WebSocket that ends here; first it goes to its home shard.
-    fn open_for_sip(
-        &mut self,
-        now: Now,
-        id: ConnId,
-        request: &Request<'_>,
-        mediaserver: usize,
-        accept: Accept,
-        out: &mut Egress,
-    ) -> Step {
+    /// The connection becomes a WebSocket that ends here; before it is opened, it goes to its home shard.
+    fn open_for_sip(&mut self, id: ConnId, request: &Request<'_>, mediaserver: usize, accept: Accept) -> Step {
         let trusted = self
             .config
             .https
@@ -131,7 +128,7 @@ impl Shard {
             client,
             token: token.map(|token| token.as_ref().into()),
         }));
-        self.send_home(now, id, out)
+        Step::Used(0)
     }
 
     fn forward(
@@ -237,13 +234,14 @@ impl Shard {
 
     /// The client sends no more; it may still wait for an answer.
     pub(super) fn browser_ended(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let has_more = self.conns.get(id.0).is_some_and(|conn| conn.rest_len() > 0);
         let Some((browser, _)) = self.browser(id) else { return };
-        let request_is_read = browser.pair.is_some() && browser.server.is_request_read();
-        if request_is_read {
-            browser.server.close_after_response();
-        } else {
+        if browser.pair.is_none() || !browser.server.is_request_read() {
             self.close(now, id, out);
+        } else if !has_more {
+            browser.server.close_after_response();
         }
+        // Else it has asked for more, which comes first.
     }
 
     pub(super) fn browser_gone(&mut self, now: Now, browser: &Downstream, out: &mut Egress) {
@@ -257,6 +255,7 @@ impl Shard {
         let Some(conn) = self.conns.get(id.0) else { return };
         if self.is_held_up(id)
             && let Some(pair) = conn.stage.pair()
+            && !self.is_held_up(pair)
         {
             // It would send more, if the upstream would read.
             return self.upstream_is_late(now, pair, out);

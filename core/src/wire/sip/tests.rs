@@ -1,4 +1,4 @@
-//! Is a message indexed as it stands, and nothing that is none?
+//! Is a message indexed as RFC 3261 says, whatever it looks like?
 
 use proptest::prelude::*;
 

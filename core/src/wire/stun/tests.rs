@@ -1,3 +1,5 @@
+//! Are STUN messages read and written as RFC 8489 says, byte for byte?
+
 use core::net::SocketAddr;
 
 use proptest::prelude::*;

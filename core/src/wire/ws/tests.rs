@@ -1,3 +1,5 @@
+//! Are frame headers and masks what RFC 6455 says they are?
+
 use proptest::{array, collection, option, prelude::*};
 
 use super::*;
