@@ -148,6 +148,7 @@ impl Bridge {
     /// The user of the lost flow `old` has come back as `new`: what is under way goes on there.
     pub(super) fn take_over(&mut self, cx: &mut Cx<'_>, old: FlowId, new: FlowId) {
         let Some(flow) = self.flows.get_mut(old.0) else { return };
+        tracing::debug!(lost = ?old, back = ?new, "a browser is back");
         let (held, mut transactions) = (core::mem::take(&mut flow.held), core::mem::take(&mut flow.transactions));
         // Requests of one dialog must not overtake each other.
         transactions.sort_by_key(|key| self.transactions.get(*key).map(|transaction| transaction.serial));
@@ -155,19 +156,18 @@ impl Bridge {
             self.enlist(new, *key);
         }
         self.forget(old);
-        // What it may have missed while it only seemed to be there: requests that it said nothing to.
+        // What it may have missed while it only seemed to be there.
         for key in transactions {
-            let Some(transaction) = self
-                .transactions
-                .get(key)
-                .filter(|transaction| transaction.is_unheard())
-            else {
-                continue;
-            };
-            let start = cx.made.len();
-            cx.made.extend_from_slice(&transaction.request);
-            let end = cx.made.len();
-            self.send_flow(cx, new, start..end, Some(key));
+            match self.transactions.get(key) {
+                Some(transaction) if transaction.is_unheard() => {
+                    let start = cx.made.len();
+                    cx.made.extend_from_slice(&transaction.request);
+                    let end = cx.made.len();
+                    self.send_flow(cx, new, start..end, Some(key));
+                }
+                Some(transaction) if transaction.is_cancelled_below() => self.send_cancel(cx, key, &[]),
+                _ => {}
+            }
         }
         for Held { request_of, bytes } in held {
             if let Some(transaction) = request_of.and_then(|key| self.transactions.get_mut(key)) {
@@ -219,7 +219,7 @@ impl Bridge {
         if Token::claim(user).is_none() && !self.names.are_at(uri) {
             return Ok(Own::No);
         }
-        let token = self.open_token(user).ok_or(Rejection::new(403, "Forbidden"))?;
+        let token = self.open_token(user).ok_or(Rejection::new(403, "Bad Flow Token"))?;
         Ok(Own::Token(token))
     }
 

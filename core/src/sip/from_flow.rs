@@ -91,6 +91,9 @@ impl Bridge {
     fn answer_to_flow(&mut self, cx: &mut Cx<'_>, id: FlowId, message: &Message<'_>, answer: Rejection) {
         let Some(flow) = self.flows.get(id.0) else { return };
         cx.stats.sip.refused += u64::from(answer.status >= 300);
+        if answer.status == 403 {
+            tracing::info!(target: "edgeward::security", client = %flow.peer, why = answer.reason, "SIP request refused");
+        }
         let via = message.value(Name::Via).and_then(Via::first);
         let stamped = via
             .as_ref()
@@ -164,7 +167,7 @@ impl Bridge {
             return Err(Rejection::new(513, "Message Too Large"));
         }
         if let Some(transaction) = self.transactions.get_mut(key) {
-            transaction.request = cx.made[bytes.clone()].to_vec();
+            transaction.forwarded(&cx.made[bytes.clone()], request.message.body().len());
             transaction.registering = registering.map(Box::new);
             transaction.credentials_of = credentials_of;
         }
@@ -189,7 +192,7 @@ impl Bridge {
             .field(Name::Credentials)
             .map(|_| self.hash(&(peer, claimed(request))));
         match credentials_of {
-            Some(who) if self.locks.is_locked(now, who) => Err(Rejection::new(403, "Forbidden")),
+            Some(who) if self.locks.is_locked(now, who) => Err(Rejection::new(403, "Too Many Failures")),
             _ => Ok(credentials_of),
         }
     }
@@ -318,8 +321,7 @@ impl Bridge {
         if reply == Reply::ForwardAndAck || reply == Reply::Forward {
             self.forward_down_response(cx, key, &response);
         }
-        self.after_provisional(cx, key);
-        self.settle(key);
+        self.after_response(cx, key);
         Some(())
     }
 
@@ -352,9 +354,6 @@ impl Bridge {
         transaction.response.clear();
         transaction.response.extend_from_slice(&cx.made[bytes.clone()]);
         let to = transaction.reply_to;
-        if transaction.is_spent() {
-            transaction.request = Vec::new();
-        }
         self.send_trunk(cx, to, bytes);
     }
 

@@ -146,7 +146,7 @@ impl Bridge {
         let branch = self.branch(Kind::Transaction, key);
         let bytes = self.write_down(cx, from, request, &target, &branch);
         if let Some(transaction) = self.transactions.get_mut(key) {
-            transaction.request = cx.made[bytes.clone()].to_vec();
+            transaction.forwarded(&cx.made[bytes.clone()], request.message.body().len());
         }
         if request.method == Method::Invite {
             // RFC 3261 section 16.2: at once, so that the mediaserver repeats nothing.
@@ -326,8 +326,7 @@ impl Bridge {
             }
             Reply::Ack => self.ack_again(cx, key),
         }
-        self.after_provisional(cx, key);
-        self.settle(key);
+        self.after_response(cx, key);
         Some(())
     }
 
@@ -381,9 +380,6 @@ impl Bridge {
         }
         let bytes = rewrite::finish(splices, message, cx.made);
         let flow = transaction.flow;
-        if transaction.is_spent() {
-            transaction.request = Vec::new();
-        }
         if let Some(who) = transaction.credentials_of {
             match (status, transaction.method) {
                 (200..300, _) => self.locks.accepted(who),

@@ -34,7 +34,7 @@ impl Bridge {
         if own.is(claimed) || is_anonymous(claimed) {
             return Ok(());
         }
-        Err(Rejection::new(403, "Forbidden"))
+        Err(Rejection::new(403, "Other Address Of Record"))
     }
 
     /// A user whose flow was lost is back, by what the token of the WebSocket says: nobody need wait for the mediaserver.

@@ -161,6 +161,8 @@ pub(super) struct Transaction {
     /// The request as forwarded, for repeats and for what is made of it: CANCEL, ACK, responses of our own. Up, once an
     /// ACK to a final response was made, that ACK.
     pub(super) request: Vec<u8>,
+    /// Of that, start line and header.
+    head_len: usize,
     /// Down only: the last response, for repeats.
     pub(super) response: Vec<u8>,
     pub(super) cancel: Cancel,
@@ -209,6 +211,7 @@ impl Transaction {
             reply_to,
             server,
             request: Vec::new(),
+            head_len: 0,
             response: Vec::new(),
             cancel: Cancel::None,
             credentials_of: None,
@@ -257,12 +260,25 @@ impl Transaction {
         matches!(self.state, State::Held | State::Trying | State::Proceeding)
     }
 
-    /// Whether nothing will be made of its request any more: no repeat, no CANCEL or ACK, no route set.
-    pub(super) fn is_spent(&self) -> bool {
-        match self.state {
-            State::Held | State::Trying | State::Proceeding => false,
-            State::Completed | State::Confirmed => self.method != Method::Invite,
-            State::Accepted => self.side == Side::Up,
+    /// The request has been written; `body_len` bytes of it are its body.
+    pub(super) fn forwarded(&mut self, request: &[u8], body_len: usize) {
+        self.request = request.to_vec();
+        self.head_len = request.len() - body_len;
+    }
+
+    /// Lets go of what will not be needed of the request any more. All of it is for repeats; its head is for CANCEL and
+    /// ACK, and down for the route set that its responses must have.
+    pub(super) fn trim(&mut self) {
+        let kept = match (self.side, self.method, self.state) {
+            (_, _, State::Held | State::Trying) => return,
+            (Side::Up, method, State::Proceeding) if method != Method::Invite => return,
+            (_, _, State::Proceeding) | (_, Method::Invite, State::Completed | State::Confirmed) => self.head_len,
+            (Side::Down, _, State::Accepted) => self.head_len,
+            (Side::Up, _, State::Accepted) | (_, _, State::Completed | State::Confirmed) => 0,
+        };
+        if kept < self.request.len() {
+            self.request.truncate(kept);
+            self.request.shrink_to_fit();
         }
     }
 
@@ -274,6 +290,11 @@ impl Transaction {
     /// Whether it went to a browser that has not said anything to it.
     pub(super) fn is_unheard(&self) -> bool {
         self.side == Side::Down && self.state == State::Trying
+    }
+
+    /// Whether a browser has been told to stop ringing, and has not stopped yet.
+    pub(super) fn is_cancelled_below(&self) -> bool {
+        self.side == Side::Down && self.state == State::Proceeding && matches!(self.cancel, Cancel::Sent(_))
     }
 
     /// When [`Self::due`] has something to say.
@@ -435,5 +456,139 @@ impl Repeat {
     fn next(&mut self, now: Instant, longest: Duration) {
         self.interval = (self.interval * 2).min(longest);
         self.at = now + self.interval;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use super::*;
+    use crate::slab::Key;
+
+    const START: Instant = Instant::from_nanos(1);
+
+    fn transaction(side: Side, method: Method) -> Transaction {
+        Transaction::new(
+            START,
+            Beginning {
+                side,
+                method,
+                flow: FlowId(Key::from_parts(0, 0)),
+                trunk: TrunkId::default(),
+                reply_to: SocketAddr::from((Ipv4Addr::LOCALHOST, 5060)),
+                server: ServerId(0),
+            },
+        )
+    }
+
+    /// Responses in order; what becomes of each, the state at the end, and how long that lasts.
+    #[track_caller]
+    fn check(side: Side, method: Method, statuses: &[u16], replies: &[Reply], state: State, lasts: Duration) {
+        let mut transaction = transaction(side, method);
+        let found: Vec<_> = statuses
+            .iter()
+            .map(|status| transaction.response(START, *status))
+            .collect();
+        assert_eq!((&found[..], transaction.state), (replies, state));
+        assert_eq!(transaction.deadline - START, lasts);
+    }
+
+    #[test]
+    fn responses() {
+        use Reply::{Ack, Drop, Forward, ForwardAndAck, Trying};
+        let invite = Method::Invite;
+        for side in [Side::Up, Side::Down] {
+            check(side, invite, &[], &[], State::Trying, PATIENCE);
+            check(side, invite, &[100, 180], &[Drop, Forward], State::Proceeding, TIMER_C);
+            check(
+                side,
+                invite,
+                &[183, 200, 200, 180],
+                &[Forward, Forward, Forward, Drop],
+                State::Accepted,
+                PATIENCE,
+            );
+            check(side, invite, &[200, 486], &[Forward, Drop], State::Accepted, PATIENCE);
+            check(
+                side,
+                invite,
+                &[486, 486, 200, 180],
+                &[ForwardAndAck, Ack, Drop, Drop],
+                State::Completed,
+                PATIENCE,
+            );
+        }
+        let other = Method::Other;
+        check(
+            Side::Up,
+            other,
+            &[100, 183],
+            &[Trying, Drop],
+            State::Proceeding,
+            PATIENCE,
+        );
+        check(
+            Side::Up,
+            other,
+            &[100, 200, 200, 404],
+            &[Trying, Forward, Drop, Drop],
+            State::Completed,
+            T4,
+        );
+        check(
+            Side::Down,
+            other,
+            &[100, 404, 404],
+            &[Drop, Forward, Drop],
+            State::Completed,
+            PATIENCE,
+        );
+    }
+
+    #[test]
+    fn only_udp_repeats() {
+        let repeats = |side, method, status: Option<u16>| {
+            let mut transaction = transaction(side, method);
+            status.map(|status| transaction.response(START, status));
+            let mut due = Vec::new();
+            while transaction.wake() - START < PATIENCE {
+                due.extend(transaction.due(transaction.wake()));
+            }
+            due
+        };
+        assert_eq!(repeats(Side::Up, Method::Invite, None), [Due::Request; 6]);
+        assert_eq!(repeats(Side::Up, Method::Invite, Some(200)), []);
+        assert_eq!(repeats(Side::Down, Method::Invite, None), []);
+        assert_eq!(repeats(Side::Down, Method::Invite, Some(200)), []);
+        assert_eq!(repeats(Side::Down, Method::Invite, Some(486)), [Due::Response; 10]);
+        assert_eq!(repeats(Side::Down, Method::Other, None), [Due::Trying]);
+        assert_eq!(repeats(Side::Down, Method::Other, Some(200)), []);
+        let others = repeats(Side::Up, Method::Other, None);
+        assert_eq!((others.len(), others[2]), (10, Due::RequestAndTrying));
+    }
+
+    #[test]
+    fn an_ack_ends_the_repeats_of_a_refusal() {
+        let mut down = transaction(Side::Down, Method::Invite);
+        down.response(START, 486);
+        assert!(down.acknowledged(START));
+        assert_eq!((down.state, down.wake() - START), (State::Confirmed, T4));
+        let mut accepted = transaction(Side::Down, Method::Invite);
+        accepted.response(START, 200);
+        assert!(!accepted.acknowledged(START));
+    }
+
+    #[test]
+    fn a_cancel_gives_the_invite_32_seconds() {
+        let mut up = transaction(Side::Up, Method::Invite);
+        up.response(START, 180);
+        up.cancelled(START, b"CANCEL".to_vec());
+        up.response(START + T1, 183);
+        assert_eq!(up.deadline - START, PATIENCE);
+        assert_eq!(up.due(START + T1), Some(Due::Cancel));
+        up.cancel_answered();
+        assert_eq!(up.wake() - START, PATIENCE);
+        assert_eq!(up.due(START + PATIENCE), Some(Due::Fail(487)));
     }
 }

@@ -327,14 +327,16 @@ impl Bridge {
         flow.held_bytes = flow.held.iter().map(|held| held.bytes.len()).sum();
     }
 
-    /// A CANCEL may have waited for a provisional response.
-    pub(super) fn after_provisional(&mut self, cx: &mut Cx<'_>, key: Key) {
+    /// After a response: a CANCEL may have waited for it.
+    pub(super) fn after_response(&mut self, cx: &mut Cx<'_>, key: Key) {
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
+        transaction.trim();
         if let (State::Proceeding, Cancel::Wanted(reason)) = (transaction.state(), &mut transaction.cancel) {
             let reason = core::mem::take(reason);
             self.send_cancel(cx, key, &reason);
         }
+        self.settle(key);
     }
 }

@@ -29,7 +29,7 @@ const FAILURES_MAX: u32 = 3;
 const SUSPECT: Duration = Duration::from_millis(100);
 
 /// A mediaserver, by its place in [`Bridge::trunks`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct TrunkId(usize);
 
 impl TrunkId {
@@ -85,6 +85,14 @@ impl Trunk {
     /// Whether requests may go there.
     pub(super) fn is_up(&self) -> bool {
         !(self.health.answers && self.health.failures >= FAILURES_MAX)
+    }
+
+    fn hear(&mut self, what: impl FnOnce(&mut Health)) {
+        let was_up = self.is_up();
+        what(&mut self.health);
+        if self.is_up() && !was_up {
+            tracing::info!(mediaserver = %self.name, "a mediaserver answers again");
+        }
     }
 }
 
@@ -159,6 +167,7 @@ impl Bridge {
         if !is_new {
             return;
         }
+        tracing::debug!(%to, ?kind, "a datagram came to nothing");
         let waiting: Vec<Key> = self
             .transactions
             .iter()
@@ -195,7 +204,7 @@ impl Bridge {
     /// Something came from a mediaserver.
     pub(super) fn heard(&mut self, from: SocketAddr) {
         for trunk in self.trunks.iter_mut().filter(|trunk| trunk.address == from) {
-            trunk.health.heard();
+            trunk.hear(Health::heard);
         }
     }
 
@@ -212,7 +221,11 @@ impl Bridge {
             trunk.is_watched = false;
             return;
         }
+        let was_up = trunk.is_up();
         let (number, address) = (trunk.health.ask(), trunk.address);
+        if was_up && !trunk.is_up() {
+            tracing::warn!(mediaserver = %trunk.name, "a mediaserver does not answer");
+        }
         self.timers.arm(cx.now.mono + PING, Owner::Trunk(id));
         let branch = self.branch(Kind::Ping, Key::from_parts(id.0 as u32, number));
         let (to, us) = (text(address), self.names.udp.as_bytes());
@@ -241,7 +254,7 @@ impl Bridge {
             .get_mut(key.index() as usize)
             .filter(|trunk| trunk.address == from)
         {
-            trunk.health.answered(key.generation(), status);
+            trunk.hear(|health| health.answered(key.generation(), status));
         }
         true
     }

@@ -277,3 +277,21 @@ fn a_contact_of_ours_outlives_its_websocket() {
         (2, "INVITE sip:x1@df7jal23ls0d.invalid;transport=ws SIP/2.0".into())
     );
 }
+
+#[test]
+fn a_cancel_that_was_not_heard_is_sent_again() {
+    let mut world = World::new(Reach::Path);
+    let (first, path) = registered(&mut world, 1);
+    let invite = trunk_invite(&path, "z9hG4bKm1");
+    let ringing = world.trunk(&invite).remove(1).browser();
+    world.browser(first, &reply(&ringing, "180 Ringing", ""));
+    world.trunk(&invite.replace("INVITE", "CANCEL"));
+    let (new, _) = come_back(&mut world, 2, CONTACT);
+    let sent = lose(&mut world, first);
+    assert_eq!(
+        to(&sent),
+        [(2, "CANCEL sip:x1@df7jal23ls0d.invalid;transport=ws SIP/2.0".into())]
+    );
+    let sent = world.browser(new, &reply(&ringing, "487 Request Terminated", ""));
+    assert_eq!(heads(&sent)[1], "trunk: SIP/2.0 487 Request Terminated");
+}

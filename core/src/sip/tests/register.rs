@@ -140,11 +140,14 @@ fn a_registered_browser_speaks_for_itself_only() {
     let flow = world.open(1);
     world.register(flow, "x1@a.invalid");
     let other = register("x1@a.invalid", "60").replace("alice@xivo", "bob@xivo");
-    assert_eq!(heads(&world.browser(flow, &other)), ["browser: SIP/2.0 403 Forbidden"]);
+    assert_eq!(
+        heads(&world.browser(flow, &other)),
+        ["browser: SIP/2.0 403 Other Address Of Record"]
+    );
     let invite = |from: &str| calls::invite(&format!("z9hG4bK{}", from.len())).replace("alice@xivo", from);
     assert_eq!(
         heads(&world.browser(flow, &invite("bob@xivo"))),
-        ["browser: SIP/2.0 403 Forbidden"]
+        ["browser: SIP/2.0 403 Other Address Of Record"]
     );
     assert_eq!(world.browser(flow, &invite("alice@XIVO;user=phone")).len(), 2);
     assert_eq!(world.browser(flow, &invite("anonymous@anonymous.invalid")).len(), 2);
@@ -168,7 +171,7 @@ fn wrong_passwords_are_not_tried_for_ever() {
             "browser: SIP/2.0 401 Unauthorized"
         );
     }
-    assert_eq!(attempt(&mut world, "200 OK"), "browser: SIP/2.0 403 Forbidden");
+    assert_eq!(attempt(&mut world, "200 OK"), "browser: SIP/2.0 403 Too Many Failures");
     world.wait(Duration::from_secs(11));
     assert_eq!(attempt(&mut world, "200 OK"), "browser: SIP/2.0 200 OK");
     assert_eq!(

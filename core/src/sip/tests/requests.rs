@@ -106,8 +106,8 @@ fn what_does_not_pass_is_answered() {
     );
     let forged = "Route: <sip:AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkq@10.0.0.1:5060;lr>";
     let dialog = |route: &str| request("BYE", &[route]).replace("To: <sip:200@xivo>", "To: <sip:200@xivo>;tag=2");
-    check(&dialog(forged), "403 Forbidden");
-    check(&dialog("Route: <sip:x@10.0.0.1;lr>"), "403 Forbidden");
+    check(&dialog(forged), "403 Bad Flow Token");
+    check(&dialog("Route: <sip:x@10.0.0.1;lr>"), "403 Bad Flow Token");
     check(&request("CANCEL", &[]), "481 Call/Transaction Does Not Exist");
     let long = "x".repeat(32 * 1024);
     check(
@@ -125,12 +125,18 @@ fn what_does_not_pass_from_a_mediaserver() {
     let down = |route: &str| request("MESSAGE", &[route]).replace("WSS a.invalid", "UDP 10.0.0.2");
     assert_eq!(heads(&world.trunk(&down("X: y"))), ["trunk: SIP/2.0 404 Not Found"]);
     let forged = format!("Route: {}", path.replacen("<sip:A", "<sip:B", 1));
-    assert_eq!(heads(&world.trunk(&down(&forged))), ["trunk: SIP/2.0 403 Forbidden"]);
+    assert_eq!(
+        heads(&world.trunk(&down(&forged))),
+        ["trunk: SIP/2.0 403 Bad Flow Token"]
+    );
     let forged = format!(
         "Route: {}",
         path.replace(token(&path), &format!("{}A", &token(&path)[..55]))
     );
-    assert_eq!(heads(&world.trunk(&down(&forged))), ["trunk: SIP/2.0 403 Forbidden"]);
+    assert_eq!(
+        heads(&world.trunk(&down(&forged))),
+        ["trunk: SIP/2.0 403 Bad Flow Token"]
+    );
     // Another mediaserver may not use it, and strangers get no answer at all.
     let good = down(&format!("Route: {path}"));
     assert_eq!(
