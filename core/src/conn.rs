@@ -180,7 +180,7 @@ impl Conn {
 
     /// What to ask of the runtime now, given whether bytes of the peer are wanted.
     pub(crate) fn needs(&mut self, want_read: bool) -> Needs {
-        if self.link == Link::Dialing {
+        if self.is_dialing() {
             return Needs::default();
         }
         if self.shut == Shut::Wanted && self.can_seal() {
@@ -202,6 +202,11 @@ impl Conn {
         Needs { flush, shut, read }
     }
 
+    /// Whether there is no stream yet.
+    pub(crate) fn is_dialing(&self) -> bool {
+        self.link == Link::Dialing
+    }
+
     /// Whether data can be sent: the stream is up, and TLS where there is any.
     pub(crate) fn is_ready(&self) -> bool {
         self.link == Link::Up && self.can_seal()
@@ -212,9 +217,9 @@ impl Conn {
         self.accepted
     }
 
-    /// Whether both directions have ended.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.ended && self.shut == Shut::Done
+    /// Whether our direction has ended.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut == Shut::Done
     }
 
     /// Everything to be written, encrypted. It counts as backlog until [`Conn::written`].

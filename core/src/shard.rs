@@ -158,7 +158,7 @@ impl Shard {
     /// Goes on with an adopted connection.
     pub fn resume(&mut self, now: Now, conn: ConnId, out: &mut Egress) {
         self.set_clock(now);
-        self.go_on(now, conn, out);
+        self.contain(now, Some(conn), out, |shard, out| shard.go_on(now, conn, out));
         self.settle(now, out);
     }
 
@@ -166,28 +166,22 @@ impl Shard {
     pub fn receive(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], out: &mut Egress) {
         self.set_clock(now);
         let first = bytes.first_chunk::<8>().copied();
-        if self.contained(|shard| shard.take_in(now, conn, bytes, out)).is_none() {
-            tracing::error!(
-                ?conn,
-                len = bytes.len(),
-                ?first,
-                "a connection is closed for a fault of ours"
-            );
-            self.close(now, conn, out);
+        if !self.contain(now, Some(conn), out, |shard, out| shard.take_in(now, conn, bytes, out)) {
+            tracing::error!(?conn, len = bytes.len(), ?first, "these bytes were the cause");
         }
         self.settle(now, out);
     }
 
     /// Datagrams of one socket. `out` may name them by their index until it is cleared.
     pub fn datagrams(&mut self, now: Now, on: SocketId, runs: &[Run<'_>], out: &mut Egress) {
-        let door = |shard: &mut Self| match on {
+        let door = |shard: &mut Self, out: &mut Egress| match on {
             SocketId::Turn(_) => shard.from_turn_clients(now, on, runs, out),
             SocketId::Relay(relay) => shard.from_peers(now, relay, runs, out),
             SocketId::Sip => shard.from_mediaservers(now, runs, out),
         };
-        if self.contained(door).is_none() {
+        if !self.contain(now, None, out, door) {
             let peers: Vec<SocketAddr> = runs.iter().map(|run| run.peer).collect();
-            tracing::error!(?on, ?peers, "datagrams are dropped for a fault of ours");
+            tracing::error!(?on, ?peers, "datagrams of these were the cause, and are dropped");
         }
         self.settle(now, out);
     }
@@ -195,19 +189,11 @@ impl Shard {
     /// Everything else that happens.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Egress) {
         self.set_clock(now);
-        match input {
-            Input::Eof(conn) => self.eof(now, conn, out),
-            Input::Failed(conn, kind) => self.failed(now, conn, kind, out),
-            Input::Written(conn) => self.written(now, conn, out),
-            Input::Dialed(conn, result) => self.dialed(now, conn, result, out),
-            Input::Resolved(query, result) => self.resolved(now, query, result, out),
-            Input::RelayBound(relay, result) => self.relay_bound(now, relay, result, out),
-            Input::SocketError(socket, peer, kind) => self.socket_error(now, socket, peer, kind, out),
-            Input::Parcel(Parcel::Datagram(foreign)) => self.foreign_datagram(now, &foreign, out),
-            // A connection comes by `adopt`, with its stream.
-            Input::Parcel(Parcel::Conn(..)) => {}
-            Input::Drain(deadline) => self.drain(now, deadline, out),
-        }
+        let cause = match input {
+            Input::Eof(conn) | Input::Failed(conn, _) | Input::Written(conn) | Input::Dialed(conn, _) => Some(conn),
+            _ => None,
+        };
+        self.contain(now, cause, out, |shard, out| shard.happened(now, input, out));
         self.settle(now, out);
     }
 
@@ -215,11 +201,13 @@ impl Shard {
     pub fn timeout(&mut self, now: Now, out: &mut Egress) {
         self.set_clock(now);
         while let Some((at, conn)) = self.timers.pop_due(now.mono) {
-            self.deadline_popped(now, at, conn, out);
+            self.contain(now, Some(conn), out, |shard, out| {
+                shard.deadline_popped(now, at, conn, out);
+            });
         }
-        self.sip_timeout(now, out);
-        self.turn_timeout(now, out);
-        self.drain_timeout(now, out);
+        self.contain(now, None, out, |shard, out| shard.sip_timeout(now, out));
+        self.contain(now, None, out, |shard, out| shard.turn_timeout(now, out));
+        self.contain(now, None, out, |shard, out| shard.drain_timeout(now, out));
         self.settle(now, out);
     }
 
@@ -246,16 +234,57 @@ impl Shard {
         &self.stats
     }
 
-    /// A panic is a fault of ours and ends what caused it, never the calls of others.
-    fn contained(&mut self, door: impl FnOnce(&mut Self)) -> Option<()> {
-        let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| door(self)));
+    /// Lets something happen; returns whether it went well. A panic is a fault of ours and ends what caused it, never the
+    /// calls of others.
+    fn contain(
+        &mut self,
+        now: Now,
+        cause: Option<ConnId>,
+        out: &mut Egress,
+        event: impl FnOnce(&mut Self, &mut Egress),
+    ) -> bool {
+        if self.survives(|shard| event(shard, out)) {
+            return true;
+        }
+        tracing::error!(
+            ?cause,
+            "a fault of ours; the connection that caused it is closed, where there is one"
+        );
+        self.survives(|shard| {
+            if let Some(conn) = cause {
+                shard.close(now, conn, out);
+            }
+            // What the bridge was about to say names bytes that are there in this call only.
+            shard.sip_out(now, out);
+        });
+        false
+    }
+
+    fn survives(&mut self, event: impl FnOnce(&mut Self)) -> bool {
+        let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| event(self)));
         self.stats.edge.panics += u64::from(result.is_err());
-        result.ok()
+        result.is_ok()
     }
 
     /// Certificates are judged by the time of the last input.
     fn set_clock(&self, now: Now) {
         self.config.set_time(now.unix);
+    }
+
+    fn happened(&mut self, now: Now, input: Input, out: &mut Egress) {
+        match input {
+            Input::Eof(conn) => self.eof(now, conn, out),
+            Input::Failed(conn, kind) => self.failed(now, conn, kind, out),
+            Input::Written(conn) => self.written(now, conn, out),
+            Input::Dialed(conn, result) => self.dialed(now, conn, result, out),
+            Input::Resolved(query, result) => self.resolved(now, query, result, out),
+            Input::RelayBound(relay, result) => self.relay_bound(now, relay, result, out),
+            Input::SocketError(socket, peer, kind) => self.socket_error(now, socket, peer, kind, out),
+            Input::Parcel(Parcel::Datagram(foreign)) => self.foreign_datagram(now, &foreign, out),
+            // A connection comes by `adopt`, with its stream.
+            Input::Parcel(Parcel::Conn(..)) => {}
+            Input::Drain(deadline) => self.drain(now, deadline, out),
+        }
     }
 
     /// Decrypts where there is TLS, then lets the stage understand what came.
@@ -319,7 +348,7 @@ impl Shard {
                 Stage::Http(_) => self.from_browser(now, id, fresh, out),
                 Stage::Upstream(_) => self.from_upstream(now, id, fresh, out),
                 Stage::Tunnel(_) => self.through_tunnel(now, id, fresh, out),
-                Stage::Opening(_) => Step::Wait,
+                Stage::Opening(_) => self.send_home(now, id, fresh, out),
                 Stage::Sip(_) => self.from_websocket(now, id, fresh, out),
                 Stage::Turn(_) => self.from_turn_stream(now, id, fresh, out),
             };
@@ -333,10 +362,6 @@ impl Shard {
 
     /// Lets a connection go on with what it has already received.
     fn go_on(&mut self, now: Now, id: ConnId, out: &mut Egress) {
-        let Some(conn) = self.conns.get(id.0) else { return };
-        if matches!(conn.stage, Stage::Opening(_)) {
-            self.open_sip(now, id, out);
-        }
         self.understand(now, id, &mut [], out);
         if self.conns.get(id.0).is_some_and(|conn| conn.ended) {
             self.eof(now, id, out);
@@ -346,8 +371,8 @@ impl Shard {
     fn eof(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         conn.ended = true;
-        // What the other half is too slow to take still comes before the end.
-        if self.conns.get(id.0).is_some_and(|conn| conn.rest_len() > 0) && self.is_held_up(id) {
+        // What the other half is too slow to take still comes before the end; be it only that a body is complete.
+        if self.is_held_up(id) {
             return;
         }
         let Some(conn) = self.conns.get(id.0) else { return };
@@ -517,20 +542,27 @@ impl Shard {
             if let Some(reading) = needs.read {
                 self.actions.push_back(Action::Read(id, reading));
             }
-            if conn.is_finished() {
+            if self.is_finished(id) {
                 self.close(now, id, out);
             }
         }
         self.check_drained();
     }
 
-    /// Whether a connection may send us more: not while it, or its other half, leaves too much unread.
+    /// Whether both directions of a tunnel have ended, each with all that was on its way.
+    fn is_finished(&self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get(id.0) else { return false };
+        let pair = conn.stage.pair().and_then(|pair| self.conns.get(pair.0));
+        conn.is_shut() && pair.is_some_and(Conn::is_shut)
+    }
+
+    /// Whether a connection may send us more: not while whoever gets it, or what is made of it, leaves too much unread.
     fn wants_bytes(&self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id.0) else { return false };
-        !conn.ended
-            && conn.rest_len() < self.rest_limit()
-            && conn.backlog() < self.buffer_limit()
-            && !self.is_held_up(id)
+        // What comes for another half makes nothing to write here. RFC 9112 section 9.5: an upstream may answer before
+        // it has read all.
+        let has_room = conn.stage.pair().is_some() || conn.backlog() < self.buffer_limit();
+        !conn.ended && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id)
     }
 
     /// Whether the other half of an exchange or tunnel has too much to write already.

@@ -6,15 +6,18 @@ mod branch;
 pub mod bridge;
 mod check;
 mod flow;
+mod flows;
 mod from_flow;
 mod from_trunk;
 mod home;
 mod limit;
 mod local;
 mod names;
+mod register;
 mod rewrite;
 mod token;
 mod transaction;
+mod transactions;
 mod trunk;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     ops::RangeInclusive,
     rc::Rc,
     thread,
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     pub(crate) https_port: u16,
     /// UDP and TCP port for TURN.
     pub(crate) turn_port: u16,
-    /// UDP port for SIP, always on loopback, where the LAN is.
+    /// UDP port for SIP, always on a loopback address, since the LAN is on one.
     pub(crate) sip_port: u16,
     /// UDP ports of relayed transport addresses.
     pub(crate) relay_ports: RangeInclusive<u16>,
@@ -163,7 +163,7 @@ impl Lan {
         let hosts = host_names(*address);
         let public_host = self.public_host();
         let [https, turn] = [*https_port, *turn_port].map(|port| SocketAddr::new(*address, port));
-        let sip = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *sip_port);
+        let sip = SocketAddr::new(sip_address(*address).into(), *sip_port);
         let [relay_ports, media_ports] = [relay_ports, media_ports].map(|r| format!("{}-{}", r.start(), r.end()));
         format!(
             r#"# The edge of the demonstration. The certificate is in memory only.
@@ -234,6 +234,7 @@ secrets = ["{turn_secret}"]
         } = self;
         let url = format!("https://{}/", self.public_host());
         let spki = &self.certificate.spki_sha256;
+        let sip = SocketAddr::new(sip_address(*address).into(), *sip_port);
         let users: Vec<_> = self
             .users
             .iter()
@@ -264,7 +265,7 @@ secrets = ["{turn_secret}"]
     chromium --user-data-dir=/tmp/edgeward-demo {url} \\
       --ignore-certificate-errors-spki-list={spki}
 {firefox}
-  Edge      HTTPS {address}:{https_port}, SIP 127.0.0.1:{sip_port}
+  Edge      HTTPS {address}:{https_port}, SIP {sip}
             TURN {address}:{turn_port} by UDP, TCP and TLS, relays on {}-{}
   LAN       UC server http://{upstream}
             mediaserver {mediaserver}, media on {}-{}
@@ -284,7 +285,7 @@ secrets = ["{turn_secret}"]
             address, https_port, ..
         } = &self.options;
         match address {
-            address if address.is_loopback() => format!("localhost:{https_port}"),
+            address if is_localhost(*address) => format!("localhost:{https_port}"),
             address => SocketAddr::new(*address, *https_port).to_string(),
         }
     }
@@ -338,10 +339,24 @@ fn open() -> io::Result<(TcpListener, UdpSocket)> {
     Ok((TcpListener::bind((ip, 0))?, socket))
 }
 
+/// Whether browsers find the address by the name `localhost`, which not all of 127.0.0.0/8 have.
+fn is_localhost(address: IpAddr) -> bool {
+    address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST
+}
+
+/// Where the edge speaks SIP with the LAN, which is on loopback: on the address for browsers when that is, too, so that
+/// several demonstrations can run at once.
+fn sip_address(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) if address.is_loopback() => address,
+        _ => Ipv4Addr::LOCALHOST,
+    }
+}
+
 /// The names that browsers may use for the edge.
 fn host_names(address: IpAddr) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string()];
-    if !address.is_loopback() {
+    if !is_localhost(address) {
         names.push(address.to_string());
     }
     if let Ok(name) = fs::read_to_string("/proc/sys/kernel/hostname") {
@@ -389,6 +404,27 @@ mod tests {
         let upstream = lan.upstream;
         drop(lan);
         TcpStream::connect(upstream).expect_err("the web server has ended");
+    }
+
+    #[test]
+    fn an_address_of_its_own_is_named_by_itself() {
+        for (address, url, sip) in [
+            ("127.0.0.1", "https://localhost:8443/", "127.0.0.1:5060"),
+            ("127.1.2.3", "https://127.1.2.3:8443/", "127.1.2.3:5060"),
+            ("::1", "https://localhost:8443/", "127.0.0.1:5060"),
+            ("192.0.2.1", "https://192.0.2.1:8443/", "127.0.0.1:5060"),
+        ] {
+            let lan = Lan::start(Options {
+                address: address.parse().expect("an address"),
+                ..Options::default()
+            })
+            .expect("started");
+            assert!(lan.banner().contains(&format!("Open      {url}\n")), "{address}");
+            assert!(
+                lan.config_text().contains(&format!("[sip]\nlisten = \"{sip}\"")),
+                "{address}"
+            );
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -12,7 +13,10 @@ use edgeward_core::{
     config::SharedConfig,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{sync::mpsc, task::LocalSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::LocalSet,
+};
 
 use crate::{
     mesh::{self, Letter, Mesh},
@@ -50,6 +54,7 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
         .block_on(async { signal::Signals::new() })
         .map_err(|error| format!("no signals: {error}"))?;
     let (mesh, letters) = Mesh::new(shards);
+    let bell = Arc::new(Notify::new());
     let threads = bound
         .into_iter()
         .zip(letters)
@@ -63,9 +68,11 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
                 sockets: bound.sockets,
                 mesh: mesh.clone(),
             };
-            let spawned = thread::Builder::new()
-                .name(format!("shard-{number}"))
-                .spawn(move || run_shard(start, bound.listeners, letters));
+            let ending = Ending(bell.clone());
+            let spawned = thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
+                let _ending = ending;
+                run_shard(start, bound.listeners, letters)
+            });
             spawned.map_err(|error| format!("cannot start a thread: {error}"))
         })
         .collect::<Result<Vec<_>, String>>()?;
@@ -73,7 +80,11 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
     ready();
 
     runtime.block_on(async {
-        signals.stop().await;
+        tokio::select! {
+            () = signals.stop() => {}
+            // Its clients would find nobody: better that all are let go and whoever watches the process starts it again.
+            () = bell.notified() => tracing::error!("a shard has ended, and the others with it"),
+        }
         tracing::info!(within = ?config.server.shutdown, "stopping");
         mesh.drain(config.server.shutdown).await;
     });
@@ -86,6 +97,15 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Rings when the thread of a shard ends, however it does.
+struct Ending(Arc<Notify>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// The thread of one shard: everything that happens on it is a task of one runtime.

@@ -293,14 +293,6 @@ impl Driver {
                     .shard
                     .handle(self.clock.now(), Input::Written(conn), &mut self.egress),
                 Wrote::Part => return,
-                Wrote::Failed(kind) => {
-                    if let Some(Link::Up(stream)) = self.detach(conn) {
-                        stream.close(bytes::BytesMut::new());
-                    }
-                    self.shard
-                        .handle(self.clock.now(), Input::Failed(conn, kind), &mut self.egress);
-                    return;
-                }
             }
         }
     }

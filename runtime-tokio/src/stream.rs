@@ -24,7 +24,10 @@ use tokio::{
 
 use crate::shard::{Counted, SharedDriver};
 
-/// How long a closed stream may take to swallow its last bytes.
+/// How long the last bytes of a closed stream may take to leave: a slow peer still wants the end of its page.
+const LAST_BYTES: Duration = Duration::from_secs(30);
+
+/// How long the peer may take to close its side after them.
 const LINGER: Duration = Duration::from_secs(3);
 
 /// The half of a stream that its driver holds: written to from the turn that made the bytes.
@@ -34,6 +37,8 @@ pub(crate) struct Stream {
     /// Bytes that the kernel did not take yet.
     pending: RefCell<BytesMut>,
     reading: Cell<bool>,
+    /// Why nothing can be written any more.
+    broken: Cell<Option<IoKind>>,
     fate: RefCell<Fate>,
     waker: RefCell<Option<Waker>>,
 }
@@ -52,9 +57,8 @@ enum Fate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wrote {
     All,
-    /// The task goes on when the kernel has room; it tells the driver when all is written.
+    /// The task goes on when the kernel has room; it tells the driver when all is written, or why it never will be.
     Part,
-    Failed(IoKind),
 }
 
 impl Stream {
@@ -65,6 +69,7 @@ impl Stream {
             write,
             pending: RefCell::default(),
             reading: Cell::new(true),
+            broken: Cell::new(None),
             fate: RefCell::new(Fate::Live),
             waker: RefCell::default(),
         });
@@ -83,7 +88,7 @@ impl Stream {
             pending.unsplit(bytes);
             return Wrote::Part;
         }
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && self.broken.get().is_none() {
             match self.write.try_write(&bytes) {
                 Ok(written) => bytes.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -91,8 +96,12 @@ impl Stream {
                     self.wake();
                     return Wrote::Part;
                 }
-                Err(error) => return Wrote::Failed(io_kind(&error)),
+                Err(error) => self.broken.set(Some(io_kind(&error))),
             }
+        }
+        if self.broken.get().is_some() {
+            self.wake();
+            return Wrote::Part;
         }
         Wrote::All
     }
@@ -137,11 +146,11 @@ impl Stream {
         matches!(*self.fate.borrow(), Fate::Live)
     }
 
-    /// Writes what is pending; `Ready(Ok(true))` when this emptied it.
-    fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    /// Writes what is pending; returns whether this emptied it.
+    fn poll_write(&self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut pending = self.pending.borrow_mut();
         if pending.is_empty() {
-            return Poll::Ready(Ok(false));
+            return Ok(false);
         }
         while !pending.is_empty() {
             match self.write.try_write(&pending) {
@@ -149,14 +158,17 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     match self.write.as_ref().poll_write_ready(cx) {
                         Poll::Ready(result) => result?,
-                        Poll::Pending => return Poll::Pending,
+                        Poll::Pending => return Ok(false),
                     }
                 }
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    pending.clear();
+                    return Err(error);
+                }
             }
         }
         *pending = BytesMut::new();
-        Poll::Ready(Ok(true))
+        Ok(true)
     }
 }
 
@@ -210,26 +222,31 @@ fn poll_turn(
             return Poll::Ready(Turn::Let);
         }
         match stream.poll_write(cx) {
-            Poll::Ready(Ok(true)) => return Poll::Ready(Turn::Written),
-            Poll::Ready(Err(error)) => return Poll::Ready(Turn::Failed(io_kind(&error))),
-            Poll::Ready(Ok(false)) | Poll::Pending => {}
+            Ok(true) => return Poll::Ready(Turn::Written),
+            Ok(false) => {}
+            Err(error) => stream.broken.set(Some(io_kind(&error))),
         }
         if eof || !stream.reading.get() {
-            break;
+            match stream.broken.get() {
+                Some(kind) => return Poll::Ready(Turn::Failed(kind)),
+                None => break,
+            }
         }
         let mut driver = driver.borrow_mut();
         let mut scratch = driver.take_scratch();
         let mut buffer = ReadBuf::new(&mut scratch);
         let polled = Pin::new(&mut *read).poll_read(cx, &mut buffer);
         let len = buffer.filled().len();
-        let turn = match polled {
-            Poll::Ready(Ok(())) if len == 0 => Some(Turn::Eof),
-            Poll::Ready(Ok(())) => {
+        let turn = match (polled, stream.broken.get()) {
+            (Poll::Ready(Ok(())), _) if len > 0 => {
                 driver.receive(conn, &mut scratch[..len]);
                 None
             }
-            Poll::Ready(Err(error)) => Some(Turn::Failed(io_kind(&error))),
-            Poll::Pending => {
+            // All that the peer said before it broke the stream is read: a refusal, perhaps, of what it did not take.
+            (Poll::Ready(_), Some(kind)) => Some(Turn::Failed(kind)),
+            (Poll::Ready(Ok(())), None) => Some(Turn::Eof),
+            (Poll::Ready(Err(error)), None) => Some(Turn::Failed(io_kind(&error))),
+            (Poll::Pending, _) => {
                 driver.put_scratch(scratch);
                 break;
             }
@@ -245,7 +262,7 @@ fn poll_turn(
 
 /// Hands the descriptor on once everything of this shard is written.
 async fn move_away(mut socket: TcpStream, mut pending: BytesMut, to: oneshot::Sender<TcpStream>) {
-    if let Ok(Ok(())) = timeout(LINGER, socket.write_all_buf(&mut pending)).await {
+    if let Ok(Ok(())) = timeout(LAST_BYTES, socket.write_all_buf(&mut pending)).await {
         // Where nobody waits any more the stream is closed, and the client comes again.
         let _ = to.send(socket);
     }
@@ -254,9 +271,14 @@ async fn move_away(mut socket: TcpStream, mut pending: BytesMut, to: oneshot::Se
 /// Writes the last bytes and waits for the peer to have read them: a socket closed over unread input would be reset,
 /// and the peer would never see the answer (RFC 9112 section 9.6).
 async fn linger(mut socket: TcpStream, mut pending: BytesMut, eof: bool) {
-    let goodbye = async {
+    let last_bytes = async {
         socket.write_all_buf(&mut pending).await?;
-        socket.shutdown().await?;
+        socket.shutdown().await
+    };
+    let Ok(Ok(())) = timeout(LAST_BYTES, last_bytes).await else {
+        return;
+    };
+    let goodbye = async {
         let mut sink = [0; 1024];
         while !eof && socket.read(&mut sink).await? > 0 {}
         io::Result::Ok(())

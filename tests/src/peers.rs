@@ -1,6 +1,5 @@
 //! Who talks to the edge? Browsers, TURN clients, mediaservers and web servers, each without any code of the edge.
 
-pub mod chromium;
 pub mod http;
 pub mod http_client;
 pub mod media;

@@ -102,6 +102,7 @@ relay = "$net.1"
 relay_ports = "30000-30099"
 realm = "edge.test"
 secrets = ["the new secret of edge.test", "the old secret of edge.test"]
+public_peers = false
 
 [[turn.user]]
 name = "alice"

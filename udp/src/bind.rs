@@ -29,11 +29,11 @@ pub(crate) fn bind_exclusive(at: SocketAddr) -> Result<UdpSocket, BindError> {
         socket.bind(&at.into())?;
         Ok(socket.into())
     };
-    bind().map_err(|error: io::Error| {
-        tracing::debug!(%at, %error, "cannot bind a relay");
-        match error.kind() {
-            io::ErrorKind::AddrInUse => BindError::InUse,
-            _ => BindError::Failed,
+    bind().map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse,
+        _ => {
+            tracing::warn!(%at, %error, "cannot bind a relay");
+            BindError::Failed
         }
     })
 }

@@ -166,7 +166,9 @@ mod tests {
             receive_bytes: 100_000,
             send_bytes: 100_000,
         };
-        let mut socket = Socket::new(SocketId::Sip, UdpSocket::bind(any)?, buffers)?;
+        let ours = UdpSocket::bind(any)?;
+        let local = ours.local_addr()?;
+        let mut socket = Socket::new(SocketId::Sip, ours, local, buffers)?;
         socket.trains = false;
         let mut sockets = Table::new();
         sockets.insert(SocketId::Sip, socket);

@@ -15,7 +15,7 @@ pub(crate) struct Pace {
     mode: Mode,
     /// When the last look was.
     looked: Instant,
-    /// What a nap costs in processor time: a microsecond or two, but twenty where timers are emulated.
+    /// What a nap costs in processor time, as measured: where timers are emulated, as much as several wake-ups.
     nap_cost: Duration,
     /// How much later than asked for a nap ends.
     lag: Duration,
@@ -95,7 +95,7 @@ impl Pace {
     }
 }
 
-/// What it costs to block and to be woken by a datagram, in processor time. Much the same everywhere.
+/// What it costs to block and to be woken by a datagram, in processor time: 4 to 7 µs were measured.
 const WAKE_COST: Duration = Duration::from_micros(5);
 /// No nap costs more.
 const NAP_COST_MAX: Duration = Duration::from_micros(50);

@@ -138,17 +138,8 @@ impl Poller {
     /// # Errors
     /// When the kernel refuses an option, or to watch the socket.
     pub fn add(&mut self, id: SocketId, udp: UdpSocket) -> io::Result<()> {
-        let buffers = match id {
-            SocketId::Turn(_) | SocketId::Sip => self.options.shared,
-            SocketId::Relay(_) => self.options.relay,
-        };
-        let socket = Socket::new(id, udp, buffers)?;
-        let fd = socket.io.as_raw_fd();
-        self.poll
-            .registry()
-            .register(&mut SourceFd(&fd), token(id), Interest::READABLE)?;
-        self.sockets.insert(id, socket);
-        Ok(())
+        let local = udp.local_addr()?;
+        self.add_bound(id, udp, local)
     }
 
     /// Binds a relay to an address that nobody else has, and takes it in. Returns the address with its port.
@@ -159,7 +150,7 @@ impl Poller {
         let udp = bind_exclusive(at)?;
         let add = || {
             let local = udp.local_addr()?;
-            self.add(id, udp)?;
+            self.add_bound(id, udp, local)?;
             Ok(local)
         };
         add().map_err(|error: io::Error| {
@@ -214,6 +205,20 @@ impl Poller {
     /// What has happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    fn add_bound(&mut self, id: SocketId, udp: UdpSocket, local: SocketAddr) -> io::Result<()> {
+        let buffers = match id {
+            SocketId::Turn(_) | SocketId::Sip => self.options.shared,
+            SocketId::Relay(_) => self.options.relay,
+        };
+        let socket = Socket::new(id, udp, local, buffers)?;
+        let fd = socket.io.as_raw_fd();
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&fd), token(id), Interest::READABLE)?;
+        self.sockets.insert(id, socket);
+        Ok(())
     }
 
     /// Sleeps, and learns what that costs; returns the time after.

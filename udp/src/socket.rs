@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSliceMut},
-    net::UdpSocket,
+    net::{SocketAddr, UdpSocket},
     os::fd::AsFd,
 };
 
@@ -37,10 +37,9 @@ pub struct Buffers {
 }
 
 impl Socket {
-    pub(crate) fn new(id: SocketId, io: UdpSocket, buffers: Buffers) -> io::Result<Self> {
-        let local = io.local_addr()?;
+    /// Takes a socket in that is bound to `local`. It need not be non-blocking: no call of ours waits.
+    pub(crate) fn new(id: SocketId, io: UdpSocket, local: SocketAddr, buffers: Buffers) -> io::Result<Self> {
         let set = |level, option, value| sys::set_option(io.as_fd(), level, option, value);
-        io.set_nonblocking(true)?;
 
         // RFC 8656 section 14: the DF bit is 0 unless a client asks for it. SIP messages larger than a packet must be
         // fragmented as well.
@@ -76,21 +75,21 @@ impl Socket {
                 set(libc::SOL_SOCKET, plain, bytes)?;
             }
         }
-        let granted = SockRef::from(&io).recv_buffer_size()?;
-        if granted < buffers.receive_bytes && !matches!(id, SocketId::Relay(_)) {
-            let asked = buffers.receive_bytes;
-            tracing::warn!(%local, asked, granted, "small receive buffer: raise net.core.rmem_max");
+        if !matches!(id, SocketId::Relay(_)) {
+            let (asked, granted) = (buffers.receive_bytes, SockRef::from(&io).recv_buffer_size()?);
+            if granted < asked {
+                tracing::warn!(%local, asked, granted, "small receive buffer: raise net.core.rmem_max");
+            }
         }
 
         // Old kernels lack these; all goes on without.
         let _ = set(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
         let _ = set(libc::SOL_UDP, libc::UDP_GRO, 1);
-        let trains = set(libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         Ok(Self {
             io,
             ready: false,
             failed: false,
-            trains,
+            trains: true,
             batch: 2,
             dropped: 0,
         })

@@ -99,6 +99,8 @@ pub(crate) struct Upstream {
     pub(crate) index: usize,
     /// The browser whose request it serves, while it serves one.
     pub(crate) pair: Option<ConnId>,
+    /// Whether the name of the upstream is being looked up for it.
+    pub(crate) awaits_address: bool,
     /// Addresses still to be tried.
     pub(crate) untried: Vec<SocketAddr>,
     /// The whole request, as long as it may be sent once more: on a connection that rested in the pool, the upstream may

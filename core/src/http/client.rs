@@ -200,6 +200,21 @@ impl Client {
         self.persists = forward.upgrade.is_none();
     }
 
+    /// A new connection on which the last request, which had no body and asked for no upgrade, is written once more:
+    /// on this one it met the end.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            limits: self.limits,
+            output: Output::Ended,
+            input: Input::Head { searched: 0 },
+            is_head: self.is_head,
+            accept: None,
+            interim_responses: 0,
+            persists: true,
+        }
+    }
+
     /// Passes some of the request body on.
     pub fn body(&mut self, data: &[u8], out: &mut BytesMut) {
         if let Output::Body(writer) = &mut self.output {
@@ -236,6 +251,8 @@ impl Client {
             Input::Body(reader) => match reader.next(bytes) {
                 Ok(Some((Part::Data(data), len))) => Ok(Some((ClientItem::Body(data), len))),
                 Ok(Some((Part::End, len))) => {
+                    // RFC 9112 section 9.2: what follows answers nothing, so that no other request may meet it.
+                    self.persists &= len == bytes.len();
                     self.input = Input::Ended;
                     Ok(Some((ClientItem::End, len)))
                 }

@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Shard {
-    /// Sends a connection whose stage is `Opening` to its home, or opens it here.
-    pub(super) fn send_home(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
+    /// Sends a connection whose stage is `Opening` to its home, with the bytes that came early, or opens it here.
+    pub(super) fn send_home(&mut self, now: Now, id: ConnId, early: &[u8], out: &mut Egress) -> Step {
         let Some(conn) = self.conns.get(id.0) else {
             return Step::Gone;
         };
@@ -25,10 +25,11 @@ impl Shard {
         if home == self.id {
             return self.open_sip(now, id, out);
         }
-        let Some(conn) = self.conns.remove(id.0) else {
+        let Some(mut conn) = self.conns.remove(id.0) else {
             return Step::Gone;
         };
         self.release_client(&conn);
+        conn.put_rest(early.into());
         self.actions.push_back(Action::Forward {
             to: home,
             parcel: Parcel::Conn(id, Box::new(conn)),
@@ -37,7 +38,7 @@ impl Shard {
     }
 
     /// Answers the handshake, or refuses it while the mediaserver does not answer or the bridge is full.
-    pub(super) fn open_sip(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
+    fn open_sip(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
         let (Some(conn), Some(bridge), Some(sip)) = (self.conns.get_mut(id.0), &mut self.sip, &self.config.sip) else {
             return Step::Gone;
         };
@@ -207,7 +208,7 @@ impl Shard {
     }
 
     /// Carries out what the bridge has to say.
-    fn sip_out(&mut self, now: Now, out: &mut Egress) {
+    pub(super) fn sip_out(&mut self, now: Now, out: &mut Egress) {
         while let Some(said) = self.sip.as_mut().and_then(Bridge::poll_out) {
             match said {
                 Out::Trunk { to, bytes } => out.push(SocketId::Sip, to, None, Prefix::NONE, Source::Made(bytes)),

@@ -5,11 +5,16 @@ use core::time::Duration;
 
 use super::*;
 use crate::{
-    action::IoKind,
+    action::{IoKind, QueryId},
     config::{Config, Keys, Sources},
     time::UnixTime,
     tls::{ClientTls, Provider, Tls},
 };
+
+mod session;
+mod tunnels;
+mod upstreams;
+mod whole;
 
 const CONFIG: &str = r#"
 [https]
@@ -25,10 +30,33 @@ url = "http://10.0.0.10:8080"
 path = "/ucassistant"
 upstream = "cc"
 
+[[web.upstream]]
+name = "named"
+url = "http://cc.example.org:8080"
+
+[[web.upstream]]
+name = "secure"
+url = "https://secure.example.org"
+ca = "cert.pem"
+
 [[web.route]]
 path = "/cti"
 upstream = "cc"
 websocket = true
+
+[[web.route]]
+path = "/named"
+upstream = "named"
+
+[[web.route]]
+path = "/secure"
+upstream = "secure"
+
+[sip]
+listen = "10.0.0.1:5060"
+
+[[sip.mediaserver]]
+address = "10.0.0.2"
 "#;
 
 struct Files {
@@ -65,6 +93,8 @@ struct World {
     closed: Vec<ConnId>,
     shut: Vec<ConnId>,
     unread: Vec<ConnId>,
+    resolved: Vec<QueryId>,
+    moved: Vec<(ShardId, ConnId, Box<Conn>)>,
     /// What was written to each connection and not looked at yet.
     written: HashMap<ConnId, BytesMut>,
     drained: bool,
@@ -79,6 +109,11 @@ struct Browser {
 
 impl World {
     fn new() -> Self {
+        Self::of_shards(1).remove(0)
+    }
+
+    /// The worlds of all shards of one process.
+    fn of_shards(shards: u16) -> Vec<Self> {
         let made = rcgen::generate_simple_self_signed(vec!["edge.example.org".to_owned()]).expect("a certificate");
         let mut files = Files {
             provider: Provider::for_tests(),
@@ -95,18 +130,22 @@ impl World {
             mono: Instant::ZERO,
             unix: UnixTime(1_790_000_000),
         };
-        Self {
-            shard: Shard::new(Arc::new(config), ShardId(0), 1, [7; 32], now),
+        let config = Arc::new(config);
+        let world = |number| Self {
+            shard: Shard::new(config.clone(), ShardId(number), shards, [7; 32], now),
             now,
             out: Egress::default(),
-            trust,
+            trust: trust.clone(),
             dialed: Vec::new(),
             closed: Vec::new(),
             shut: Vec::new(),
             unread: Vec::new(),
+            resolved: Vec::new(),
+            moved: Vec::new(),
             written: HashMap::default(),
             drained: false,
-        }
+        };
+        (0..shards).map(world).collect()
     }
 
     /// Carries out what the shard asks; everything is written at once unless `stuck` names the connection.
@@ -129,7 +168,12 @@ impl World {
                 }
                 Action::Dial { conn, to } => self.dialed.push((conn, to)),
                 Action::Drained => self.drained = true,
-                Action::Resolve { .. } | Action::BindRelay { .. } | Action::CloseSocket(_) | Action::Forward { .. } => {
+                Action::Resolve { query, .. } => self.resolved.push(query),
+                Action::Forward {
+                    to,
+                    parcel: Parcel::Conn(conn, value),
+                } => self.moved.push((to, conn, value)),
+                Action::BindRelay { .. } | Action::CloseSocket(_) | Action::Forward { .. } => {
                     panic!("not asked for here: {action:?}")
                 }
             }

@@ -37,6 +37,12 @@ impl Web {
             resolver: upstream::Resolver::new(upstreams),
         }
     }
+
+    /// From here on a request to an upstream that has a name fails by a fault of ours.
+    #[cfg(test)]
+    pub(super) fn forget_names(&mut self) {
+        self.resolver = upstream::Resolver::new(0);
+    }
 }
 
 impl Shard {
@@ -94,21 +100,13 @@ impl Shard {
                 self.stats.web.refused += 1;
                 self.answer(now, id, &answer, out)
             }
-            Decision::Sip { mediaserver, accept } => self.open_for_sip(now, id, request, mediaserver, accept, out),
+            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, mediaserver, accept),
             Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
         }
     }
 
-    /// The connection becomes a WebSocket that ends here; first it goes to its home shard.
-    fn open_for_sip(
-        &mut self,
-        now: Now,
-        id: ConnId,
-        request: &Request<'_>,
-        mediaserver: usize,
-        accept: Accept,
-        out: &mut Egress,
-    ) -> Step {
+    /// The connection becomes a WebSocket that ends here; before it is opened, it goes to its home shard.
+    fn open_for_sip(&mut self, id: ConnId, request: &Request<'_>, mediaserver: usize, accept: Accept) -> Step {
         let trusted = self
             .config
             .https
@@ -131,7 +129,7 @@ impl Shard {
             client,
             token: token.map(|token| token.as_ref().into()),
         }));
-        self.send_home(now, id, out)
+        Step::Used(0)
     }
 
     fn forward(
@@ -257,6 +255,7 @@ impl Shard {
         let Some(conn) = self.conns.get(id.0) else { return };
         if self.is_held_up(id)
             && let Some(pair) = conn.stage.pair()
+            && !self.is_held_up(pair)
         {
             // It would send more, if the upstream would read.
             return self.upstream_is_late(now, pair, out);

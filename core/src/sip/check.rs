@@ -1,5 +1,6 @@
 //! May this request pass? Request validation (RFC 3261 section 16.3) and what it finds on the way.
 
+use super::branch::Branch;
 use crate::wire::sip::{
     Fault, Message, Name, Start,
     field::{self, Address},
@@ -15,6 +16,7 @@ const VIAS_MAX: usize = 70;
 /// What a sound request says, as far as a proxy asks.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
+    pub(super) message: &'a Message<'a>,
     pub(super) method: Method,
     pub(super) method_text: &'a [u8],
     /// The Request-URI.
@@ -77,7 +79,7 @@ impl Rejection {
 
 /// Reads and checks the parts of a request that forwarding looks at. Others may be wrong: section 16.3, item 1, wants
 /// them forwarded unchanged.
-pub(super) fn request<'a>(message: &Message<'a>) -> Result<Request<'a>, Rejection> {
+pub(super) fn request<'a>(message: &'a Message<'_>) -> Result<Request<'a>, Rejection> {
     let Start::Request { method, uri } = message.start() else {
         return Err(Rejection::bad("Bad Request"));
     };
@@ -121,6 +123,7 @@ pub(super) fn request<'a>(message: &Message<'a>) -> Result<Request<'a>, Rejectio
     let uri = &message.bytes()[uri.clone()];
     check_uri(uri)?;
     Ok(Request {
+        message,
         method: Method::of(method),
         method_text: method,
         uri,
@@ -135,7 +138,7 @@ pub(super) fn request<'a>(message: &Message<'a>) -> Result<Request<'a>, Rejectio
 
 /// The checks of section 16.3 that are none of syntax. RFC 3261 section 16.11: ACK and CANCEL carry no Proxy-Require
 /// that could be answered.
-pub(super) fn policy(message: &Message<'_>, request: &Request<'_>) -> Result<(), Rejection> {
+pub(super) fn policy(request: &Request<'_>) -> Result<(), Rejection> {
     if request.max_forwards == Some(0) {
         return Err(match request.method {
             Method::Options => Rejection::new(200, "OK"),
@@ -143,10 +146,9 @@ pub(super) fn policy(message: &Message<'_>, request: &Request<'_>) -> Result<(),
         });
     }
     // We support no extension that needs a proxy's help.
-    if message
-        .all(Name::ProxyRequire)
-        .any(|field| field::tokens(message.text(field)).next().is_some())
-    {
+    let message = request.message;
+    let mut required = message.all(Name::ProxyRequire);
+    if required.any(|field| field::tokens(message.text(field)).next().is_some()) {
         return Err(Rejection {
             status: 420,
             reason: "Bad Extension",
@@ -164,6 +166,53 @@ fn check_uri(text: &[u8]) -> Result<(), Rejection> {
         Err(UriError::Scheme) if is_tel(text) => Ok(()),
         Err(UriError::Scheme) => Err(Rejection::new(416, "Unsupported URI Scheme")),
         Err(UriError::Syntax) => Err(Rejection::bad("Bad Request-URI")),
+    }
+}
+
+/// What a response says, as far as a proxy asks.
+#[derive(Debug)]
+pub(super) struct Response<'a> {
+    pub(super) message: &'a Message<'a>,
+    pub(super) status: u16,
+    pub(super) via: Via<'a>,
+    pub(super) branch: Branch,
+    pub(super) method: Method,
+    method_text: &'a [u8],
+    /// Whether there is a Via below ours.
+    pub(super) goes_on: bool,
+}
+
+impl<'a> Response<'a> {
+    /// Reads a response to a request that we forwarded; `None` when it is broken, or is for somebody else.
+    pub(super) fn read(message: &'a Message<'_>) -> Option<Self> {
+        let Start::Response { status } = *message.start() else {
+            return None;
+        };
+        if message.fault().is_some() {
+            return None;
+        }
+        let via = message.value(Name::Via).and_then(Via::first)?;
+        let branch = via.branch().and_then(Branch::read)?;
+        let (_, method_text) = single(message, Name::CSeq).and_then(field::cseq)?;
+        for name in [Name::From, Name::To] {
+            single(message, name).and_then(Address::parse)?;
+        }
+        single(message, Name::CallId)?;
+        let goes_on = message.value(Name::Via).is_some_and(|value| via.end < value.len());
+        Some(Self {
+            message,
+            status,
+            goes_on: goes_on || message.count(Name::Via) > 1,
+            via,
+            branch,
+            method: Method::of(method_text),
+            method_text,
+        })
+    }
+
+    /// Whether it answers the CANCEL of an INVITE, which has the same branch.
+    pub(super) fn is_to_cancel(&self, method: Method) -> bool {
+        self.method_text == b"CANCEL" && method == Method::Invite
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     FlowId,
     limit::Buckets,
     token::{Identity, TokenText},
+    trunk::TrunkId,
 };
 use crate::{action::ConnId, slab::Key, time::Instant, wire::sip::uri::Uri};
 
@@ -30,7 +31,7 @@ pub(super) struct Flow {
     /// Its WebSocket; `None` while it is lost.
     pub(super) conn: Option<ConnId>,
     /// Where its requests go, whatever they say.
-    pub(super) mediaserver: usize,
+    pub(super) trunk: TrunkId,
     pub(super) peer: SocketAddr,
     pub(super) secure: bool,
     pub(super) subject: Option<String>,
@@ -107,6 +108,8 @@ pub(super) struct Registering {
     pub(super) address_of_record: AddressOfRecord,
     /// Its contacts, each with whether it asks to forget it.
     pub(super) contacts: ArrayVec<(Registration, bool), REGISTRATIONS_MAX>,
+    /// What stands in the Path that it gets; `None` where the mediaserver is told a Contact of ours instead.
+    pub(super) path: Option<TokenText>,
     /// Whether the browser understands Path in the response (RFC 3327 section 5.3).
     pub(super) path_supported: bool,
 }
@@ -146,6 +149,6 @@ pub(super) enum Owner {
     Transaction(Key),
     /// A lost flow.
     Flow(FlowId),
-    /// A mediaserver, by its index.
-    Mediaserver(usize),
+    /// A mediaserver.
+    Trunk(TrunkId),
 }

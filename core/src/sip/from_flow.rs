@@ -1,27 +1,23 @@
 //! What happens to a message from a browser? It goes to the mediaserver of its flow, whatever it says.
 
-use arrayvec::ArrayVec;
+use core::ops::Range;
 
 use super::{
-    branch::{Branch, Kind},
+    branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, DATAGRAM_MAX, FlowId},
-    check::{self, Rejection, Request},
-    flow::{AddressOfRecord, FAULTS_MAX, Registering, Registration},
-    local::{self, Answer, TopVia, hop_request, put},
-    rewrite::{self, Hops},
-    token::{Identity, Token, TokenText},
-    transaction::{Beginning, Cancel, Method, Reply, Side, State, Transaction},
+    check::{self, Rejection, Request, Response},
+    flow::{FAULTS_MAX, Registering},
+    flows::Own,
+    local::{self, Answer, TopVia, hop_request, reasons},
+    register::claimed,
+    rewrite::{self, Route},
+    transaction::{Beginning, Method, Reply, Side, Transaction},
 };
 use crate::{
-    config::Reach,
     cx::Cx,
     slab::Key,
-    wire::sip::{
-        Framing, Message, Name, Start,
-        field::{self, Address, addresses},
-        uri::Uri,
-        via::Via,
-    },
+    time::Instant,
+    wire::sip::{Framing, Message, Name, Start, field, uri::Uri, via::Via},
 };
 
 /// After which time a browser may try again when there are too many requests, or no mediaserver.
@@ -48,7 +44,11 @@ impl Bridge {
         };
         match message.start() {
             Start::Request { .. } => self.request_from_flow(cx, flow, &message),
-            Start::Response { status } => self.response_from_flow(cx, flow, &message, *status),
+            Start::Response { .. } => {
+                if self.response_from_flow(cx, flow, &message).is_none() {
+                    cx.stats.sip.dropped += 1;
+                }
+            }
         }
     }
 
@@ -71,282 +71,159 @@ impl Bridge {
         }
     }
 
-    fn request_from_flow(&mut self, cx: &mut Cx<'_>, flow: FlowId, message: &Message<'_>) {
+    fn request_from_flow(&mut self, cx: &mut Cx<'_>, id: FlowId, message: &Message<'_>) {
         let Start::Request { method, .. } = message.start() else {
             return;
         };
         let is_ack = *method == b"ACK";
-        let handled = check::request(message).and_then(|request| self.handle_flow_request(cx, flow, message, &request));
-        match handled {
-            Ok(()) => {}
-            // RFC 3261 section 17.1.1.3: nothing answers an ACK.
-            Err(_) if is_ack => cx.stats.sip.dropped += 1,
-            Err(rejection) => self.reject_to_flow(cx, flow, message, rejection),
+        let handled = check::request(message).and_then(|request| self.handle_flow_request(cx, id, &request));
+        let Err(rejection) = handled else { return };
+        let flow = self.flows.get_mut(id.0);
+        // RFC 3261 section 17.1.1.3: nothing answers an ACK.
+        if is_ack || flow.is_none_or(|flow| !flow.buckets.admit_stateless(cx.now.mono)) {
+            cx.stats.sip.dropped += 1;
+            return;
         }
+        self.answer_to_flow(cx, id, message, rejection);
     }
 
-    fn reject_to_flow(&mut self, cx: &mut Cx<'_>, flow: FlowId, message: &Message<'_>, rejection: Rejection) {
-        cx.stats.sip.refused += 1;
+    /// Answers a request in our own name.
+    fn answer_to_flow(&mut self, cx: &mut Cx<'_>, id: FlowId, message: &Message<'_>, answer: Rejection) {
+        let Some(flow) = self.flows.get(id.0) else { return };
+        cx.stats.sip.refused += u64::from(answer.status >= 300);
+        let via = message.value(Name::Via).and_then(Via::first);
+        let stamped = via
+            .as_ref()
+            .filter(|via| local::stamp(via, flow.peer, true, &mut self.stamped));
+        let top = stamped.map_or(TopVia::Kept, |via| TopVia::Stamped(via, &self.stamped));
         let answer = Answer {
-            status: rejection.status,
-            reason: rejection.reason,
-            detail: rejection.detail,
+            status: answer.status,
+            reason: answer.reason,
+            detail: answer.detail,
             tag: self.tag(message),
         };
         let start = cx.made.len();
-        answer.write(message, TopVia::Kept, cx.made);
+        answer.write(message, top, cx.made);
         let end = cx.made.len();
-        self.send_flow(cx, flow, start..end, None);
+        self.send_flow(cx, id, start..end, None);
     }
 
-    fn handle_flow_request(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: FlowId,
-        message: &Message<'_>,
-        request: &Request<'_>,
-    ) -> Result<(), Rejection> {
+    fn handle_flow_request(&mut self, cx: &mut Cx<'_>, id: FlowId, request: &Request<'_>) -> Result<(), Rejection> {
         let server = self.server_id(Side::Up, request);
-        let known = self
-            .server(server)
-            .filter(|key| self.transactions.get(*key).is_some_and(|known| known.flow == id));
+        let known = self.server(server);
+        // A browser speaks of its own transactions only.
+        let own = known.filter(|key| self.transactions.get(*key).is_some_and(|known| known.flow == id));
         match request.method {
-            Method::Ack => return self.ack_from_flow(cx, id, message, request, known),
-            Method::Cancel => return self.cancel_from_flow(cx, id, message, known),
+            Method::Ack => return self.ack_from_flow(cx, id, request, own),
+            Method::Cancel => {
+                let key = own.ok_or(Rejection::new(481, "Call/Transaction Does Not Exist"))?;
+                self.answer_to_flow(cx, id, request.message, Rejection::new(200, "OK"));
+                self.cancel(cx, key, &reasons(request.message));
+                return Ok(());
+            }
             _ => {}
         }
-        if self.server(server).is_some() {
+        if known.is_some() {
             // A repeat, which a reliable transport has no use for, or a branch that is not unique.
             cx.stats.sip.dropped += 1;
             return Ok(());
         }
-        check::policy(message, request)?;
+        check::policy(request)?;
         self.check_sender(id, request)?;
-        let (now, most) = (cx.now.mono, self.sip().limits.transactions_per_flow_max);
-        let Some(flow) = self.flows.get_mut(id.0) else {
-            return Ok(());
-        };
-        let (mediaserver, peer) = (flow.mediaserver, flow.peer.ip());
-        if !flow.buckets.admit(now, request.method) || flow.pending >= most {
-            return Err(Rejection::unavailable(RETRY_AFTER_SECS));
-        }
-        if !self.has_room() || !self.is_available(mediaserver) {
-            return Err(Rejection::unavailable(RETRY_AFTER_SECS));
-        }
-        let credentials_of = message
-            .field(Name::Credentials)
-            .map(|_| self.hash(&(peer, claimed(request))));
-        if credentials_of.is_some_and(|who| self.locks.is_locked(now, who)) {
-            return Err(Rejection::new(403, "Forbidden"));
-        }
-        let (hops, own) = self.flow_route(message, request)?;
+        let credentials_of = self.admit(cx.now.mono, id, request)?;
+        let route = self.flow_route(request)?;
         let registering = match request.method {
-            Method::Register => Some(self.registering(id, message, request)?),
+            Method::Register => Some(self.registering(id, request)?),
             _ => None,
         };
         if let Some(registering) = &registering {
             self.come_back(cx, id, registering);
         }
-        let mut transaction = Transaction::new(
-            now,
+        let Some(flow) = self.flows.get(id.0) else {
+            return Ok(());
+        };
+        let transaction = Transaction::new(
+            cx.now.mono,
             Beginning {
                 side: Side::Up,
                 method: request.method,
                 flow: id,
-                mediaserver,
-                reply_to: self.address_of(mediaserver),
+                trunk: flow.trunk,
+                reply_to: self.trunk(flow.trunk).address,
                 server,
             },
         );
-        transaction.registering = registering.map(Box::new);
-        transaction.credentials_of = credentials_of;
         let key = self.begin(transaction);
         if request.method == Method::Invite {
-            self.trying_to_flow(cx, id, message, request);
+            self.answer_to_flow(cx, id, request.message, Rejection::new(100, "Trying"));
         }
         let branch = self.branch(Kind::Transaction, key);
-        let bytes = self.write_up(cx, id, message, request, &hops, own, &branch, Some(key));
+        let bytes = self.write_up(cx, id, request, &route, &branch, registering.as_ref());
         if bytes.len() > DATAGRAM_MAX {
             self.end(key);
             return Err(Rejection::new(513, "Message Too Large"));
         }
         if let Some(transaction) = self.transactions.get_mut(key) {
             transaction.request = cx.made[bytes.clone()].to_vec();
+            transaction.registering = registering.map(Box::new);
+            transaction.credentials_of = credentials_of;
         }
         self.send_onward(cx, key, bytes);
         Ok(())
     }
 
-    /// 100 to an INVITE at once, made of the INVITE itself.
-    fn trying_to_flow(&mut self, cx: &mut Cx<'_>, id: FlowId, message: &Message<'_>, request: &Request<'_>) {
-        let Some(flow) = self.flows.get(id.0) else { return };
-        let stamped = local::stamp(&request.via, flow.peer, true, &mut self.stamped);
-        let top = if stamped {
-            TopVia::Stamped(&request.via, &self.stamped)
-        } else {
-            TopVia::Kept
-        };
-        let start = cx.made.len();
-        let answer = Answer {
-            status: 100,
-            reason: "Trying",
-            detail: check::Detail::None,
-            tag: 0,
-        };
-        answer.write(message, top, cx.made);
-        let end = cx.made.len();
-        self.send_flow(cx, id, start..end, None);
+    /// Whether there is room for one more transaction of a flow. Returns who is to blame if its credentials are wrong.
+    fn admit(&mut self, now: Instant, id: FlowId, request: &Request<'_>) -> Result<Option<u64>, Rejection> {
+        let (has_room, most) = (self.has_room(), self.sip().limits.transactions_per_flow_max);
+        let busy = Rejection::unavailable(RETRY_AFTER_SECS);
+        let flow = self.flows.get_mut(id.0).ok_or(busy)?;
+        if !has_room || flow.pending >= most || !flow.buckets.admit(now, request.method) {
+            return Err(busy);
+        }
+        let (trunk, peer) = (flow.trunk, flow.peer.ip());
+        if !self.trunk(trunk).is_up() {
+            return Err(busy);
+        }
+        let credentials_of = request
+            .message
+            .field(Name::Credentials)
+            .map(|_| self.hash(&(peer, claimed(request))));
+        match credentials_of {
+            Some(who) if self.locks.is_locked(now, who) => Err(Rejection::new(403, "Forbidden")),
+            _ => Ok(credentials_of),
+        }
     }
 
-    /// The Route of a request, and how many of its first values are ours.
-    fn flow_route(&self, message: &Message<'_>, request: &Request<'_>) -> Result<(Hops, usize), Rejection> {
-        let hops = rewrite::hops(message)?;
-        if !request.is_in_dialog() {
-            // Where a new request goes is not the browser's choice: none of it is kept.
-            let all = hops.len();
-            return Ok((hops, all));
-        }
-        let mut own = 0;
-        for hop in &hops {
-            let Ok(uri) = Uri::parse(hop.uri(message)) else { break };
-            if matches!(self.own(&uri)?, Own::No) {
-                break;
+    /// What is left of the Route of a request once our own values are taken off.
+    fn flow_route(&self, request: &Request<'_>) -> Result<Route, Rejection> {
+        let hops = rewrite::hops(request.message)?;
+        let mut keep = 0..hops.len();
+        // Where a new request goes is not the browser's choice: none of it is kept.
+        while request.is_in_dialog() && keep.start < keep.end {
+            match Uri::parse(hops[keep.start].uri(request.message)) {
+                Ok(uri) if self.own(&uri)? != Own::No => keep.start += 1,
+                _ => break,
             }
-            own += 1;
         }
         // A dialog that came about through us has us in its route set; any other route is none that we laid.
-        let all = hops.len();
-        Ok((hops, if own == 0 { all } else { own }))
-    }
-
-    /// Whether a URI is ours, and the token in it.
-    ///
-    /// # Errors
-    /// RFC 5626 section 5.3: 403 when it claims to be ours and is not.
-    pub(super) fn own(&self, uri: &Uri<'_>) -> Result<Own, Rejection> {
-        let Some(user) = uri.user else {
-            return Ok(if self.names.are_at(uri) { Own::Plain } else { Own::No });
-        };
-        // A mediaserver may have put the address it sees us at in place of our host; the user part stays.
-        if Token::claim(user).is_none() && !self.names.are_at(uri) {
-            return Ok(Own::No);
+        if keep.start == 0 {
+            keep.start = keep.end;
         }
-        let token = self.open_token(user).ok_or(Rejection::new(403, "Forbidden"))?;
-        Ok(Own::Token(token))
+        Ok(Route { hops, keep })
     }
 
-    /// Reads a token of ours. Those of live flows are known by heart.
-    fn open_token(&self, user: &[u8]) -> Option<Token> {
-        let claim = Token::claim(user)?;
-        let known = self.flows.get(claim.flow).is_some_and(|flow| flow.token.is(user));
-        if known {
-            Some(claim)
-        } else {
-            Token::open(user, &self.config.keys.flow)
-        }
-    }
-
-    /// Once a flow has registered, it speaks for that address of record only.
-    fn check_sender(&self, id: FlowId, request: &Request<'_>) -> Result<(), Rejection> {
-        let own = self.flows.get(id.0).and_then(|flow| flow.address_of_record.as_ref());
-        let (Some(own), false) = (own, request.is_in_dialog()) else {
-            return Ok(());
-        };
-        let claimed = claimed(request);
-        if own.is(claimed) || is_anonymous(claimed) {
-            return Ok(());
-        }
-        Err(Rejection::new(403, "Forbidden"))
-    }
-
-    /// A user whose flow was lost is back, by what the token of the WebSocket says: nobody need wait for the mediaserver.
-    fn come_back(&mut self, cx: &mut Cx<'_>, id: FlowId, registering: &Registering) {
-        for (registration, removed) in &registering.contacts {
-            let Some(old) = self
-                .identities
-                .get(&registration.identity)
-                .copied()
-                .filter(|old| *old != id)
-            else {
-                continue;
-            };
-            let (Some(lost), Some(flow)) = (self.flows.get(old.0), self.flows.get(id.0)) else {
-                continue;
-            };
-            if !removed && lost.conn.is_none() && lost.subject.is_some() && lost.subject == flow.subject {
-                self.identities.insert(registration.identity, id);
-                if let Some(flow) = self.flows.get_mut(id.0) {
-                    flow.register(registration.clone());
-                }
-                self.take_over(cx, old, id);
-            }
-        }
-    }
-
-    /// What a REGISTER asks for.
-    fn registering(&self, id: FlowId, message: &Message<'_>, request: &Request<'_>) -> Result<Registering, Rejection> {
-        let path_supported = rewrite::lists(message, Name::Supported, b"path");
-        let mut registering = Registering {
-            address_of_record: AddressOfRecord::of(request.to.uri),
-            contacts: ArrayVec::new(),
-            path_supported,
-        };
-        let Some(flow) = self.flows.get(id.0) else {
-            return Ok(registering);
-        };
-        let mediaserver = &self.sip().mediaservers[flow.mediaserver];
-        let default_expires = message.value(Name::Expires).and_then(field::number);
-        for contact in message.all(Name::Contact) {
-            let value = message.text(contact);
-            if value == b"*" {
-                continue;
-            }
-            for address in addresses(value) {
-                let (_, _, address) = address.map_err(|_| Rejection::bad("Bad Contact"))?;
-                let identity = identity(&mediaserver.name, request.to.uri, address.uri);
-                let expires = address.params.value(b"expires").map_or(default_expires, field::number);
-                let alias = (mediaserver.reach == Reach::Contact).then(|| self.alias(id, flow.mediaserver, identity));
-                let registration = Registration {
-                    identity,
-                    alias,
-                    contact: address.uri.into(),
-                };
-                let entry = (registration, expires == Some(0));
-                registering
-                    .contacts
-                    .try_push(entry)
-                    .map_err(|_| Rejection::bad("Too Many Contacts"))?;
-            }
-        }
-        Ok(registering)
-    }
-
-    /// What the mediaserver is to know a contact by. It stays the same for as long as we remember it.
-    fn alias(&self, id: FlowId, mediaserver: usize, identity: Identity) -> TokenText {
-        let known = self.identities.get(&identity).and_then(|flow| self.flows.get(flow.0));
-        let known = known.and_then(|flow| flow.registrations.iter().find(|known| known.identity == identity));
-        known
-            .and_then(|known| known.alias)
-            .unwrap_or_else(|| self.token(id.0, mediaserver, identity))
-    }
-
-    /// Appends a request as it goes to the mediaserver. `own` Route values are taken off.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one message, all found by the caller"
-    )]
+    /// Appends a request as it goes to the mediaserver.
     fn write_up(
         &mut self,
         cx: &mut Cx<'_>,
         id: FlowId,
-        message: &Message<'_>,
         request: &Request<'_>,
-        hops: &Hops,
-        own: usize,
-        branch: &[u8],
-        key: Option<Key>,
-    ) -> core::ops::Range<usize> {
+        route: &Route,
+        branch: &[u8; BRANCH_LEN],
+        registering: Option<&Registering>,
+    ) -> Range<usize> {
         let Some(flow) = self.flows.get(id.0) else { return 0..0 };
+        let message = request.message;
         let splices = &mut self.splices;
         splices.clear();
         let stamped = local::stamp(&request.via, flow.peer, true, &mut self.stamped);
@@ -357,41 +234,27 @@ impl Bridge {
         }
         rewrite::max_forwards(splices, message, request.max_forwards);
         rewrite::distrust(splices, message);
-        rewrite::route(splices, message, request.uri, hops, own..hops.len());
+        rewrite::route(splices, message, route, None);
         rewrite::content_length(splices, message);
-        let transaction = key.and_then(|key| self.transactions.get(key));
-        if let Some(registering) = transaction.and_then(|transaction| transaction.registering.as_deref()) {
-            match self
-                .config
-                .sip
-                .as_ref()
-                .map(|sip| sip.mediaservers[flow.mediaserver].reach)
-            {
-                Some(Reach::Contact) => rewrite::hide_contacts(splices, message, &self.names, registering),
-                _ => {
-                    let identity = registering
-                        .contacts
-                        .first()
-                        .map_or(Identity::NONE, |(first, _)| first.identity);
-                    let token = self.token(id.0, flow.mediaserver, identity);
-                    rewrite::path(
-                        &mut self.splices,
-                        message,
-                        &self.names,
-                        token.as_bytes(),
-                        registering.path_supported,
-                    );
-                }
+        if let Some(registering) = registering {
+            match registering.path {
+                None => rewrite::hide_contacts(splices, message, &self.names, registering),
+                Some(token) => rewrite::path(
+                    splices,
+                    message,
+                    &self.names,
+                    token.as_bytes(),
+                    registering.path_supported,
+                ),
             }
         }
-        rewrite::finish(&mut self.splices, message, cx.made)
+        rewrite::finish(splices, message, cx.made)
     }
 
     fn ack_from_flow(
         &mut self,
         cx: &mut Cx<'_>,
         id: FlowId,
-        message: &Message<'_>,
         request: &Request<'_>,
         known: Option<Key>,
     ) -> Result<(), Rejection> {
@@ -401,62 +264,38 @@ impl Bridge {
             // Ours to the mediaserver has gone already.
             return Ok(());
         }
-        if request.max_forwards == Some(0) {
+        if self.is_to_us(request) {
+            return Ok(());
+        }
+        let Some(flow) = self.flows.get_mut(id.0) else {
+            return Ok(());
+        };
+        let trunk = flow.trunk;
+        if !flow.buckets.admit_stateless(cx.now.mono) || request.max_forwards == Some(0) {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
-        let (hops, own) = self.flow_route(message, request)?;
+        let route = self.flow_route(request)?;
         let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
         let branch = self.branch(Kind::Stateless, unique);
-        let bytes = self.write_up(cx, id, message, request, &hops, own, &branch, None);
-        if let Some(flow) = self.flows.get(id.0)
-            && bytes.len() <= DATAGRAM_MAX
-        {
-            self.send_trunk(cx, self.address_of(flow.mediaserver), bytes);
+        let bytes = self.write_up(cx, id, request, &route, &branch, None);
+        if bytes.len() <= DATAGRAM_MAX {
+            self.send_trunk(cx, self.trunk(trunk).address, bytes);
         }
         Ok(())
     }
 
-    fn cancel_from_flow(
-        &mut self,
-        cx: &mut Cx<'_>,
-        flow: FlowId,
-        message: &Message<'_>,
-        known: Option<Key>,
-    ) -> Result<(), Rejection> {
-        let key = known.ok_or(Rejection::new(481, "Call/Transaction Does Not Exist"))?;
-        let answer = Answer {
-            status: 200,
-            reason: "OK",
-            detail: check::Detail::None,
-            tag: self.tag(message),
-        };
-        let start = cx.made.len();
-        answer.write(message, TopVia::Kept, cx.made);
-        let end = cx.made.len();
-        self.send_flow(cx, flow, start..end, None);
-        self.cancel(cx, key, &reasons(message));
-        Ok(())
-    }
-
-    fn response_from_flow(&mut self, cx: &mut Cx<'_>, flow: FlowId, message: &Message<'_>, status: u16) {
-        if self.try_response_from_flow(cx, flow, message, status).is_none() {
-            cx.stats.sip.dropped += 1;
-        }
-    }
-
-    fn try_response_from_flow(
-        &mut self,
-        cx: &mut Cx<'_>,
-        flow: FlowId,
-        message: &Message<'_>,
-        status: u16,
-    ) -> Option<()> {
+    fn response_from_flow(&mut self, cx: &mut Cx<'_>, flow: FlowId, message: &Message<'_>) -> Option<()> {
         let response = Response::read(message)?;
         let key = self.transaction_of(&response.branch)?;
         let transaction = self.transactions.get_mut(key)?;
+        let admitted = response.status >= 300 || self.flows.get_mut(flow.0)?.buckets.admit_stateless(cx.now.mono);
         // A browser answers for itself only.
-        if transaction.side != Side::Down || transaction.flow != flow || !self.names.ws.is_sent_by(&response.via) {
+        if !admitted
+            || transaction.side != Side::Down
+            || transaction.flow != flow
+            || !self.names.ws.is_sent_by(&response.via)
+        {
             return None;
         }
         if response.is_to_cancel(transaction.method) {
@@ -467,7 +306,7 @@ impl Bridge {
         if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
             return None;
         }
-        let reply = transaction.response(cx.now.mono, status);
+        let reply = transaction.response(cx.now.mono, response.status);
         if reply == Reply::ForwardAndAck || reply == Reply::Ack {
             let start = cx.made.len();
             if let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram) {
@@ -477,7 +316,7 @@ impl Bridge {
             }
         }
         if reply == Reply::ForwardAndAck || reply == Reply::Forward {
-            self.forward_down_response(cx, key, message, &response, status);
+            self.forward_down_response(cx, key, &response);
         }
         self.after_provisional(cx, key);
         self.settle(key);
@@ -485,14 +324,8 @@ impl Bridge {
     }
 
     /// Writes a browser's response as it goes to the mediaserver.
-    fn forward_down_response(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: Key,
-        message: &Message<'_>,
-        response: &Response<'_>,
-        status: u16,
-    ) {
+    fn forward_down_response(&mut self, cx: &mut Cx<'_>, key: Key, response: &Response<'_>) {
+        let message = response.message;
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
@@ -504,7 +337,7 @@ impl Bridge {
         // RFC 3261 section 12.1.1: the route set is what the request recorded. Whoever could change it here could aim
         // the mediaserver's requests at anybody.
         if transaction.method.is_recorded()
-            && (101..300).contains(&status)
+            && (101..300).contains(&response.status)
             && let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram)
         {
             for field in forwarded.all(Name::RecordRoute) {
@@ -525,112 +358,22 @@ impl Bridge {
         self.send_trunk(cx, to, bytes);
     }
 
-    /// A CANCEL may have waited for a provisional response.
-    pub(super) fn after_provisional(&mut self, cx: &mut Cx<'_>, key: Key) {
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return;
-        };
-        if let (State::Proceeding, Cancel::Wanted(reason)) = (transaction.state(), &mut transaction.cancel) {
-            let reason = core::mem::take(reason);
-            self.send_cancel(cx, key, &reason);
-        }
-    }
-
-    /// A tag for what we answer without state: the same for the same request (RFC 3261 section 8.2.7).
+    /// A tag for what we answer without state: the same for the same request and its ACK (RFC 3261 section 8.2.7).
     pub(super) fn tag(&self, message: &Message<'_>) -> u64 {
-        self.hash(&(
-            message.value(Name::CallId),
-            message.value(Name::From),
-            message.value(Name::Via),
-            message.value(Name::CSeq),
-        ))
-    }
-}
-
-/// Whether a URI is one of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Own {
-    No,
-    /// It leads to us, and no further.
-    Plain,
-    Token(Token),
-}
-
-/// What a response says, as far as a proxy asks.
-#[derive(Debug)]
-pub(super) struct Response<'a> {
-    pub(super) via: Via<'a>,
-    pub(super) branch: Branch,
-    pub(super) method: Method,
-    method_text: &'a [u8],
-    /// Whether there is a Via below ours.
-    pub(super) goes_on: bool,
-}
-
-impl<'a> Response<'a> {
-    /// Reads a response to a request that we forwarded; `None` when it is broken, or is for somebody else.
-    pub(super) fn read(message: &Message<'a>) -> Option<Self> {
-        if message.fault().is_some() {
-            return None;
-        }
-        let via = message.value(Name::Via).and_then(Via::first)?;
-        let branch = via.branch().and_then(Branch::read)?;
-        let (_, method_text) = check::single(message, Name::CSeq).and_then(field::cseq)?;
-        for name in [Name::From, Name::To] {
-            check::single(message, name).and_then(Address::parse)?;
-        }
-        check::single(message, Name::CallId)?;
-        let goes_on = message.value(Name::Via).is_some_and(|value| via.end < value.len());
-        Some(Self {
-            goes_on: goes_on || message.count(Name::Via) > 1,
-            via,
-            branch,
-            method: Method::of(method_text),
-            method_text,
-        })
+        let via = message.value(Name::Via);
+        let branch = via.and_then(Via::first).and_then(|via| via.branch());
+        let cseq = message
+            .value(Name::CSeq)
+            .and_then(field::cseq)
+            .map(|(number, _)| number);
+        self.hash(&(message.value(Name::CallId), message.value(Name::From), branch, cseq))
     }
 
-    /// Whether it answers the CANCEL of an INVITE, which has the same branch.
-    pub(super) fn is_to_cancel(&self, method: Method) -> bool {
-        self.method_text == b"CANCEL" && method == Method::Invite
+    /// Whether an ACK is for an answer of our own that has no transaction.
+    pub(super) fn is_to_us(&self, request: &Request<'_>) -> bool {
+        request
+            .to
+            .tag()
+            .is_some_and(|tag| tag == local::tag_text(self.tag(request.message)).as_bytes())
     }
-}
-
-/// The Reason fields of a CANCEL go along (RFC 3326 section 2).
-pub(super) fn reasons(message: &Message<'_>) -> Vec<u8> {
-    let mut reasons = Vec::new();
-    for field in message.all(Name::Reason) {
-        put(&mut reasons, &[b"Reason: ", message.text(field), b"\r\n"]);
-    }
-    reasons
-}
-
-/// Whom a request says it is of.
-fn claimed<'a>(request: &Request<'a>) -> &'a [u8] {
-    match request.method {
-        Method::Register => request.to.uri,
-        _ => request.from.uri,
-    }
-}
-
-/// RFC 3323 section 4.1.1.3: who does not want to be known.
-fn is_anonymous(uri: &[u8]) -> bool {
-    Uri::parse(uri).is_ok_and(|uri| uri.host.eq_ignore_ascii_case(b"anonymous.invalid"))
-}
-
-/// Who registers what, without what may differ from time to time: parameters, and the case of hosts.
-fn identity(mediaserver: &str, address_of_record: &[u8], contact: &[u8]) -> Identity {
-    let essence = |uri: &[u8]| match Uri::parse(uri) {
-        Ok(uri) => {
-            let mut essence = uri.user.unwrap_or_default().to_vec();
-            put(&mut essence, &[b"@", &uri.host.to_ascii_lowercase(), b":"]);
-            put(
-                &mut essence,
-                &[uri.port.map(super::names::text).unwrap_or_default().as_bytes()],
-            );
-            essence
-        }
-        Err(_) => uri.to_vec(),
-    };
-    Identity::of(mediaserver, &essence(address_of_record), &essence(contact))
 }

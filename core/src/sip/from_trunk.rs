@@ -5,11 +5,11 @@ use core::net::SocketAddr;
 use super::{
     branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, FlowId},
-    check::{self, Detail, Rejection, Request},
-    flow::Registering,
-    from_flow::{Own, Response, reasons},
-    local::{self, Answer, TopVia, hop_request},
-    rewrite::{self, Hops},
+    check::{self, Rejection, Request, Response},
+    flow::HOLD,
+    flows::Own,
+    local::{self, Answer, TopVia, hop_request, reasons},
+    rewrite::{self, Route},
     transaction::{Beginning, Method, Reply, Side, State, Transaction},
 };
 use crate::{
@@ -21,9 +21,7 @@ use crate::{
 /// Where a request goes, and as what.
 struct Target {
     flow: FlowId,
-    hops: Hops,
-    /// Which Route values go on.
-    keep: core::ops::Range<usize>,
+    route: Route,
     /// The Request-URI that the browser knows, if it is not the one that came.
     uri: Option<Vec<u8>>,
 }
@@ -31,10 +29,10 @@ struct Target {
 impl Bridge {
     /// One datagram from the SIP socket; whoever is not a mediaserver gets no answer.
     pub fn from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, datagram: &[u8]) {
-        let Some(mediaserver) = self.mediaserver_at(from) else {
+        if !self.is_trunk(from) {
             cx.stats.sip.dropped += 1;
             return;
-        };
+        }
         cx.stats.sip.from_trunk += 1;
         let Some(message) = Message::read(datagram, Framing::Datagram) else {
             // Empty lines keep a way through a NAT open (RFC 5626 section 3.5.1).
@@ -43,46 +41,33 @@ impl Bridge {
         };
         match message.start() {
             Start::Request { .. } => {
-                self.health[mediaserver].heard();
-                self.request_from_trunk(cx, mediaserver, from, &message);
+                self.heard(from);
+                self.request_from_trunk(cx, from, &message);
             }
-            Start::Response { status } => {
-                if self.response_from_trunk(cx, mediaserver, &message, *status).is_none() {
+            Start::Response { .. } => {
+                if self.response_from_trunk(cx, from, &message).is_none() {
                     cx.stats.sip.dropped += 1;
                 }
             }
         }
     }
 
-    fn request_from_trunk(&mut self, cx: &mut Cx<'_>, mediaserver: usize, from: SocketAddr, message: &Message<'_>) {
+    fn request_from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>) {
         let Start::Request { method, .. } = message.start() else {
             return;
         };
         let is_ack = *method == b"ACK";
-        let handled = check::request(message)
-            .and_then(|request| self.handle_trunk_request(cx, mediaserver, from, message, &request));
+        let handled = check::request(message).and_then(|request| self.handle_trunk_request(cx, from, &request));
         match handled {
             Ok(()) => {}
             Err(_) if is_ack => cx.stats.sip.dropped += 1,
-            Err(rejection) => self.reject_to_trunk(cx, from, message, rejection),
+            Err(rejection) => self.answer_to_trunk(cx, from, message, rejection),
         }
     }
 
-    fn reject_to_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>, rejection: Rejection) {
-        cx.stats.sip.refused += u64::from(rejection.status >= 300);
-        self.answer_to_trunk(cx, from, message, rejection.status, rejection.reason, rejection.detail);
-    }
-
-    /// Answers a request that has no transaction. A repeat of it gets the same answer.
-    fn answer_to_trunk(
-        &mut self,
-        cx: &mut Cx<'_>,
-        from: SocketAddr,
-        message: &Message<'_>,
-        status: u16,
-        reason: &str,
-        detail: Detail,
-    ) {
+    /// Answers a request in our own name, without a transaction. A repeat of it gets the same answer.
+    fn answer_to_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>, answer: Rejection) {
+        cx.stats.sip.refused += u64::from(answer.status >= 300);
         let Some(value) = message.value(Name::Via) else {
             // Nobody could tell what this would be an answer to.
             cx.stats.sip.dropped += 1;
@@ -96,9 +81,9 @@ impl Bridge {
         let top = stamped.map_or(TopVia::Kept, |via| TopVia::Stamped(via, &self.stamped));
         let to = via.map_or(from, |via| local::reply_address(&via, from));
         let answer = Answer {
-            status,
-            reason,
-            detail,
+            status: answer.status,
+            reason: answer.reason,
+            detail: answer.detail,
             tag,
         };
         let start = cx.made.len();
@@ -110,19 +95,17 @@ impl Bridge {
     fn handle_trunk_request(
         &mut self,
         cx: &mut Cx<'_>,
-        mediaserver: usize,
         from: SocketAddr,
-        message: &Message<'_>,
         request: &Request<'_>,
     ) -> Result<(), Rejection> {
         let server = self.server_id(Side::Down, request);
         let known = self.server(server);
         match request.method {
-            Method::Ack => return self.ack_from_trunk(cx, mediaserver, from, message, request, known),
+            Method::Ack => return self.ack_from_trunk(cx, from, request, known),
             Method::Cancel => {
                 let key = known.ok_or(Rejection::new(481, "Call/Transaction Does Not Exist"))?;
-                self.answer_to_trunk(cx, from, message, 200, "OK", Detail::None);
-                self.cancel(cx, key, &reasons(message));
+                self.answer_to_trunk(cx, from, request.message, Rejection::new(200, "OK"));
+                self.cancel(cx, key, &reasons(request.message));
                 return Ok(());
             }
             _ => {}
@@ -131,8 +114,8 @@ impl Bridge {
             self.repeat_to_trunk(cx, key);
             return Ok(());
         }
-        check::policy(message, request)?;
-        let Some(target) = self.target(mediaserver, message, request)? else {
+        check::policy(request)?;
+        let Some(target) = self.target(from, request)? else {
             return Ok(());
         };
         if !self.has_room() {
@@ -144,24 +127,24 @@ impl Bridge {
         if flow.pending >= self.sip().limits.transactions_per_flow_max {
             return Err(Rejection::unavailable(1));
         }
-        let held = flow.conn.is_none();
+        let (held, trunk) = (flow.conn.is_none(), flow.trunk);
         let mut transaction = Transaction::new(
             cx.now.mono,
             Beginning {
                 side: Side::Down,
                 method: request.method,
                 flow: target.flow,
-                mediaserver,
+                trunk,
                 reply_to: local::reply_address(&request.via, from),
                 server,
             },
         );
         if held {
-            transaction.hold(self.hold_until(cx.now.mono));
+            transaction.hold(cx.now.mono + HOLD);
         }
         let key = self.begin(transaction);
         let branch = self.branch(Kind::Transaction, key);
-        let bytes = self.write_down(cx, from, message, request, &target, &branch);
+        let bytes = self.write_down(cx, from, request, &target, &branch);
         if let Some(transaction) = self.transactions.get_mut(key) {
             transaction.request = cx.made[bytes.clone()].to_vec();
         }
@@ -192,9 +175,7 @@ impl Bridge {
     fn ack_from_trunk(
         &mut self,
         cx: &mut Cx<'_>,
-        mediaserver: usize,
         from: SocketAddr,
-        message: &Message<'_>,
         request: &Request<'_>,
         known: Option<Key>,
     ) -> Result<(), Rejection> {
@@ -205,28 +186,27 @@ impl Bridge {
             self.settle(key);
             return Ok(());
         }
+        if self.is_to_us(request) {
+            return Ok(());
+        }
         if request.max_forwards == Some(0) {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
-        let Some(target) = self.target(mediaserver, message, request)? else {
+        let Some(target) = self.target(from, request)? else {
             return Ok(());
         };
         let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
         let branch = self.branch(Kind::Stateless, unique);
-        let bytes = self.write_down(cx, from, message, request, &target, &branch);
+        let bytes = self.write_down(cx, from, request, &target, &branch);
         self.send_flow(cx, target.flow, bytes, None);
         Ok(())
     }
 
     /// The flow that a request is for (RFC 3261 sections 16.4 and 16.5, RFC 5626 section 5.3); `None` when there is
     /// nothing to say.
-    fn target(
-        &self,
-        mediaserver: usize,
-        message: &Message<'_>,
-        request: &Request<'_>,
-    ) -> Result<Option<Target>, Rejection> {
+    fn target(&self, from: SocketAddr, request: &Request<'_>) -> Result<Option<Target>, Rejection> {
+        let message = request.message;
         let hops = rewrite::hops(message)?;
         let (mut keep, mut uri, mut token, mut alias) = (0..hops.len(), None, None, None);
         let own_uri = Uri::parse(request.uri).ok();
@@ -262,10 +242,11 @@ impl Bridge {
                 _ => Rejection::new(404, "Not Found"),
             });
         };
-        let Some(flow) = self
-            .resolve(&token)
-            .filter(|_| usize::from(token.mediaserver) == mediaserver)
-        else {
+        let belongs = |flow: &FlowId| {
+            let trunk = self.flows.get(flow.0).map(|flow| self.trunk(flow.trunk));
+            trunk.is_some_and(|trunk| trunk.address == from && trunk.mark == token.mediaserver)
+        };
+        let Some(flow) = self.resolve(&token).filter(belongs) else {
             return match request.method {
                 // Any answer would keep the contact alive for a mediaserver that asks whether it is.
                 Method::Options => Ok(None),
@@ -281,7 +262,8 @@ impl Bridge {
             let known = known.ok_or(Rejection::new(404, "Not Found"))?;
             uri = Some(known.contact.to_vec());
         }
-        Ok(Some(Target { flow, hops, keep, uri }))
+        let route = Route { hops, keep };
+        Ok(Some(Target { flow, route, uri }))
     }
 
     /// Appends a request as it goes to the browser.
@@ -289,7 +271,6 @@ impl Bridge {
         &mut self,
         cx: &mut Cx<'_>,
         from: SocketAddr,
-        message: &Message<'_>,
         request: &Request<'_>,
         target: &Target,
         branch: &[u8; BRANCH_LEN],
@@ -297,6 +278,7 @@ impl Bridge {
         let Some(flow) = self.flows.get(target.flow.0) else {
             return 0..0;
         };
+        let message = request.message;
         let protocol = if flow.secure { &b"WSS"[..] } else { b"WS" };
         let splices = &mut self.splices;
         splices.clear();
@@ -306,36 +288,23 @@ impl Bridge {
         if request.method.is_recorded() {
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Down);
         }
-        if let Some(uri) = &target.uri {
-            rewrite::request_uri(splices, message, uri);
-        }
         rewrite::max_forwards(splices, message, request.max_forwards);
-        rewrite::keep_hops(splices, message, &target.hops, target.keep.clone());
+        rewrite::route(splices, message, &target.route, target.uri.as_deref());
         rewrite::finish(splices, message, cx.made)
     }
 
-    fn response_from_trunk(
-        &mut self,
-        cx: &mut Cx<'_>,
-        mediaserver: usize,
-        message: &Message<'_>,
-        status: u16,
-    ) -> Option<()> {
+    fn response_from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>) -> Option<()> {
         let response = Response::read(message)?;
         if !self.names.udp.is_sent_by(&response.via) {
             return None;
         }
-        if let Some((index, number)) = self.ping_of(&response.branch) {
-            self.health
-                .get_mut(index)
-                .filter(|_| index == mediaserver)?
-                .answered(number, status);
+        if self.take_pong(from, &response.branch, response.status) {
             return Some(());
         }
-        self.health[mediaserver].heard();
+        self.heard(from);
         let key = self.transaction_of(&response.branch)?;
         let transaction = self.transactions.get_mut(key)?;
-        if transaction.side != Side::Up || transaction.mediaserver != mediaserver {
+        if transaction.side != Side::Up || self.trunks[transaction.trunk.index()].address != from {
             return None;
         }
         if response.is_to_cancel(transaction.method) {
@@ -346,14 +315,14 @@ impl Bridge {
         if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
             return None;
         }
-        let reply = transaction.response(cx.now.mono, status);
+        let reply = transaction.response(cx.now.mono, response.status);
         match reply {
             Reply::Drop => {}
             Reply::Trying => self.trying(cx, key),
-            Reply::Forward => self.forward_up_response(cx, key, message, &response, status),
+            Reply::Forward => self.forward_up_response(cx, key, &response),
             Reply::ForwardAndAck => {
                 self.ack_to_trunk(cx, key, message);
-                self.forward_up_response(cx, key, message, &response, status);
+                self.forward_up_response(cx, key, &response);
             }
             Reply::Ack => self.ack_again(cx, key),
         }
@@ -393,14 +362,8 @@ impl Bridge {
     }
 
     /// Writes a mediaserver's response as it goes to the browser.
-    fn forward_up_response(
-        &mut self,
-        cx: &mut Cx<'_>,
-        key: Key,
-        message: &Message<'_>,
-        response: &Response<'_>,
-        status: u16,
-    ) {
+    fn forward_up_response(&mut self, cx: &mut Cx<'_>, key: Key, response: &Response<'_>) {
+        let (message, status) = (response.message, response.status);
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
@@ -432,33 +395,6 @@ impl Bridge {
         self.send_flow(cx, flow, bytes, None);
         if let Some(registering) = accepted {
             self.registered(cx, flow, *registering);
-        }
-    }
-
-    /// The mediaserver has accepted a REGISTER.
-    fn registered(&mut self, cx: &mut Cx<'_>, id: FlowId, registering: Registering) {
-        let Some(flow) = self.flows.get_mut(id.0) else { return };
-        flow.address_of_record.get_or_insert(registering.address_of_record);
-        for (registration, removed) in registering.contacts {
-            let identity = registration.identity;
-            let Some(flow) = self.flows.get_mut(id.0) else { return };
-            if removed {
-                flow.registrations.retain(|known| known.identity != identity);
-                self.disown(identity, id);
-                continue;
-            }
-            if let Some(forgotten) = flow.register(registration) {
-                self.disown(forgotten, id);
-            }
-            match self.identities.insert(identity, id) {
-                Some(old) if old != id => self.succeed(cx, old, id),
-                _ => {}
-            }
-        }
-        let Some(flow) = self.flows.get(id.0) else { return };
-        let token = self.token(id.0, flow.mediaserver, flow.identity());
-        if let Some(flow) = self.flows.get_mut(id.0) {
-            flow.token = token;
         }
     }
 }

@@ -14,6 +14,7 @@ pub(super) struct Buckets {
     register: Bucket,
     invite: Bucket,
     other: Bucket,
+    stateless: Bucket,
 }
 
 impl Buckets {
@@ -26,6 +27,11 @@ impl Buckets {
                 self.other.take(now, OTHER)
             }
         }
+    }
+
+    /// The same for what begins no transaction: ACKs, responses, and requests that are answered with an error.
+    pub(super) fn admit_stateless(&mut self, now: Instant) -> bool {
+        self.stateless.take(now, STATELESS)
     }
 }
 
@@ -126,6 +132,10 @@ const INVITE: Rate = Rate {
 const OTHER: Rate = Rate {
     per_second: 50,
     burst: 200,
+};
+const STATELESS: Rate = Rate {
+    per_second: 100,
+    burst: 400,
 };
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use core::net::SocketAddr;
 
+use arrayvec::ArrayString;
+
 use super::{check::Detail, names::text};
 use crate::wire::sip::{Message, Name, Start, field::Address, via::Via};
 
@@ -59,7 +61,7 @@ impl Answer<'_> {
             put(out, &[b"To: ", to]);
             let has_tag = Address::parse(to).is_none_or(|to| to.tag().is_some());
             if self.status != 100 && !has_tag {
-                put(out, &[b";tag=", text(format_args!("{:016x}", self.tag)).as_bytes()]);
+                put(out, &[b";tag=", tag_text(self.tag).as_bytes()]);
             }
             put(out, &[b"\r\n"]);
         }
@@ -116,6 +118,15 @@ pub(super) fn hop_request(method: &[u8], forwarded: &Message<'_>, to: Option<&[u
     put(out, &[more, b"Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"]);
 }
 
+/// The Reason fields of a CANCEL go along (RFC 3326 section 2).
+pub(super) fn reasons(message: &Message<'_>) -> Vec<u8> {
+    let mut reasons = Vec::new();
+    for field in message.all(Name::Reason) {
+        put(&mut reasons, &[b"Reason: ", message.text(field), b"\r\n"]);
+    }
+    reasons
+}
+
 /// Writes the parameters of the topmost Via as a server must leave them, and tells whether that changed anything.
 ///
 /// RFC 3261 section 18.2.1: `received` where the sender's address is not what it says. RFC 3581 section 4: `rport` and
@@ -143,6 +154,11 @@ pub(super) fn stamp(via: &Via<'_>, source: SocketAddr, websocket: bool, params: 
     // RFC 5118 section 4.5: an IPv6 address stands here without brackets.
     put(params, &[b";received=", text(source.ip()).as_bytes()]);
     true
+}
+
+/// A tag as it is written.
+pub(super) fn tag_text(tag: u64) -> ArrayString<48> {
+    text(format_args!("{tag:016x}"))
 }
 
 /// Where a response over UDP goes (RFC 3261 section 18.2.2, RFC 3581 section 4).

@@ -46,6 +46,14 @@ pub(super) struct Hop {
 /// All Route values in order.
 pub(super) type Hops = ArrayVec<Hop, ROUTES_MAX>;
 
+/// Where a request goes after us.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) hops: Hops,
+    /// Which of them are left.
+    pub(super) keep: Range<usize>,
+}
+
 impl Hop {
     /// Its URI.
     pub(super) fn uri<'a>(&self, message: &Message<'a>) -> &'a [u8] {
@@ -81,7 +89,7 @@ pub(super) fn hops(message: &Message<'_>) -> Result<Hops, Rejection> {
 }
 
 /// Leaves those Route values that are in `keep`.
-pub(super) fn keep_hops(splices: &mut Splices, message: &Message<'_>, hops: &Hops, keep: Range<usize>) {
+fn keep_hops(splices: &mut Splices, message: &Message<'_>, hops: &Hops, keep: Range<usize>) {
     if keep == (0..hops.len()) {
         return;
     }
@@ -105,18 +113,26 @@ pub(super) fn keep_hops(splices: &mut Splices, message: &Message<'_>, hops: &Hop
     }
 }
 
-/// What is left of the Route of a request, whose Request-URI is or becomes `uri`.
-pub(super) fn route(splices: &mut Splices, message: &Message<'_>, uri: &[u8], hops: &Hops, mut keep: Range<usize>) {
-    if let Some(next) = hops.get(keep.clone()).and_then(|kept| kept.first()) {
-        let next_uri = next.uri(message);
+/// What is left of the Route of a request, and its Request-URI: the one that it has, or the new one in `uri`.
+pub(super) fn route(splices: &mut Splices, message: &Message<'_>, route: &Route, uri: Option<&[u8]>) {
+    let Start::Request { uri: range, .. } = message.start() else {
+        return;
+    };
+    let mut keep = route.keep.clone();
+    let next = route.hops.get(keep.clone()).and_then(|kept| kept.first());
+    let next = next.map(|next| next.uri(message));
+    match (next, uri) {
         // RFC 3261 section 16.6, item 6: a strict router is addressed by the Request-URI, and finds it in Route.
-        if Uri::parse(next_uri).is_ok_and(|next| !next.is_loose()) {
+        (Some(next), _) if Uri::parse(next).is_ok_and(|next| !next.is_loose()) => {
             keep.start += 1;
-            request_uri(splices, message, next_uri);
+            splices.replace(range.clone(), &[next]);
+            let uri = uri.unwrap_or(&message.bytes()[range.clone()]);
             add_last(splices, message, &[b"Route: <", uri, b">\r\n"]);
         }
+        (_, Some(uri)) => splices.replace(range.clone(), &[uri]),
+        (_, None) => {}
     }
-    keep_hops(splices, message, hops, keep);
+    keep_hops(splices, message, &route.hops, keep);
 }
 
 /// Our two entries, one for each side of us, the one that the receiver will use on top (RFC 5658 section 3).
@@ -184,13 +200,6 @@ fn each_contact(message: &Message<'_>, mut found: impl FnMut(Range<usize>, &[u8]
             let uri_start = at + start + address.uri_at;
             found(uri_start..uri_start + address.uri.len(), address.uri);
         }
-    }
-}
-
-/// Puts another Request-URI in.
-pub(super) fn request_uri(splices: &mut Splices, message: &Message<'_>, uri: &[u8]) {
-    if let Start::Request { uri: range, .. } = message.start() {
-        splices.replace(range.clone(), &[uri]);
     }
 }
 

@@ -21,6 +21,7 @@ mod rebind;
 mod register;
 mod requests;
 mod torture;
+mod trunk;
 
 /// The address that mediaserver number `index` has.
 fn mediaserver(index: usize) -> SocketAddr {

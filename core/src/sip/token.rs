@@ -22,11 +22,11 @@ use crate::{action::ShardId, slab::Key};
 pub(super) struct Token {
     /// The shard that has the flow.
     pub(super) shard: ShardId,
-    /// The run of that shard: indices begin anew with each.
+    /// The run of that shard, since indices begin anew with each; 0 for a token that names an identity only.
     pub(super) epoch: u32,
     /// The flow.
     pub(super) flow: Key,
-    /// The mediaserver of the flow.
+    /// The mediaserver of the flow, by a mark of its name, so that the order of a configuration is no matter.
     pub(super) mediaserver: u16,
     /// The registration for which the token was made, or that the flow had by then.
     pub(super) identity: Identity,

@@ -6,7 +6,7 @@
 
 use core::{net::SocketAddr, time::Duration};
 
-use super::FlowId;
+use super::{FlowId, trunk::TrunkId};
 use crate::time::Instant;
 
 /// RFC 3261 section 17.1.1.1: estimate of the round-trip time.
@@ -154,7 +154,7 @@ pub(super) struct Transaction {
     pub(super) place: Option<usize>,
     /// Whether its flow counts it as pending.
     pub(super) counted: bool,
-    pub(super) mediaserver: usize,
+    pub(super) trunk: TrunkId,
     /// Down only: where responses go.
     pub(super) reply_to: SocketAddr,
     pub(super) server: ServerId,
@@ -183,7 +183,7 @@ pub(super) struct Beginning {
     pub(super) side: Side,
     pub(super) method: Method,
     pub(super) flow: FlowId,
-    pub(super) mediaserver: usize,
+    pub(super) trunk: TrunkId,
     pub(super) reply_to: SocketAddr,
     pub(super) server: ServerId,
 }
@@ -195,7 +195,7 @@ impl Transaction {
             side,
             method,
             flow,
-            mediaserver,
+            trunk,
             reply_to,
             server,
         } = beginning;
@@ -205,7 +205,7 @@ impl Transaction {
             flow,
             place: None,
             counted: false,
-            mediaserver,
+            trunk,
             reply_to,
             server,
             request: Vec::new(),

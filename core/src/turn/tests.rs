@@ -303,7 +303,7 @@ impl Lab {
             .raw(Kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
     }
 
-    /// Allice's allocation at this address: her login and the socket and address of the relay.
+    /// Alice's allocation at this address: her login and the socket and address of the relay.
     fn allocation(&mut self, from: Client) -> (Login, RelayId, SocketAddr) {
         let login = self.login(from, ALICE);
         let (relay, address) = self.allocated(from, &login, |draft| draft);

@@ -22,16 +22,25 @@ const ADDRESS_LIFETIME: core::time::Duration = core::time::Duration::from_secs(3
 /// Addresses of upstreams that are named.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    /// By upstream: what is known, and until when.
-    known: Vec<Option<(Vec<IpAddr>, Instant)>>,
-    /// Upstream and connection that wait for each answer.
-    queries: Slab<(usize, ConnId)>,
+    /// By upstream.
+    names: Vec<Name>,
+    /// The upstream that each question is about.
+    queries: Slab<usize>,
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone, Default)]
+struct Name {
+    /// The addresses, and until when they hold.
+    known: Option<(Vec<IpAddr>, Instant)>,
+    /// Whether a question is out: one at a time, however many wait for the answer.
+    asked: bool,
 }
 
 impl Resolver {
     pub(super) fn new(upstreams: usize) -> Self {
         Self {
-            known: vec![None; upstreams],
+            names: vec![Name::default(); upstreams],
             queries: Slab::new(),
         }
     }
@@ -109,6 +118,7 @@ impl Shard {
             client: Client::new(&config.https.as_ref()?.limits),
             index,
             pair: None,
+            awaits_address: false,
             untried: Vec::new(),
             replay: None,
             request_ended: false,
@@ -122,17 +132,24 @@ impl Shard {
         let Some(upstream) = config.web.as_ref().and_then(|web| web.upstreams.get(index)) else {
             return;
         };
-        match (&upstream.host, &self.web.resolver.known[index]) {
-            (Host::Address(address), _) => self.dial_first(now, id, &[*address], upstream.port, out),
-            (Host::Name(_), Some((addresses, until))) if *until > now.mono => {
-                let addresses = addresses.clone();
-                self.dial_first(now, id, &addresses, upstream.port, out);
-            }
-            (Host::Name(name), _) => {
-                let query = QueryId(self.web.resolver.queries.insert((index, id)));
-                let host = name.clone();
-                self.actions.push_back(Action::Resolve { query, host });
-            }
+        let host = match &upstream.host {
+            Host::Address(address) => return self.dial_first(now, id, &[*address], upstream.port, out),
+            Host::Name(host) => host.clone(),
+        };
+        let resolver = &mut self.web.resolver;
+        let name = &mut resolver.names[index];
+        if let Some((addresses, until)) = &name.known
+            && *until > now.mono
+        {
+            let addresses = addresses.clone();
+            return self.dial_first(now, id, &addresses, upstream.port, out);
+        }
+        if !core::mem::replace(&mut name.asked, true) {
+            let query = QueryId(resolver.queries.insert(index));
+            self.actions.push_back(Action::Resolve { query, host });
+        }
+        if let Some((waiting, _)) = self.upstream(id) {
+            waiting.awaits_address = true;
         }
     }
 
@@ -143,29 +160,36 @@ impl Shard {
         result: Result<Addresses, ResolveError>,
         out: &mut Egress,
     ) {
-        let Some((index, id)) = self.web.resolver.queries.remove(query.0) else {
+        let Some(index) = self.web.resolver.queries.remove(query.0) else {
             return;
         };
         let config = self.config.clone();
         let Some(upstream) = config.web.as_ref().and_then(|web| web.upstreams.get(index)) else {
             return;
         };
-        let known = &mut self.web.resolver.known[index];
+        let name = &mut self.web.resolver.names[index];
+        name.asked = false;
         match result {
-            Ok(found) => *known = Some((found.addresses, now.mono + ADDRESS_LIFETIME)),
+            Ok(found) => name.known = Some((found.addresses, now.mono + ADDRESS_LIFETIME)),
             // What was known is better than nothing, while the resolver is away.
-            Err(ResolveError) if known.is_some() => {}
-            Err(ResolveError) => return self.upstream_failed(now, id, IoKind::Unreachable, out),
+            Err(ResolveError) => {}
         }
-        let addresses = known
-            .as_ref()
-            .map(|(addresses, _)| addresses.clone())
-            .unwrap_or_default();
-        self.dial_first(now, id, &addresses, upstream.port, out);
+        let addresses = name.known.clone().map(|(addresses, _)| addresses).unwrap_or_default();
+        let waits = |conn: &Conn| matches!(&conn.stage, Stage::Upstream(waiting) if waiting.awaits_address && waiting.index == index);
+        let waiting: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| waits(conn))
+            .map(|(key, _)| ConnId(key))
+            .collect();
+        for id in waiting {
+            self.dial_first(now, id, &addresses, upstream.port, out);
+        }
     }
 
     fn dial_first(&mut self, now: Now, id: ConnId, addresses: &[IpAddr], port: u16, out: &mut Egress) {
         let Some((upstream, _)) = self.upstream(id) else { return };
+        upstream.awaits_address = false;
         upstream.untried = addresses
             .iter()
             .rev()
@@ -347,7 +371,7 @@ impl Shard {
     /// The stream of an upstream is dead, or never was.
     pub(in crate::shard) fn upstream_failed(&mut self, now: Now, id: ConnId, kind: IoKind, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
-        if !conn.is_ready() && conn.tls().is_none() && self.dial_next(id) {
+        if conn.is_dialing() && self.dial_next(id) {
             return;
         }
         let Some((upstream, _)) = self.upstream(id) else { return };
@@ -363,19 +387,14 @@ impl Shard {
 
     /// Sends the request of a dead connection on a new one.
     fn replay(&mut self, now: Now, dead: ConnId, request: &[u8], out: &mut Egress) {
-        let Some((upstream, _)) = self.upstream(dead) else {
+        let Some(index) = self.upstream(dead).map(|(upstream, _)| upstream.index) else {
             return;
         };
-        let (index, pair) = (upstream.index, upstream.pair.take());
         let Some(id) = self.new_upstream(index) else {
             return self.give_up(now, dead, 503, out);
         };
-        // What the client knows of the request goes along; the dead connection keeps a fresh one.
-        let Some(fresh) = self.config.https.as_ref().map(|https| Client::new(&https.limits)) else {
-            return;
-        };
         let Some((old, _)) = self.upstream(dead) else { return };
-        let client = core::mem::replace(&mut old.client, fresh);
+        let (client, pair) = (old.client.again(), old.pair.take());
         if let Some((upstream, write)) = self.upstream(id) {
             write.extend_from_slice(request);
             upstream.client = client;
@@ -461,6 +480,10 @@ impl Shard {
             self.list(end);
         }
         self.stats.web.tunnels += 1;
+        if self.draining.is_some() {
+            self.drain_tunnel(now, id, out);
+            return Step::Gone;
+        }
         // What the browser sent too early was kept, and passes now.
         self.understand(now, pair, &mut [], out);
         Step::Used(0)

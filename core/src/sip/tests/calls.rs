@@ -23,7 +23,7 @@ pub(super) fn invite(branch: &str) -> String {
 }
 
 /// A request within the dialog of `invite`, towards the mediaserver.
-fn in_dialog(method: &str, cseq: u32, branch: &str, forwarded: &str) -> String {
+pub(super) fn in_dialog(method: &str, cseq: u32, branch: &str, forwarded: &str) -> String {
     // The browser's route set is the reversed list that the response gave it.
     let routes: Vec<_> = fields(forwarded, "Record-Route").into_iter().rev().collect();
     lines(&[

@@ -193,3 +193,21 @@ fn too_many_requests() {
     assert_eq!(count(&mut world, "REGISTER"), 80);
     assert_eq!(count(&mut world, "MESSAGE"), 100 - (64 - 20));
 }
+
+#[test]
+fn an_ack_to_our_own_answer_goes_no_further() {
+    let mut world = World::new(Reach::Path);
+    let flow = world.open(1);
+    let invite = request("INVITE", &["Max-Forwards: 0"]);
+    let answer = world.browser(flow, &invite).remove(0).browser();
+    let ack = lines(&[
+        "ACK sip:200@xivo SIP/2.0",
+        "Via: SIP/2.0/WSS a.invalid;branch=z9hG4bKINVITE",
+        "From: <sip:alice@xivo>;tag=1",
+        &format!("To: {}", fields(&answer, "To")[0]),
+        "Call-ID: r-1",
+        "CSeq: 1 ACK",
+    ]);
+    assert_eq!(world.browser(flow, &ack), []);
+    assert_eq!(world.browser(flow, &ack.replace(";tag=1", ";tag=2")).len(), 1);
+}

@@ -110,7 +110,9 @@ fn from_a_browser() {
 #[test]
 fn from_a_mediaserver() {
     for (name, message, fate) in RFC4475.iter().chain(RFC5118) {
-        from_mediaserver(name, message, message, *fate);
+        // One has a strict router in its Route, which therefore gets to be its Request-URI.
+        let message = without(message, b"Route: <sip:127.0.0.1:5080>\r\n");
+        from_mediaserver(name, &message, &message, *fate);
     }
     let first = DBLREQ.len() - 450;
     from_mediaserver("dblreq", DBLREQ, &DBLREQ[..first], Passes);
@@ -130,6 +132,13 @@ fn responses() {
     // Section 3.3.10: to somebody else.
     let mut world = World::new(Reach::Path);
     assert_eq!(world.raw(|bridge, cx| bridge.from_trunk(cx, mediaserver(0), BCAST)), []);
+}
+
+fn without(message: &[u8], part: &[u8]) -> Vec<u8> {
+    match message.windows(part.len()).position(|window| window == part) {
+        Some(at) => [&message[..at], &message[at + part.len()..]].concat(),
+        None => message.to_vec(),
+    }
 }
 
 fn from_browser(name: &str, message: &[u8], fate: Fate) {

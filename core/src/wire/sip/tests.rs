@@ -1,4 +1,4 @@
-//! Is every SIP message indexed, and edited, without losing a byte?
+//! Is a message indexed as RFC 3261 says, whatever it looks like?
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Are STUN messages those of RFC 5769, and what is malformed refused?
+//! Are STUN messages read and written as RFC 8489 says, byte for byte?
 
 use core::net::SocketAddr;
 

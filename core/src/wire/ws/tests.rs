@@ -1,4 +1,4 @@
-//! Are WebSocket frames those of RFC 6455, however they are split?
+//! Are frame headers and masks what RFC 6455 says they are?
 
 use proptest::{array, collection, option, prelude::*};
 

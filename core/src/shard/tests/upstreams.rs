@@ -1,0 +1,202 @@
+//! What does a browser see when an upstream is tired, slow, deaf, talkative or hard to find?
+
+use super::*;
+use crate::action::{Addresses, ResolveError};
+
+#[test]
+fn a_request_that_met_the_end_of_a_tired_connection_is_sent_again() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let tired = world.answer_dial();
+    world.receive(tired, ANSWER.as_bytes());
+    world.asked(tired);
+    world.send(&mut browser, &get("/ucassistant/again"));
+    world.handle(Input::Eof(tired));
+    let fresh = world.answer_dial();
+    assert!(world.asked(fresh).starts_with("GET /ucassistant/again "));
+    world.receive(fresh, ANSWER.as_bytes());
+    let pages = world.read(&mut browser);
+    assert_eq!(pages.matches("HTTP/1.1 200 OK").count(), 2, "{pages}");
+    // The fresh connection is as good as any other.
+    world.send(&mut browser, &get("/ucassistant/more"));
+    assert!(world.asked(fresh).starts_with("GET /ucassistant/more "));
+}
+
+#[test]
+fn a_request_that_cannot_be_sent_again_is_answered() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let tired = world.answer_dial();
+    world.receive(tired, ANSWER.as_bytes());
+    world.read(&mut browser);
+    world.send(&mut browser, &get("/ucassistant/again"));
+    // Others have taken the last connections meanwhile.
+    let (local, peer) = ("192.0.2.1:443".parse().unwrap(), "198.51.100.2:50000".parse().unwrap());
+    let mut others: u32 = 0;
+    while world.shard.conns.len() < world.shard.config.server.connections_max {
+        let peer = SocketAddr::from(((0x0a01_0000 + others).to_be_bytes(), 50_000));
+        let _ = world.shard.accept(world.now, ListenerId(0), local, peer);
+        others += 1;
+    }
+    assert!(world.shard.accept(world.now, ListenerId(0), local, peer).is_err());
+    world.handle(Input::Failed(tired, IoKind::Reset));
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 503 "));
+}
+
+#[test]
+fn bytes_that_nobody_asked_for_are_never_an_answer() {
+    let check = |more: &str| {
+        let mut world = World::new();
+        let mut browser = world.browser();
+        world.send(&mut browser, &[get("/ucassistant/1"), get("/ucassistant/2")].concat());
+        let upstream = world.answer_dial();
+        world.receive(upstream, [ANSWER, more].concat().as_bytes());
+        assert!(world.closed.contains(&upstream), "{more:?}");
+        assert_eq!(world.read(&mut browser).matches("HTTP/1.1 ").count(), 1, "{more:?}");
+        let other = world.answer_dial();
+        assert!(world.asked(other).starts_with("GET /ucassistant/2 "), "{more:?}");
+    };
+    check(&ANSWER.replace("hello", "wrong"));
+    check("H");
+    check("\r\n");
+}
+
+fn addresses(found: &[&str]) -> Result<Addresses, ResolveError> {
+    Ok(Addresses {
+        addresses: found.iter().map(|address| address.parse().unwrap()).collect(),
+    })
+}
+
+#[test]
+fn every_address_of_a_name_is_tried() {
+    for path in ["/named", "/secure"] {
+        let mut world = World::new();
+        let mut browser = world.browser();
+        world.send(&mut browser, &get(path));
+        let query = world.resolved.pop().expect("a question");
+        world.handle(Input::Resolved(query, addresses(&["2001:db8::1", "10.0.0.11"])));
+        let (conn, first) = world.dialed.pop().expect("a dial");
+        world.handle(Input::Dialed(conn, Err(IoKind::Unreachable)));
+        let second = world.dialed.last().map(|(_, to)| to.ip());
+        assert_eq!(
+            (first.ip(), second),
+            ("2001:db8::1".parse().unwrap(), Some("10.0.0.11".parse().unwrap())),
+            "{path}"
+        );
+        world.answer_dial();
+        assert!(world.written.contains_key(&conn), "{path}");
+    }
+}
+
+#[test]
+fn the_end_of_an_answer_may_come_while_the_browser_is_slow() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let upstream = world.answer_dial();
+    let total = 100_000;
+    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {total}\r\n\r\n");
+    let page = [head.as_bytes(), &vec![b'x'; total]].concat();
+    world.receive_stuck(upstream, &page, Some(browser.conn));
+    world.shard.handle(world.now, Input::Eof(upstream), &mut world.out);
+    world.act(Some(browser.conn));
+    assert_eq!(world.shard.stats.web.failed, 0);
+    let bytes = world.shard.take_output(browser.conn).expect("a page");
+    world.written.entry(browser.conn).or_default().extend_from_slice(&bytes);
+    world.handle(Input::Written(browser.conn));
+    assert_eq!(world.read(&mut browser).matches('x').count(), total);
+    assert_eq!(
+        (world.shard.stats.web.failed, world.closed.as_slice()),
+        (0, &[upstream][..])
+    );
+    world.send(&mut browser, &get("/ucassistant/again"));
+    let upstream = world.answer_dial();
+    assert!(world.asked(upstream).starts_with("GET /ucassistant/again "));
+}
+
+#[test]
+fn an_answer_that_comes_before_the_end_of_an_upload_is_passed_on() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    let post = "POST /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\nContent-Length: 1000000\r\n\r\n";
+    world.send(&mut browser, post);
+    let upstream = world.answer_dial();
+    while !world.unread.contains(&browser.conn) {
+        let mut sealed = BytesMut::new();
+        browser.tls.seal(&[b'x'; 16 * 1024], &mut sealed).expect("sealed");
+        world.receive_stuck(browser.conn, &sealed, Some(upstream));
+    }
+    // RFC 9112 section 9.5: whoever sends a body watches for an answer meanwhile.
+    assert!(!world.unread.contains(&upstream));
+    world.receive(upstream, b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n");
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 413 "));
+    assert!(world.closed.contains(&upstream) && world.closed.contains(&browser.conn));
+}
+
+#[test]
+fn two_sides_that_both_do_not_read_are_given_up() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    let post = "POST /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\nContent-Length: 1000000\r\n\r\n";
+    world.send(&mut browser, post);
+    let upstream = world.answer_dial();
+    let piece = [b'x'; 16 * 1024];
+    world.receive(upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+    let stuck = |world: &mut World, conn, bytes: &mut [u8]| {
+        world.shard.receive(world.now, conn, bytes, &mut world.out);
+        while let Some(action) = world.shard.poll_action() {
+            if let Action::Read(conn, false) = action {
+                world.unread.push(conn);
+            }
+        }
+    };
+    while !(world.unread.contains(&upstream) && world.unread.contains(&browser.conn)) {
+        let mut sealed = BytesMut::new();
+        browser.tls.seal(&piece, &mut sealed).expect("sealed");
+        stuck(&mut world, browser.conn, &mut sealed);
+        stuck(&mut world, upstream, &mut piece.clone());
+    }
+    for _ in 0..10 {
+        world.pass(Duration::from_secs(31));
+    }
+    assert!(world.closed.contains(&upstream) && world.closed.contains(&browser.conn));
+}
+
+#[test]
+fn a_name_is_looked_up_once_for_all_who_wait() {
+    let mut world = World::new();
+    let mut browsers: Vec<Browser> = (0..3).map(|_| world.browser()).collect();
+    for browser in &mut browsers {
+        world.send(browser, &get("/named"));
+    }
+    assert_eq!(world.resolved.len(), 1);
+    // One of them is tired of waiting.
+    world.handle(Input::Failed(browsers[1].conn, IoKind::Reset));
+    let query = world.resolved.pop().expect("a question");
+    world.handle(Input::Resolved(query, addresses(&["10.0.0.11"])));
+    assert_eq!(world.dialed.len(), 2);
+    // The answer holds for a while, then the next one asks again.
+    world.send(&mut browsers[1], &get("/named"));
+    let mut late = world.browser();
+    world.send(&mut late, &get("/named"));
+    assert_eq!((world.resolved.len(), world.dialed.len()), (0, 3));
+}
+
+#[test]
+fn all_who_wait_for_a_name_that_is_not_found_are_told() {
+    let mut world = World::new();
+    let mut browsers: Vec<Browser> = (0..3).map(|_| world.browser()).collect();
+    for browser in &mut browsers {
+        world.send(browser, &get("/named"));
+    }
+    for query in core::mem::take(&mut world.resolved) {
+        world.handle(Input::Resolved(query, Err(ResolveError)));
+    }
+    for browser in &mut browsers {
+        assert!(world.read(browser).starts_with("HTTP/1.1 502 "));
+        world.send(browser, &get("/named"));
+    }
+    assert_eq!(world.resolved.len(), 1);
+}

@@ -1,0 +1,340 @@
+//! What do the clock, a CANCEL or a dead flow do to a transaction? The machine of `transaction.rs` decides, and here it
+//! is carried out.
+
+use core::ops::Range;
+
+use ahash::RandomState;
+
+use super::{
+    branch::{Branch, Kind},
+    bridge::{Bridge, FlowId},
+    check::{Detail, Request},
+    flow::Owner,
+    local::{Answer, TopVia, hop_request},
+    transaction::{Cancel, Due, Method, ServerId, Side, State, Transaction},
+};
+use crate::{
+    cx::Cx,
+    slab::Key,
+    time::Instant,
+    wire::sip::{Framing, Message, via::MAGIC_COOKIE},
+};
+
+/// Transactions of one shard at once, those that only absorb repeats included.
+const TRANSACTIONS_MAX: usize = 1 << 18;
+
+impl Bridge {
+    /// The transaction that a branch of ours names.
+    pub(super) fn transaction_of(&self, branch: &Branch) -> Option<Key> {
+        self.branch_key(branch, Kind::Transaction)
+            .filter(|key| self.transactions.get(*key).is_some())
+    }
+
+    /// A transaction as its sender knows it (RFC 3261 section 17.2.3). ACK and CANCEL have that of their INVITE.
+    pub(super) fn server_id(&self, side: Side, request: &Request<'_>) -> ServerId {
+        let method = match request.method {
+            Method::Ack | Method::Cancel => &b"INVITE"[..],
+            _ => request.method_text,
+        };
+        let via = &request.via;
+        let half = |hasher: &RandomState| match via.branch() {
+            Some(branch) if branch.len() > MAGIC_COOKIE.len() && branch.starts_with(MAGIC_COOKIE) => {
+                hasher.hash_one((side == Side::Up, method, branch, via.host, via.port))
+            }
+            // A branch of RFC 2543 is unique to nothing.
+            branch => hasher.hash_one((
+                (side == Side::Up, method, branch, via.host, via.port),
+                (request.uri, request.from.tag(), request.call_id, request.cseq),
+            )),
+        };
+        let [high, low] = self.server_hashers.each_ref().map(half);
+        ServerId(u128::from(high) << 64 | u128::from(low))
+    }
+
+    pub(super) fn server(&self, id: ServerId) -> Option<Key> {
+        self.servers.get(&id).copied()
+    }
+
+    /// Whether one more transaction may begin.
+    pub(super) fn has_room(&self) -> bool {
+        self.transactions.len() < TRANSACTIONS_MAX
+    }
+
+    /// Takes a transaction in; the caller forwards its request.
+    pub(super) fn begin(&mut self, mut transaction: Transaction) -> Key {
+        self.begun += 1;
+        transaction.serial = self.begun;
+        let (server, flow) = (transaction.server, transaction.flow);
+        let key = self.transactions.insert(transaction);
+        self.servers.insert(server, key);
+        self.enlist(flow, key);
+        self.arm(key);
+        key
+    }
+
+    /// Forgets a transaction.
+    pub(super) fn end(&mut self, key: Key) {
+        self.delist(key);
+        let Some(transaction) = self.transactions.remove(key) else {
+            return;
+        };
+        if self.servers.get(&transaction.server) == Some(&key) {
+            self.servers.remove(&transaction.server);
+        }
+    }
+
+    /// Puts a transaction on the list of a flow.
+    pub(super) fn enlist(&mut self, flow: FlowId, key: Key) {
+        let (Some(flow_entry), Some(transaction)) = (self.flows.get_mut(flow.0), self.transactions.get_mut(key)) else {
+            return;
+        };
+        transaction.flow = flow;
+        transaction.place = Some(flow_entry.transactions.len());
+        flow_entry.transactions.push(key);
+        transaction.counted = transaction.is_pending();
+        flow_entry.pending += usize::from(transaction.counted);
+    }
+
+    /// Takes a transaction off the list of its flow.
+    pub(super) fn delist(&mut self, key: Key) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        let (Some(place), Some(flow)) = (transaction.place.take(), self.flows.get_mut(transaction.flow.0)) else {
+            return;
+        };
+        flow.pending -= usize::from(core::mem::take(&mut transaction.counted));
+        flow.transactions.swap_remove(place);
+        if let Some(moved) = flow
+            .transactions
+            .get(place)
+            .and_then(|moved| self.transactions.get_mut(*moved))
+        {
+            moved.place = Some(place);
+        }
+    }
+
+    /// After a transaction changed: counts it and sets its alarm.
+    pub(super) fn settle(&mut self, key: Key) {
+        if let Some(transaction) = self.transactions.get_mut(key)
+            && transaction.counted
+            && !transaction.is_pending()
+        {
+            transaction.counted = false;
+            if let Some(flow) = self.flows.get_mut(transaction.flow.0) {
+                flow.pending -= 1;
+            }
+        }
+        self.arm(key);
+    }
+
+    fn arm(&mut self, key: Key) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        let wake = transaction.wake();
+        // One alarm is enough; it is moved when it goes off, unless it would go off too late.
+        if transaction.armed.is_none_or(|armed| wake < armed) {
+            transaction.armed = Some(wake);
+            self.timers.arm(wake, Owner::Transaction(key));
+        }
+    }
+
+    pub(super) fn wake(&mut self, cx: &mut Cx<'_>, key: Key, at: Instant) {
+        match self.transactions.get_mut(key) {
+            Some(transaction) if transaction.armed == Some(at) => transaction.armed = None,
+            _ => return,
+        }
+        while let Some(due) = self
+            .transactions
+            .get_mut(key)
+            .and_then(|transaction| transaction.due(cx.now.mono))
+        {
+            self.carry_out(cx, key, due);
+        }
+        self.settle(key);
+    }
+
+    fn carry_out(&mut self, cx: &mut Cx<'_>, key: Key, due: Due) {
+        match due {
+            Due::Request => self.repeat(cx, key, |transaction| &transaction.request),
+            Due::Response => self.repeat(cx, key, |transaction| &transaction.response),
+            Due::Cancel => self.repeat(cx, key, |transaction| match &transaction.cancel {
+                Cancel::Sent(bytes) => bytes,
+                Cancel::None | Cancel::Wanted(_) => &[],
+            }),
+            Due::Trying => self.trying(cx, key),
+            Due::RequestAndTrying => {
+                self.repeat(cx, key, |transaction| &transaction.request);
+                self.trying(cx, key);
+            }
+            Due::GiveUp => self.send_cancel(cx, key, &[]),
+            Due::Fail(status) => {
+                let reason = match status {
+                    408 => "Request Timeout",
+                    487 => "Request Terminated",
+                    _ => "Flow Failed",
+                };
+                self.drop_held(key);
+                self.fail(cx, key, status, reason);
+            }
+            Due::End => self.end(key),
+        }
+    }
+
+    /// Sends something again, which happens over UDP only.
+    fn repeat(&mut self, cx: &mut Cx<'_>, key: Key, what: impl Fn(&Transaction) -> &[u8]) {
+        let Some(transaction) = self.transactions.get(key) else {
+            return;
+        };
+        let bytes = what(transaction);
+        if bytes.is_empty() {
+            return;
+        }
+        let to = match transaction.side {
+            Side::Up => self.trunk(transaction.trunk).address,
+            Side::Down => transaction.reply_to,
+        };
+        let start = cx.made.len();
+        cx.made.extend_from_slice(bytes);
+        cx.stats.sip.retransmitted += 1;
+        let end = cx.made.len();
+        self.send_trunk(cx, to, start..end);
+    }
+
+    /// Says 100 to whoever waits for an answer.
+    pub(super) fn trying(&mut self, cx: &mut Cx<'_>, key: Key) {
+        self.answer_own(cx, key, 100, "Trying");
+    }
+
+    /// Answers a transaction with a final response of our own, instead of one that will not come.
+    pub(super) fn fail(&mut self, cx: &mut Cx<'_>, key: Key, status: u16, reason: &'static str) {
+        if !self.transactions.get(key).is_some_and(Transaction::is_pending) {
+            return;
+        }
+        cx.stats.sip.refused += 1;
+        self.answer_own(cx, key, status, reason);
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        if transaction.side == Side::Up && transaction.method != Method::Invite {
+            // Nobody will repeat the request.
+            self.end(key);
+            return;
+        }
+        transaction.complete(cx.now.mono);
+        transaction.request = Vec::new();
+        self.settle(key);
+    }
+
+    fn answer_own(&mut self, cx: &mut Cx<'_>, key: Key, status: u16, reason: &str) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        let Some(message) = Message::read(&transaction.request, Framing::Datagram) else {
+            return;
+        };
+        let answer = Answer {
+            status,
+            reason,
+            detail: Detail::None,
+            tag: transaction.server.0 as u64,
+        };
+        let start = cx.made.len();
+        answer.write(&message, TopVia::Ours, cx.made);
+        let (bytes, flow, to) = (start..cx.made.len(), transaction.flow, transaction.reply_to);
+        match transaction.side {
+            Side::Up => self.send_flow(cx, flow, bytes, None),
+            Side::Down => {
+                transaction.response.clear();
+                transaction.response.extend_from_slice(&cx.made[bytes.clone()]);
+                self.send_trunk(cx, to, bytes);
+            }
+        }
+    }
+
+    /// Sends a CANCEL after the request of a transaction (RFC 3261 section 9.1). `reason` are whole fields.
+    pub(super) fn send_cancel(&mut self, cx: &mut Cx<'_>, key: Key, reason: &[u8]) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        let start = cx.made.len();
+        if let Some(message) = Message::read(&transaction.request, Framing::Datagram) {
+            hop_request(b"CANCEL", &message, None, reason, cx.made);
+        }
+        let bytes = start..cx.made.len();
+        let kept = match transaction.side {
+            Side::Up => cx.made[bytes.clone()].to_vec(),
+            Side::Down => Vec::new(),
+        };
+        transaction.cancelled(cx.now.mono, kept);
+        self.send_onward(cx, key, bytes);
+        self.settle(key);
+    }
+
+    /// Sends the way that the request of a transaction went.
+    pub(super) fn send_onward(&mut self, cx: &mut Cx<'_>, key: Key, bytes: Range<usize>) {
+        let Some(transaction) = self.transactions.get(key) else {
+            return;
+        };
+        match transaction.side {
+            Side::Up => self.send_trunk(cx, self.trunk(transaction.trunk).address, bytes),
+            Side::Down => self.send_flow(cx, transaction.flow, bytes, None),
+        }
+    }
+
+    /// What a flow that is gone leaves behind: requests to it fail, requests of its own are cancelled.
+    pub(super) fn abandon(&mut self, cx: &mut Cx<'_>, key: Key) {
+        let Some(transaction) = self.transactions.get(key) else {
+            return;
+        };
+        match transaction.side {
+            Side::Down => self.fail(cx, key, 430, "Flow Failed"),
+            Side::Up if transaction.method == Method::Invite && transaction.is_pending() => {
+                self.cancel(cx, key, &[]);
+            }
+            // Its answer has nowhere to go, but is waited for all the same: repeats of it must be absorbed.
+            Side::Up => {}
+        }
+        self.delist(key);
+    }
+
+    /// Cancels the request of a transaction, now or as soon as that may be (RFC 3261 section 9.1).
+    pub(super) fn cancel(&mut self, cx: &mut Cx<'_>, key: Key, reason: &[u8]) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        match (transaction.state(), &transaction.cancel) {
+            (State::Held, _) => {
+                self.drop_held(key);
+                self.fail(cx, key, 487, "Request Terminated");
+            }
+            (State::Trying, Cancel::None) => transaction.cancel = Cancel::Wanted(reason.into()),
+            (State::Proceeding, Cancel::None) => self.send_cancel(cx, key, reason),
+            _ => {}
+        }
+    }
+
+    /// A transaction whose request waits for a lost flow is over: the request is not delivered any more.
+    fn drop_held(&mut self, key: Key) {
+        let Some(transaction) = self.transactions.get(key) else {
+            return;
+        };
+        let Some(flow) = self.flows.get_mut(transaction.flow.0) else {
+            return;
+        };
+        flow.held.retain(|held| held.request_of != Some(key));
+        flow.held_bytes = flow.held.iter().map(|held| held.bytes.len()).sum();
+    }
+
+    /// A CANCEL may have waited for a provisional response.
+    pub(super) fn after_provisional(&mut self, cx: &mut Cx<'_>, key: Key) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        if let (State::Proceeding, Cancel::Wanted(reason)) = (transaction.state(), &mut transaction.cancel) {
+            let reason = core::mem::take(reason);
+            self.send_cancel(cx, key, &reason);
+        }
+    }
+}
