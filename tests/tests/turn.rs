@@ -401,7 +401,7 @@ fn a_user_and_the_range_of_ports_have_an_end() {
 fn who_proves_nothing_is_answered_a_few_times_a_second() {
     let scene = Scene::with(&CONFIG.replace("workers = 3", "workers = 1"));
     let noisy = scene.raw_turn(100);
-    for _ in 0..300 {
+    for _ in 0..100 {
         noisy.socket().send(&allocate().encode()).expect("sent");
     }
     // One shard answers in order: when somebody else has his answer, these have had theirs.
@@ -410,7 +410,7 @@ fn who_proves_nothing_is_answered_a_few_times_a_second() {
     while noisy.receive(Instant::now() + Duration::from_millis(1)).is_some() {
         answers += 1;
     }
-    assert!((1..100).contains(&answers), "{answers} answers to 300 requests");
+    assert!((1..50).contains(&answers), "{answers} answers to 100 requests");
 }
 
 #[test]
