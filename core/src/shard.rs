@@ -81,7 +81,7 @@ impl Shard {
             .sip
             .is_some()
             .then(|| Bridge::new(config.clone(), id, shards, &mut rng));
-        let web = web_role::Web::new(&config, &mut rng);
+        let web = web_role::Web::new(&config);
         let clients = HashMap::with_hasher(rng.hasher());
         let shard = Self {
             config,
@@ -360,7 +360,8 @@ impl Shard {
         }
     }
 
-    /// Lets a connection go on with what it has already received.
+    /// Lets a connection go on with what it has already received, its end included. Where no byte is left, that may still
+    /// be the end of a body.
     fn go_on(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         self.understand(now, id, &mut [], out);
         if self.conns.get(id.0).is_some_and(|conn| conn.ended) {
@@ -402,14 +403,7 @@ impl Shard {
         self.browser_reads(now, id);
         // The other end may have been left unread because of us.
         for id in [Some(id), pair].into_iter().flatten() {
-            let Some(conn) = self.conns.get(id.0) else { continue };
-            let ended = conn.ended;
-            // Even where no byte is left, the end of a body may have been held up.
-            self.understand(now, id, &mut [], out);
-            if ended {
-                self.eof(now, id, out);
-            }
-            self.list(id);
+            self.go_on(now, id, out);
         }
     }
 
@@ -456,10 +450,9 @@ impl Shard {
     fn deadline(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
         match &conn.stage {
-            Stage::Sniff(_) | Stage::Opening(_) => self.close(now, id, out),
+            Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) => self.close(now, id, out),
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
-            Stage::Tunnel(_) => self.close(now, id, out),
             Stage::Sip(_) => self.websocket_is_silent(now, id, out),
             Stage::Turn(_) => self.turn_stream_is_silent(now, id, out),
         }

@@ -1,6 +1,21 @@
 //! The bridge between SIP over WebSocket and SIP over UDP (RFC 3261, RFC 7118): a transaction-stateful proxy that knows
-//! no dialogs. Each browser is a flow; its own URIs carry an authenticated flow token, and that is all the state that a
-//! dialog needs here.
+//! no dialogs.
+//!
+//! ```text
+//!  browser              flow                     trunk              mediaserver
+//!  ------- WebSocket -> from_flow --\      /--> Out::Trunk -- UDP -> ----------
+//!                                    bridge
+//!  ------- <- WebSocket -- Out::Flow --/      \-- from_trunk <- UDP - ----------
+//! ```
+//!
+//! Each browser is a flow (RFC 5626). The URIs of ours that its dialogs and registrations carry (Record-Route, Path,
+//! Contact) name it by an authenticated token, and that is all the state that a dialog needs here. Each request is a
+//! transaction, since the browser's side is reliable and the mediaserver's is not: whatever must be repeated over UDP is
+//! repeated here, and nothing ever over a WebSocket.
+//!
+//! `wire::sip` reads and edits messages, `check` says whether they may pass, `rewrite` what changes in them, `local` what
+//! we say ourselves. `transaction` is the state machine; `transactions`, `flows`, `register` and `trunk` carry out what
+//! happens to transactions, browsers, registrations and mediaservers. `from_flow` and `from_trunk` bring it together.
 
 mod branch;
 pub mod bridge;

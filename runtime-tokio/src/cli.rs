@@ -174,7 +174,7 @@ A first configuration is examples/edgeward.toml; `edgeward COMMAND --help` tells
 
 const RUN_EXAMPLES: &str = "\
 Signals:
-  TERM, INT   stop: nothing new is taken; what goes on has [server] shutdown_secs to end
+  TERM, INT   stop: nothing new is taken; what goes on has [server] shutdown_secs to end; a second one ends it at once
 
 Rights:
   Ports below 1024 need CAP_NET_BIND_SERVICE; nothing needs root.

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     mesh::{self, Letter, Mesh},
-    shard::{self, Driver, SharedDriver, Start},
+    shard::{self, Clock, Driver, SharedDriver, Start},
     signal, udp,
 };
 
@@ -50,9 +50,10 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
     announce(config, shards, descriptors);
 
     let runtime = runtime().map_err(|error| format!("cannot start: {error}"))?;
-    let signals = runtime
+    let mut signals = runtime
         .block_on(async { signal::Signals::new() })
         .map_err(|error| format!("no signals: {error}"))?;
+    let clock = Clock::start();
     let (mesh, letters) = Mesh::new(shards);
     let bell = Arc::new(Notify::new());
     let threads = bound
@@ -65,6 +66,7 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
                 id: ShardId(number),
                 shards,
                 seed: seed()?,
+                clock,
                 sockets: bound.sockets,
                 mesh: mesh.clone(),
             };
@@ -88,6 +90,7 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
         tracing::info!(within = ?config.server.shutdown, "stopping");
         mesh.drain(config.server.shutdown).await;
     });
+    end_at_next_signal(runtime, signals);
     for thread in threads {
         match thread.join() {
             Ok(Ok(())) => {}
@@ -97,6 +100,15 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Whoever tells us twice to stop will not wait for those who are still connected.
+fn end_at_next_signal(runtime: tokio::runtime::Runtime, mut signals: signal::Signals) {
+    thread::spawn(move || {
+        runtime.block_on(signals.stop());
+        tracing::warn!("stopped without waiting any longer");
+        std::process::exit(1);
+    });
 }
 
 /// Rings when the thread of a shard ends, however it does.

@@ -34,6 +34,8 @@ pub(crate) struct Start {
     pub(crate) id: ShardId,
     pub(crate) shards: u16,
     pub(crate) seed: [u8; 32],
+    /// The same for all shards, since connections take their deadlines along.
+    pub(crate) clock: Clock,
     pub(crate) sockets: Vec<(SocketId, UdpSocket)>,
     pub(crate) mesh: Mesh,
 }
@@ -89,6 +91,13 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// A clock that begins now.
+    pub(crate) fn start() -> Self {
+        Self {
+            origin: std::time::Instant::now(),
+        }
+    }
+
     pub(crate) fn now(self) -> Now {
         self.at(std::time::Instant::now())
     }
@@ -111,9 +120,7 @@ impl Clock {
 impl Driver {
     /// A shard with its UDP sockets.
     pub(crate) fn start(start: Start) -> std::io::Result<SharedDriver> {
-        let clock = Clock {
-            origin: std::time::Instant::now(),
-        };
+        let clock = start.clock;
         let mut poller = Poller::new(Options::default())?;
         for (id, socket) in start.sockets {
             poller.add(id, socket)?;

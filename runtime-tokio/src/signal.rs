@@ -21,7 +21,7 @@ impl Signals {
     }
 
     /// Until the process is told to stop.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

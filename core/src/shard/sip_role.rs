@@ -127,7 +127,7 @@ impl Shard {
             for segment in run.segments() {
                 let datagram = &run.bytes[segment];
                 match self.sip.as_ref().and_then(|bridge| bridge.home(datagram)) {
-                    Some(home) if home != self.id && home.0 < self.shards => {
+                    Some(home) => {
                         self.actions.push_back(Action::Forward {
                             to: home,
                             parcel: Parcel::Datagram(Box::new(Foreign {
@@ -137,7 +137,7 @@ impl Shard {
                             })),
                         });
                     }
-                    _ => self.from_mediaserver(now, run.peer, datagram, out),
+                    None => self.from_mediaserver(now, run.peer, datagram, out),
                 }
             }
         }

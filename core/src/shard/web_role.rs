@@ -9,7 +9,6 @@ use crate::{
     config::{Config, HttpLimits, Offer, Route},
     conn::{Downstream, Exchange, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
-    rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
 };
@@ -25,7 +24,7 @@ pub(super) struct Web {
 }
 
 impl Web {
-    pub(super) fn new(config: &Config, _rng: &mut Rng) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
         let limits = config
             .https
@@ -235,13 +234,14 @@ impl Shard {
 
     /// The client sends no more; it may still wait for an answer.
     pub(super) fn browser_ended(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let has_more = self.conns.get(id.0).is_some_and(|conn| conn.rest_len() > 0);
         let Some((browser, _)) = self.browser(id) else { return };
-        let request_is_read = browser.pair.is_some() && browser.server.is_request_read();
-        if request_is_read {
-            browser.server.close_after_response();
-        } else {
+        if browser.pair.is_none() || !browser.server.is_request_read() {
             self.close(now, id, out);
+        } else if !has_more {
+            browser.server.close_after_response();
         }
+        // Else it has asked for more, which comes first.
     }
 
     pub(super) fn browser_gone(&mut self, now: Now, browser: &Downstream, out: &mut Egress) {

@@ -175,3 +175,64 @@ pub(super) fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
         out.extend_from_slice(part);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_via_as_the_server_leaves_it() {
+        let check = |via: &str, source: &str, websocket: bool, expected: Option<&str>, to: &str| {
+            let via = Via::first(via.as_bytes()).expect(via);
+            let source = source.parse().expect("an address");
+            let mut params = Vec::new();
+            let changed = stamp(&via, source, websocket, &mut params);
+            let text = String::from_utf8_lossy(&params).into_owned();
+            assert_eq!(changed.then_some(text.as_str()), expected);
+            assert_eq!(reply_address(&via, source).to_string(), to);
+        };
+        let from = "10.0.0.2:5062";
+        check("SIP/2.0/UDP 10.0.0.2:5062;branch=a", from, false, None, "10.0.0.2:5062");
+        check("SIP/2.0/UDP 10.0.0.2;branch=a", from, false, None, "10.0.0.2:5060");
+        check(
+            "SIP/2.0/UDP pbx:5070;branch=a",
+            from,
+            false,
+            Some(";branch=a;received=10.0.0.2"),
+            "10.0.0.2:5070",
+        );
+        let stamped = ";rport=5062;branch=a;received=10.0.0.2";
+        check(
+            "SIP/2.0/UDP 10.0.0.2:5060;rport;branch=a",
+            from,
+            false,
+            Some(stamped),
+            from,
+        );
+        // What somebody has written there for us is not believed.
+        check(
+            "SIP/2.0/UDP x;received=1.2.3.4;rport=9;branch=a",
+            from,
+            false,
+            Some(stamped),
+            from,
+        );
+        check("SIP/2.0/WSS x.invalid;branch=a", from, true, None, "10.0.0.2:5060");
+        check(
+            "SIP/2.0/WSS x.invalid;branch=a;rport",
+            from,
+            true,
+            Some(";branch=a;rport=5062;received=10.0.0.2"),
+            from,
+        );
+        let from = "[2001:db8::9]:5060";
+        check("SIP/2.0/UDP [2001:DB8::9];branch=a", from, false, None, from);
+        check(
+            "SIP/2.0/UDP [2001:db8::1]",
+            from,
+            false,
+            Some(";received=2001:db8::9"),
+            from,
+        );
+    }
+}

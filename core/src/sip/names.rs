@@ -88,3 +88,66 @@ pub(super) fn text(value: impl core::fmt::Display) -> ArrayString<48> {
     let _ = write!(text, "{value}");
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SipLimits;
+
+    fn names(advertise: &str, public_host: &str) -> Names {
+        Names::new(&Sip {
+            listen: SocketAddr::from(([0, 0, 0, 0], 5060)),
+            advertise: advertise.parse().expect("an address"),
+            public_host: public_host.into(),
+            mediaservers: Vec::new(),
+            origins: Vec::new(),
+            token_required: false,
+            limits: SipLimits::default(),
+        })
+    }
+
+    #[test]
+    fn as_they_are_written() {
+        for (advertise, public_host, udp, ws) in [
+            (
+                "10.0.0.1:5060",
+                "edge.example.com",
+                "10.0.0.1:5060",
+                "edge.example.com:443",
+            ),
+            (
+                "[2001:db8::1]:5070",
+                "edge.example.com:8443",
+                "[2001:db8::1]:5070",
+                "edge.example.com:8443",
+            ),
+            ("10.0.0.1:5060", "[2001:db8::2]", "10.0.0.1:5060", "[2001:db8::2]:443"),
+            (
+                "10.0.0.1:5060",
+                "[2001:db8::2]:8443",
+                "10.0.0.1:5060",
+                "[2001:db8::2]:8443",
+            ),
+        ] {
+            let names = names(advertise, public_host);
+            assert_eq!(
+                (names.udp.as_bytes(), names.ws.as_bytes()),
+                (udp.as_bytes(), ws.as_bytes())
+            );
+            for own in [udp, ws] {
+                assert!(
+                    names.are_at(&Uri::parse(format!("sip:x@{own};lr").as_bytes()).expect("a URI")),
+                    "{own}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ports_that_are_not_written() {
+        let names = names("10.0.0.1:5060", "edge.example.com");
+        let ours = |uri: &str| names.are_at(&Uri::parse(uri.as_bytes()).expect("a URI"));
+        assert!(ours("sip:10.0.0.1") && ours("sip:EDGE.example.com;transport=ws"));
+        assert!(!ours("sip:10.0.0.1:443") && !ours("sip:edge.example.com:5060") && !ours("sip:10.0.0.2"));
+    }
+}

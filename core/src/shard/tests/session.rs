@@ -11,6 +11,23 @@ struct Outcome {
     upstreams: Vec<Vec<u8>>,
 }
 
+impl core::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // Bodies are long and of one letter each.
+        let mut shape = |bytes: &[u8]| {
+            for run in bytes.chunk_by(|a, b| a == b) {
+                match run {
+                    [byte, _, _, _, ..] => write!(f, "[{} x {}]", byte.escape_ascii(), run.len())?,
+                    _ => write!(f, "{}", run.escape_ascii())?,
+                }
+            }
+            writeln!(f)
+        };
+        shape(&self.browser)?;
+        self.upstreams.iter().try_for_each(|bytes| shape(bytes))
+    }
+}
+
 /// What may happen next.
 #[derive(Debug, Clone, Copy)]
 enum Event {
@@ -263,6 +280,6 @@ proptest! {
         prop_assert!(first == 2 && messages.is_some_and(|bytes| bytes.ends_with(&[b'm'; 90_000])));
         prop_assert!(whole.browser.ends_with(&[b't'; 120_000]));
         let cut = Session::new().run(&events);
-        prop_assert!(cut == whole, "the bytes differ");
+        prop_assert!(cut == whole, "{cut:?} is not {whole:?}");
     }
 }

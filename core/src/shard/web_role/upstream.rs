@@ -78,10 +78,10 @@ impl Shard {
         upstream.request_ended = false;
         let may_replay = pooled.is_some() && request.method.is_idempotent() && request.body == BodyLength::Empty;
         upstream.replay = may_replay.then(|| BytesMut::from(&write[start..]));
-        self.set_deadline(id, self.http_deadline(now, |limits| limits.connect));
         if pooled.is_some() {
             self.upstream_ready(now, id);
         } else {
+            self.set_deadline(id, self.http_deadline(now, |limits| limits.connect));
             self.locate(now, id, index, out);
         }
         self.list(id);
@@ -169,10 +169,9 @@ impl Shard {
         };
         let name = &mut self.web.resolver.names[index];
         name.asked = false;
-        match result {
-            Ok(found) => name.known = Some((found.addresses, now.mono + ADDRESS_LIFETIME)),
-            // What was known is better than nothing, while the resolver is away.
-            Err(ResolveError) => {}
+        // What was known is better than nothing, while the resolver is away.
+        if let Ok(found) = result {
+            name.known = Some((found.addresses, now.mono + ADDRESS_LIFETIME));
         }
         let addresses = name.known.clone().map(|(addresses, _)| addresses).unwrap_or_default();
         let waits = |conn: &Conn| matches!(&conn.stage, Stage::Upstream(waiting) if waiting.awaits_address && waiting.index == index);
@@ -307,7 +306,7 @@ impl Shard {
         self.list(pair);
         if self.response_done(now, pair, out) != Step::Gone {
             // The next request may have come already.
-            self.understand(now, pair, &mut [], out);
+            self.go_on(now, pair, out);
         }
         step
     }
@@ -443,7 +442,7 @@ impl Shard {
     fn fail(&mut self, now: Now, browser: ConnId, status: u16, out: &mut Egress) {
         self.stats.web.failed += 1;
         if self.answer(now, browser, &Answer::new(status), out) != Step::Gone {
-            self.understand(now, browser, &mut [], out);
+            self.go_on(now, browser, out);
         }
     }
 
@@ -485,7 +484,7 @@ impl Shard {
             return Step::Gone;
         }
         // What the browser sent too early was kept, and passes now.
-        self.understand(now, pair, &mut [], out);
+        self.go_on(now, pair, out);
         Step::Used(0)
     }
 
