@@ -1,6 +1,7 @@
 //! What does a program that we started say, and how does it end?
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard},
@@ -81,6 +82,17 @@ impl Process {
     /// All lines until now.
     pub fn lines(&self) -> Vec<String> {
         self.log.said().lines.clone()
+    }
+
+    /// Memory that it holds now, in KiB.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn resident_kib(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        number.expect("the memory of a process that runs")
     }
 
     /// Sends a signal.

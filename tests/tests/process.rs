@@ -95,6 +95,20 @@ fn a_stop_is_quick_when_nothing_is_going_on() {
 }
 
 #[test]
+fn who_asks_twice_does_not_want_to_wait() {
+    let scene = Scene::with(&CONFIG.replace("shutdown_secs = 2", "shutdown_secs = 60"));
+    let mut events = scene.connect(100);
+    events.send(get("/app/events"));
+    assert_eq!(events.head().status(), Some(200));
+    let began = Instant::now();
+    let mut process = scene.edge.signal(Signal::TERM);
+    process.wait_for("stopping");
+    process.signal(Signal::INT);
+    process.wait();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let scene = Scene::new();
     let mut second = Edge::launch(&scene.site, "second", CONFIG);

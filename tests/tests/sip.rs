@@ -300,6 +300,77 @@ fn large_messages_pass_in_both_directions() {
 }
 
 #[test]
+fn a_message_may_be_binary_and_in_fragments() {
+    let scene = Scene::new();
+    let mut browser = scene.registered(100, "alice");
+    let request = |id: &str| {
+        Message::request("MESSAGE", "sip:600@pbx.test")
+            .with("Via", format_args!("SIP/2.0/WSS a.invalid;branch=z9hG4bK{id}"))
+            .with("Max-Forwards", 70)
+            .with("From", "<sip:alice@pbx.test>;tag=f")
+            .with("To", "<sip:600@pbx.test>")
+            .with("Call-ID", id)
+            .with("CSeq", "1 MESSAGE")
+            .with_body("text/plain", "in pieces")
+            .to_string()
+    };
+    browser.socket.send_binary(request("binary").as_bytes());
+    // Masked with zeros, in fragments of one byte, with a ping in the middle.
+    let text = request("fragments");
+    for (number, byte) in text.bytes().enumerate() {
+        let first = u8::from(number == 0);
+        let last = if number + 1 == text.len() { 0x80 } else { 0 };
+        browser.socket.send_raw(&[last | first, 0x81, 0, 0, 0, 0, byte]);
+        if number == 100 {
+            browser.socket.send_raw(&[0x89, 0x80, 0, 0, 0, 0]);
+        }
+    }
+    for id in ["binary", "fragments"] {
+        let answer = browser.expect(id, |message| message.call_id() == Some(id));
+        assert_eq!(answer.status(), Some(200));
+        let seen = scene.mediaserver.wait_for(id, |message| message.call_id() == Some(id));
+        assert_eq!(seen.body, "in pieces");
+    }
+}
+
+#[test]
+fn a_browser_that_does_not_read_is_let_go() {
+    let scene = Scene::new();
+    let mut other = scene.registered(101, "bob");
+    let deaf = scene.registered(100, "alice");
+    let before = scene.edge.process().resident_kib();
+    let body = "0123456789abcdef".repeat(2_000);
+    let deadline = deadline();
+    // Until its buffers are full and the edge has had enough.
+    loop {
+        let message = scene
+            .mediaserver
+            .prepare("MESSAGE", "alice")
+            .with_body("text/plain", &body);
+        let sent = scene.mediaserver.send_request(message);
+        scene.mediaserver.forget(&sent);
+        let tick = scene
+            .mediaserver
+            .send_request(scene.mediaserver.prepare("OPTIONS", "bob"));
+        other.requested("OPTIONS");
+        assert_eq!(scene.mediaserver.final_answer(&tick).status(), Some(200));
+        let refused = scene.mediaserver.seen().iter().any(|seen| {
+            let message = seen.message.as_ref();
+            message.is_some_and(|message| {
+                message.branch() == sent.branch() && message.status().is_some_and(|status| status >= 400)
+            })
+        });
+        if refused {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the edge waits for ever");
+    }
+    let grown = scene.edge.process().resident_kib().saturating_sub(before);
+    assert!(grown < 30_000, "{grown} KiB more for a browser that does not read");
+    drop(deaf);
+}
+
+#[test]
 fn messages_keep_their_order() {
     let scene = Scene::new();
     let mut browser = scene.registered(100, "alice");

@@ -1,6 +1,11 @@
 //! Does the TURN server relay what it should, and nothing else? Over every transport, with clients of others.
 
-use std::{collections::BTreeSet, io::Write as _, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::Write as _,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use edgeward_tests::{
     peers::{
@@ -261,7 +266,7 @@ fn peers_are_allowed_by_address_and_port() {
         client.socket().send(&indication.encode()).expect("sent");
     }
     assert_eq!(open.receive().0, b"knock");
-    assert!(secret.receive_until(std::time::Instant::now()).is_none());
+    assert!(secret.receive_until(Instant::now()).is_none());
 }
 
 #[test]
@@ -390,6 +395,64 @@ fn a_user_and_the_range_of_ports_have_an_end() {
     let refresh = Message::request(method::REFRESH).with(attribute::LIFETIME, [0; 4]);
     assert_eq!(first.ask_signed(refresh).class, Class::Success);
     assert_eq!(scene.raw_turn(101).ask_signed(allocate()).class, Class::Success);
+}
+
+#[test]
+fn who_proves_nothing_is_answered_a_few_times_a_second() {
+    let scene = Scene::with(&CONFIG.replace("workers = 3", "workers = 1"));
+    let noisy = scene.raw_turn(100);
+    for _ in 0..100 {
+        noisy.socket().send(&allocate().encode()).expect("sent");
+    }
+    // One shard answers in order: when somebody else has his answer, these have had theirs.
+    settle(&scene.raw_turn(101));
+    let mut answers = 0;
+    while noisy.receive(Instant::now() + Duration::from_millis(1)).is_some() {
+        answers += 1;
+    }
+    assert!((1..50).contains(&answers), "{answers} answers to 100 requests");
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_no_memory() {
+    let scene = Scene::new();
+    let credentials = Credentials::new(ALICE.0, ALICE.1);
+    let mut deaf = TurnClient::tcp(scene.client(100), scene.turn(), &credentials);
+    let relayed = deaf.allocate().expect("an allocation");
+    let peer = UdpPeer::bind(scene.site.at(120, 20_000));
+    deaf.bind(peer.address()).expect("a channel");
+    let mut other = scene.allocated(101);
+    other.bind(peer.address()).expect("a channel");
+    let there = other.relayed().expect("an allocation");
+    let before = scene.edge.process().resident_kib();
+    for _ in 0..200 {
+        for _ in 0..100 {
+            peer.send(relayed, &[7; 1200]);
+        }
+        // Keeps pace with the edge, and shows that nobody else waits.
+        peer.send(there, b"tick");
+        assert_eq!(other.receive_from(peer.address()), b"tick");
+    }
+    let grown = scene.edge.process().resident_kib().saturating_sub(before);
+    assert!(grown < 8_000, "{grown} KiB more after 24 MB that nobody reads");
+}
+
+#[test]
+fn a_stream_without_an_allocation_is_let_go() {
+    let scene = Scene::with(&(CONFIG.to_owned() + "\n[turn.limits]\nstream_idle_secs = 1\n"));
+    let mut silent = Stream::connect(scene.client(100), scene.turn()).expect("a connection");
+    let mut asked = Stream::connect(scene.client(101), scene.turn()).expect("a connection");
+    asked
+        .write_all(&Message::request(method::BINDING).encode())
+        .expect("sent");
+    let credentials = Credentials::new(ALICE.0, ALICE.1);
+    let mut allocated = TurnClient::tcp(scene.client(102), scene.turn(), &credentials);
+    allocated.allocate().expect("an allocation");
+    assert!(silent.read_to_close(edgeward_tests::deadline()).is_empty());
+    assert!(!asked.read_to_close(edgeward_tests::deadline()).is_empty());
+    // With an allocation, silence is golden.
+    let peer = UdpPeer::bind(scene.site.at(120, 20_000));
+    allocated.bind(peer.address()).expect("a channel");
 }
 
 #[test]

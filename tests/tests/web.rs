@@ -1,7 +1,6 @@
 //! Is a request forwarded whole, and only where it may be? With HTTP clients of others, and with bytes that none sends.
 
 use std::{
-    fs,
     io::Read as _,
     net::IpAddr,
     time::{Duration, Instant},
@@ -12,9 +11,10 @@ use edgeward_tests::{
     peers::{
         http::pattern,
         http_client::{Connection, agent},
+        upstream::Upstream,
         websocket::{Event, Handshake},
     },
-    scene::Scene,
+    scene::{CONFIG, Scene},
     site::NAME,
 };
 use ureq::{Agent, SendBody};
@@ -328,12 +328,38 @@ fn an_upstream_that_fails_is_told_from_one_that_answers() {
 
 #[test]
 fn an_upstream_with_a_certificate_of_somebody_else_is_not_believed() {
-    let config = edgeward_tests::scene::CONFIG.replace("https://$net.2:8444", "https://$net.2:8445");
+    let config = CONFIG.replace("https://$net.2:8444", "https://$net.2:8445");
     let scene = Scene::with(&config);
     let other = edgeward_tests::tls::Authority::new().identity(&[&scene.site.host(2).to_string()]);
-    let stranger = edgeward_tests::peers::upstream::Upstream::start_tls(scene.site.at(2, 8445), other.server());
+    let stranger = Upstream::start_tls(scene.site.at(2, 8445), other.server());
     assert_eq!(scene.connect(100).ask(&get("/secure/")).status(), Some(502));
     assert!(stranger.requests().is_empty());
+}
+
+#[test]
+fn an_upstream_is_found_by_its_name() {
+    let upstream = Upstream::start("127.0.0.1:0".parse().expect("an address"));
+    let url = format!("url = \"http://localhost:{}\"", upstream.address().port());
+    let scene = Scene::with(&CONFIG.replace("url = \"http://$net.2:8080\"", &url));
+    assert_eq!(scene.connect(100).ask(&get("/app/")).text(), "hello");
+    let nowhere = CONFIG.replace("url = \"http://$net.2:8080\"", "url = \"http://nowhere.invalid\"");
+    let scene = Scene::with(&nowhere);
+    assert_eq!(scene.connect(100).ask(&get("/app/")).status(), Some(502));
+}
+
+#[test]
+fn one_client_does_not_take_all_connections() {
+    let config = CONFIG.replace("workers = 3", "workers = 1\nconnections_per_address_max = 3");
+    let scene = Scene::with(&config);
+    let mut held: Vec<Connection> = (0..3).map(|_| scene.connect(100)).collect();
+    Connection::plain(scene.client(100), scene.https()).closed();
+    // Others have room, and he has again when he lets go.
+    assert_eq!(scene.connect(101).ask(&get("/app/")).status(), Some(200));
+    let mut last = held.pop().expect("a connection");
+    let closing = get("/app/").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    assert_eq!(last.ask(&closing).status(), Some(200));
+    last.closed();
+    assert_eq!(scene.connect(100).ask(&get("/app/")).status(), Some(200));
 }
 
 #[test]
@@ -356,19 +382,7 @@ fn events_come_when_they_happen() {
 #[test]
 fn a_slow_reader_costs_no_memory_and_nobody_else_waits() {
     let scene = Scene::new();
-    let resident = || -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", scene.edge.process().id())).expect("a process");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("its memory");
-        line.split_whitespace()
-            .nth(1)
-            .expect("a number")
-            .parse()
-            .expect("a number")
-    };
-    let before = resident();
+    let before = scene.edge.process().resident_kib();
     let mut slow: Vec<Connection> = (100..104)
         .map(|client| {
             let mut connection = scene.connect(client);
@@ -383,7 +397,7 @@ fn a_slow_reader_costs_no_memory_and_nobody_else_waits() {
     for _ in 0..50 {
         assert_eq!(quick.ask(&get("/app/fixed/100000")).body.len(), 100_000);
     }
-    let grown = resident().saturating_sub(before);
+    let grown = scene.edge.process().resident_kib().saturating_sub(before);
     assert!(grown < 20_000, "{grown} kB more for four readers that do not read");
     // And what was held back comes in the end.
     let mut length = slow[0].rest().len();
@@ -484,7 +498,7 @@ fn a_request_hidden_behind_an_upgrade_is_not_forwarded() {
 
 #[test]
 fn who_speaks_no_tls_or_says_nothing_is_let_go() {
-    let config = edgeward_tests::scene::CONFIG.replace(
+    let config = CONFIG.replace(
         "response_secs = 2",
         "handshake_secs = 1\nhead_secs = 1\nkeep_alive_secs = 1",
     );

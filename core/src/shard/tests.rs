@@ -363,20 +363,22 @@ fn an_upstream_that_fails_is_a_502_and_a_slow_one_a_504() {
 
 #[test]
 fn a_request_that_a_tired_connection_did_not_see_is_sent_again() {
-    let mut world = World::new();
-    let mut browser = world.browser();
-    world.send(&mut browser, &get("/ucassistant"));
-    let tired = world.answer_dial();
-    world.receive(tired, ANSWER.as_bytes());
-    world.asked(tired);
-    world.send(&mut browser, &get("/ucassistant/again"));
-    assert!(world.asked(tired).starts_with("GET /ucassistant/again "));
-    world.handle(Input::Failed(tired, IoKind::Reset));
-    let fresh = world.answer_dial();
-    assert!(world.asked(fresh).starts_with("GET /ucassistant/again "));
-    world.receive(fresh, ANSWER.as_bytes());
-    let pages = world.read(&mut browser);
-    assert_eq!(pages.matches("HTTP/1.1 200 OK").count(), 2, "{pages}");
+    for goodbye in [Input::Eof, |conn| Input::Failed(conn, IoKind::Reset)] {
+        let mut world = World::new();
+        let mut browser = world.browser();
+        world.send(&mut browser, &get("/ucassistant"));
+        let tired = world.answer_dial();
+        world.receive(tired, ANSWER.as_bytes());
+        world.asked(tired);
+        world.send(&mut browser, &get("/ucassistant/again"));
+        assert!(world.asked(tired).starts_with("GET /ucassistant/again "));
+        world.handle(goodbye(tired));
+        let fresh = world.answer_dial();
+        assert!(world.asked(fresh).starts_with("GET /ucassistant/again "));
+        world.receive(fresh, ANSWER.as_bytes());
+        let pages = world.read(&mut browser);
+        assert_eq!(pages.matches("HTTP/1.1 200 OK").count(), 2, "{pages}");
+    }
 }
 
 #[test]
@@ -425,6 +427,25 @@ fn a_slow_browser_holds_its_upstream_up_and_nothing_more() {
         got += world.read(&mut browser).bytes().filter(|byte| *byte == b'x').count();
     }
     assert_eq!((got, sent), (total, total));
+}
+
+#[test]
+fn the_end_of_a_body_that_fills_the_buffer_is_found() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let upstream = world.answer_dial();
+    world.asked(upstream);
+    let body = vec![b'x'; 100_000];
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    world.receive_stuck(upstream, head.as_bytes(), Some(browser.conn));
+    world.receive_stuck(upstream, &body, Some(browser.conn));
+    // Not a byte of the upstream is left, but the end of its answer has not come through.
+    let bytes = world.shard.take_output(browser.conn).expect("a page");
+    world.written.entry(browser.conn).or_default().extend_from_slice(&bytes);
+    world.handle(Input::Written(browser.conn));
+    world.send(&mut browser, &get("/ucassistant/next"));
+    assert!(world.asked(upstream).starts_with("GET /ucassistant/next "));
 }
 
 const UPGRADE: &str = "GET /cti?token=a.b.c HTTP/1.1\r\nHost: edge.example.org\r\nConnection: Upgrade\r\n\

@@ -318,6 +318,14 @@ impl Mediaserver {
         request
     }
 
+    /// Waits no longer for the answer to a request: it is not sent again.
+    pub fn forget(&self, request: &Message) {
+        let mut state = self.shared.state();
+        state
+            .repeats
+            .retain(|repeat| repeat.message.branch() != request.branch());
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Panics

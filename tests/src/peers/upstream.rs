@@ -116,6 +116,14 @@ impl Upstream {
         Self { shared, listener }
     }
 
+    /// Its address.
+    ///
+    /// # Panics
+    /// Never: it is bound.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("a bound socket")
+    }
+
     /// Everything that was asked until now.
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.requests().clone()
