@@ -194,3 +194,99 @@ fn sound(bytes: &[u8], datagram: bool) {
     }
     assert!(message.head_end() <= message.body().start && message.body().end <= message.bytes().len());
 }
+
+/// The messages of RFC 3261 section 24, without the bodies that the RFC does not show either.
+const EXAMPLES: &str = include_str!("torture/rfc3261-section-24.txt");
+
+#[test]
+fn the_examples_of_the_rfc() {
+    // First line, Via fields, branch of the first of them, number and method of CSeq, bytes of body.
+    let expected = [
+        (
+            "REGISTER sip:registrar.biloxi.com SIP/2.0",
+            1,
+            "z9hG4bKnashds7",
+            (1826, "REGISTER"),
+            0,
+        ),
+        ("SIP/2.0 200 OK", 1, "z9hG4bKnashds7", (1826, "REGISTER"), 0),
+        (
+            "INVITE sip:bob@biloxi.com SIP/2.0",
+            1,
+            "z9hG4bKnashds8",
+            (314_159, "INVITE"),
+            142,
+        ),
+        ("SIP/2.0 100 Trying", 1, "z9hG4bKnashds8", (314_159, "INVITE"), 0),
+        (
+            "INVITE sip:bob@biloxi.com SIP/2.0",
+            2,
+            "z9hG4bK77ef4c2312983.1",
+            (314_159, "INVITE"),
+            142,
+        ),
+        (
+            "SIP/2.0 100 Trying",
+            2,
+            "z9hG4bK77ef4c2312983.1",
+            (314_159, "INVITE"),
+            0,
+        ),
+        (
+            "INVITE sip:bob@192.0.2.4 SIP/2.0",
+            3,
+            "z9hG4bK4b43c2ff8.1",
+            (314_159, "INVITE"),
+            142,
+        ),
+        ("SIP/2.0 180 Ringing", 3, "z9hG4bK4b43c2ff8.1", (314_159, "INVITE"), 0),
+        (
+            "SIP/2.0 180 Ringing",
+            2,
+            "z9hG4bK77ef4c2312983.1",
+            (314_159, "INVITE"),
+            0,
+        ),
+        ("SIP/2.0 180 Ringing", 1, "z9hG4bKnashds8", (314_159, "INVITE"), 0),
+        ("SIP/2.0 200 OK", 3, "z9hG4bK4b43c2ff8.1", (314_159, "INVITE"), 131),
+        ("SIP/2.0 200 OK", 2, "z9hG4bK77ef4c2312983.1", (314_159, "INVITE"), 131),
+        ("SIP/2.0 200 OK", 1, "z9hG4bKnashds8", (314_159, "INVITE"), 131),
+        (
+            "ACK sip:bob@192.0.2.4 SIP/2.0",
+            1,
+            "z9hG4bKnashds9",
+            (314_159, "ACK"),
+            0,
+        ),
+        (
+            "BYE sip:alice@pc33.atlanta.com SIP/2.0",
+            1,
+            "z9hG4bKnashds10",
+            (231, "BYE"),
+            0,
+        ),
+        ("SIP/2.0 200 OK", 1, "z9hG4bKnashds10", (231, "BYE"), 0),
+    ];
+    let examples: Vec<&str> = EXAMPLES.split("\n\n").collect();
+    assert_eq!(examples.len(), expected.len());
+    for (example, (first, vias, branch, (number, method), body)) in examples.into_iter().zip(expected) {
+        let head = format!("{}\r\n\r\n", example.trim_end().replace('\n', "\r\n"));
+        let bytes = [head.as_bytes(), &vec![b'-'; body]].concat();
+        let message = read(&bytes, Framing::Datagram);
+        assert_eq!(message.fault(), None, "{example}");
+        assert!(head.starts_with(&format!("{first}\r\n")), "{example}");
+        assert_eq!(
+            (message.count(Name::Via), message.body().len()),
+            (vias, body),
+            "{example}"
+        );
+        let top = message.value(Name::Via).and_then(via::Via::first);
+        assert_eq!(top.and_then(|top| top.branch()), Some(branch.as_bytes()), "{example}");
+        let cseq = message.value(Name::CSeq).and_then(field::cseq);
+        assert_eq!(cseq, Some((number, method.as_bytes())), "{example}");
+        for address in [Name::From, Name::To] {
+            let value = message.value(address).expect("each has both");
+            assert!(field::Address::parse(value).is_some(), "{example}");
+        }
+    }
+}
