@@ -3,25 +3,19 @@
 
 use core::str;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use sha1::{Digest as _, Sha1};
-
 use super::{
     body::BodyLength,
     fields::list,
     request::{Method, Request},
 };
-use crate::wire::http1::{Name, Version};
-
-/// RFC 6455 section 1.3.
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/// Bytes of a Sec-WebSocket-Key behind its base64 (RFC 6455 section 4.1).
-const NONCE_BYTES: usize = 16;
+use crate::wire::{
+    http1::{Name, Version},
+    ws::{ACCEPT_BYTES, accept_key, is_key},
+};
 
 /// The value of Sec-WebSocket-Accept that belongs to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accept([u8; 28]);
+pub struct Accept([u8; ACCEPT_BYTES]);
 
 /// A valid opening handshake of a client.
 #[derive(Debug, Clone, Copy)]
@@ -85,17 +79,9 @@ fn asks_websocket(request: &Request<'_>) -> bool {
 }
 
 impl Accept {
-    /// The answer to a key; `None` when the key is not 16 bytes in base64.
-    // RFC 6455 section 4.2.2: the hash of the key as it came and of the GUID.
+    /// The answer to a key; `None` when the key is none.
     pub fn of_key(key: &[u8]) -> Option<Self> {
-        let nonce = STANDARD.decode(key).ok()?;
-        if nonce.len() != NONCE_BYTES {
-            return None;
-        }
-        let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-        let mut accept = [0; 28];
-        STANDARD.encode_slice(digest, &mut accept).ok()?;
-        Some(Self(accept))
+        is_key(key).then(|| Self(accept_key(key)))
     }
 
     /// The value of the field.
