@@ -344,10 +344,6 @@ impl Shard {
             return self.upstream_failed(now, id, IoKind::Reset, out);
         }
         let Some((upstream, _)) = self.upstream(id) else { return };
-        // Not a byte of an answer has come: what the client knows of the request is still needed.
-        if upstream.replay.is_some() {
-            return self.upstream_failed(now, id, IoKind::Reset, out);
-        }
         match upstream.client.eof() {
             Ok(Some(item)) => {
                 self.pass_back(now, id, item, out);
