@@ -162,8 +162,9 @@ impl Server {
     }
 
     /// Takes notice that a datagram to `peer` came to nothing, and tells the client.
-    // RFC 8656 section 11.5: the permission that counts is that of the encapsulated packet's destination, and "the server
-    // forms and sends a Data indication" even where a channel is bound.
+    // RFC 8656 section 11.5: the permission that counts is that of the encapsulated packet's destination, of which "only
+    // addresses are compared", since the port may not be known and is zero then; and "the server forms and sends a Data
+    // indication" even where a channel is bound.
     pub fn socket_error(&self, cx: &mut Cx<'_>, relay: RelayId, peer: SocketAddr, icmp: Icmp) -> Verdict {
         let Some((_, allocation)) = self.allocation_at(relay) else {
             return Verdict::NOTHING;
@@ -176,7 +177,8 @@ impl Server {
         let Some(value) = icmp_value(family, icmp) else {
             return Verdict::NOTHING;
         };
-        if !live || !self.may_exchange(cx, allocation, peer) {
+        let address = self.policy.seen_address(peer.ip());
+        if !live || !allocation.peers.permits(address, cx.now.mono) || !self.policy.allows_address(peer.ip()) {
             return Verdict::NOTHING;
         }
         let range = data_indication(cx, peer, |writer| writer.attribute(Kind::ICMP, &value));

@@ -548,7 +548,8 @@ fn an_icmp_message_is_told_to_the_client() {
         assert_eq!(report(&mut lab), None);
         assert_eq!(lab.permit(client, &login, &[peer]), 0);
         // It is an indication also where a channel is bound.
-        assert_eq!(lab.bind(client, &login, 0x4000, peer), 0);
+        let bound = SocketAddr::new(address(peer).ip(), 5000).to_string();
+        assert_eq!(lab.bind(client, &login, 0x4000, &bound), 0);
         let sent = report(&mut lab);
         let told = sent.map(|sent| {
             let reply = Reply::read(sent.bytes);
@@ -567,6 +568,8 @@ fn an_icmp_message_is_told_to_the_client() {
         // RFC 8656 section 18.13: of all but these two types, the error data is zero.
         check(client, PEER, [3, 4], Some(1400));
         check(client, v6, [2, 0], Some(1400));
+        // Where the port is not known, it is zero.
+        check(client, "203.0.113.1:0", [3, 4], Some(1400));
         for kind in [[3, 0], [3, 1], [3, 3], [3, 13], [11, 0], [11, 1]] {
             check(client, PEER, kind, Some(0));
         }
