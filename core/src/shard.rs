@@ -9,13 +9,14 @@ use bytes::{Buf as _, BytesMut};
 
 use crate::{
     action::{
-        Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, Refused, RelayId, Run, ShardId, SocketId,
+        Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, QueryId, Refused, RelayId, Run, ShardId,
+        SocketId,
     },
     config::{Offer, SharedConfig},
     conn::{Conn, Stage},
     cx::Cx,
     rng::Rng,
-    sip::Bridge,
+    sip::{self, Bridge},
     slab::Slab,
     stats::Stats,
     time::{Instant, Now},
@@ -27,6 +28,7 @@ mod drain;
 mod peer_role;
 pub(crate) mod sip_role;
 mod sniff;
+mod trunk_role;
 mod turn_role;
 pub(crate) mod web_role;
 
@@ -52,12 +54,23 @@ pub struct Shard {
     plain: Vec<u8>,
     /// Accepted connections by client address.
     clients: HashMap<IpAddr, usize, RandomState>,
+    /// What each name that is being looked up is wanted for.
+    questions: Slab<Question>,
     web: web_role::Web,
     sip: Option<Bridge>,
     turn: Option<turn::Server>,
     /// When a drain must be over.
     draining: Option<Instant>,
     drained: bool,
+}
+
+/// What a name is looked up for.
+#[derive(Debug)]
+enum Question {
+    /// An upstream, by its index.
+    Upstream(usize),
+    /// A mediaserver.
+    Mediaserver(sip::Question),
 }
 
 /// How a connection goes on after one item.
@@ -99,6 +112,7 @@ impl Shard {
             actions: VecDeque::new(),
             plain: Vec::new(),
             clients,
+            questions: Slab::new(),
             web,
             sip,
             turn,
@@ -290,6 +304,12 @@ impl Shard {
         result.is_ok()
     }
 
+    /// Looks a name up.
+    fn resolve(&mut self, host: String, question: Question) {
+        let query = QueryId(self.questions.insert(question));
+        self.actions.push_back(Action::Resolve { query, host });
+    }
+
     /// Certificates are judged by the time of the last input.
     fn set_clock(&self, now: Now) {
         self.config.set_time(now.unix);
@@ -301,7 +321,11 @@ impl Shard {
             Input::Failed(conn, kind) => self.failed(now, conn, kind, out),
             Input::Written(conn) => self.written(now, conn, out),
             Input::Dialed(conn, result) => self.dialed(now, conn, result, out),
-            Input::Resolved(query, result) => self.resolved(now, query, result, out),
+            Input::Resolved(query, result) => match self.questions.remove(query.0) {
+                Some(Question::Upstream(index)) => self.upstream_resolved(now, index, result, out),
+                Some(Question::Mediaserver(question)) => self.mediaserver_resolved(now, &question, result, out),
+                None => {}
+            },
             Input::RelayBound(relay, result) => self.relay_bound(now, relay, result, out),
             Input::SocketError(socket, peer, kind) => self.socket_error(now, socket, peer, kind, out),
             Input::Parcel(Parcel::Datagram(foreign)) => self.foreign_datagram(now, &foreign, out),
@@ -375,6 +399,7 @@ impl Shard {
                 Stage::Opening(_) => self.send_home(now, id, fresh, out),
                 Stage::Peer => Step::Wait,
                 Stage::Sip(_) => self.from_websocket(now, id, fresh, out),
+                Stage::Trunk(_) => self.from_trunk(now, id, fresh, out),
                 Stage::Turn(_) => self.from_turn_stream(now, id, fresh, out),
             };
             match step {
@@ -408,7 +433,7 @@ impl Shard {
             Stage::Tunnel(_) => self.tunnel_ended(now, id),
             // Moves as it is; its new shard finds the end. So does the client that comes for a peer.
             Stage::Opening(_) | Stage::Peer => {}
-            Stage::Sniff(_) | Stage::Sip(_) | Stage::Turn(_) => self.close(now, id, out),
+            Stage::Sniff(_) | Stage::Sip(_) | Stage::Trunk(_) | Stage::Turn(_) => self.close(now, id, out),
         }
     }
 
@@ -434,8 +459,10 @@ impl Shard {
 
     fn dialed(&mut self, now: Now, id: ConnId, result: Result<Endpoints, IoKind>, out: &mut Egress) {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
-        if matches!(conn.stage, Stage::Peer) {
-            return self.peer_dialed(now, id, result, out);
+        match conn.stage {
+            Stage::Peer => return self.peer_dialed(now, id, result, out),
+            Stage::Trunk(_) => return self.trunk_dialed(now, id, result, out),
+            _ => {}
         }
         match result {
             Ok(endpoints) => match conn.connected(endpoints.local) {
@@ -478,7 +505,7 @@ impl Shard {
     fn deadline(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
         match &conn.stage {
-            Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) => self.close(now, id, out),
+            Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) | Stage::Trunk(_) => self.close(now, id, out),
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
             Stage::Peer => self.peer_failed(now, id, out),
@@ -514,6 +541,7 @@ impl Shard {
             Stage::Tunnel(tunnel) => self.tunnel_gone(now, id, &tunnel, out),
             Stage::Peer => self.turn_stream_gone(now, id, out),
             Stage::Sip(socket) => self.websocket_gone(now, &socket, out),
+            Stage::Trunk(link) => self.trunk_gone(now, id, link, out),
             Stage::Turn(_) => self.turn_stream_gone(now, id, out),
             Stage::Sniff(_) | Stage::Opening(_) => {}
         }

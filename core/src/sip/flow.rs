@@ -32,6 +32,8 @@ pub(super) struct Flow {
     pub(super) conn: Option<ConnId>,
     /// Where its requests go, whatever they say.
     pub(super) trunk: TrunkId,
+    /// The address of the mediaserver that has its registration.
+    pub(super) home: Option<SocketAddr>,
     pub(super) peer: SocketAddr,
     pub(super) secure: bool,
     pub(super) subject: Option<String>,

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive};
 
-use edgeward_core::config::{Config, Host, Https, Reach, Sip, Turn, Upstream, Web};
+use edgeward_core::config::{Config, Host, Https, Reach, Sip, TrunkTransport, Turn, Upstream, Web};
 
 /// A block for each role.
 pub(crate) fn summary(config: &Config) -> String {
@@ -103,11 +103,15 @@ fn sip_lines(sip: &Sip) -> Vec<Line> {
             Reach::Path => "Path",
             Reach::Contact => "Contact",
         };
+        let transport = match mediaserver.transport {
+            TrunkTransport::Udp => "",
+            TrunkTransport::TcpWhenLarge => ", by TCP what is large",
+        };
         format!(
-            "{:<width$}  -> {} {}, reached back by {reach}",
+            "{:<width$}  -> {} {}{transport}, reached back by {reach}",
             mediaserver.path(),
             mediaserver.name,
-            mediaserver.address
+            list(&mediaserver.addresses)
         )
     });
     label("sip", std::iter::once(listen).chain(mediaservers))

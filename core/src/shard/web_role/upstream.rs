@@ -6,12 +6,11 @@ use core::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 
 use crate::{
-    action::{Action, Addresses, ConnId, Egress, IoKind, QueryId, ResolveError},
+    action::{Action, Addresses, ConnId, Egress, IoKind, ResolveError},
     config::Host,
     conn::{Conn, Stage, Tunnel, Upstream},
     http::{Answer, BodyLength, Client, ClientItem, Forward, Request, UpstreamError},
-    shard::{Shard, Step},
-    slab::Slab,
+    shard::{Question, Shard, Step},
     time::{Instant, Now},
     tls::Tls,
 };
@@ -24,8 +23,6 @@ const ADDRESS_LIFETIME: core::time::Duration = core::time::Duration::from_secs(3
 pub(super) struct Resolver {
     /// By upstream.
     names: Vec<Name>,
-    /// The upstream that each question is about.
-    queries: Slab<usize>,
 }
 
 /// What is known of a name.
@@ -41,7 +38,6 @@ impl Resolver {
     pub(super) fn new(upstreams: usize) -> Self {
         Self {
             names: vec![Name::default(); upstreams],
-            queries: Slab::new(),
         }
     }
 }
@@ -145,24 +141,20 @@ impl Shard {
             return self.dial_first(now, id, &addresses, upstream.port, out);
         }
         if !core::mem::replace(&mut name.asked, true) {
-            let query = QueryId(resolver.queries.insert(index));
-            self.actions.push_back(Action::Resolve { query, host });
+            self.resolve(host, Question::Upstream(index));
         }
         if let Some((waiting, _)) = self.upstream(id) {
             waiting.awaits_address = true;
         }
     }
 
-    pub(in crate::shard) fn resolved(
+    pub(in crate::shard) fn upstream_resolved(
         &mut self,
         now: Now,
-        query: QueryId,
+        index: usize,
         result: Result<Addresses, ResolveError>,
         out: &mut Egress,
     ) {
-        let Some(index) = self.web.resolver.queries.remove(query.0) else {
-            return;
-        };
         let config = self.config.clone();
         let Some(upstream) = config.web.as_ref().and_then(|web| web.upstreams.get(index)) else {
             return;
