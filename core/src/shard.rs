@@ -24,6 +24,7 @@ use crate::{
     turn,
 };
 
+mod configure;
 mod drain;
 mod peer_role;
 pub(crate) mod sip_role;
@@ -67,8 +68,8 @@ pub struct Shard {
 /// What a name is looked up for.
 #[derive(Debug)]
 enum Question {
-    /// An upstream, by its index.
-    Upstream(usize),
+    /// Upstreams that have it.
+    Upstream(String),
     /// A mediaserver.
     Mediaserver(sip::Question),
 }
@@ -322,15 +323,21 @@ impl Shard {
             Input::Written(conn) => self.written(now, conn, out),
             Input::Dialed(conn, result) => self.dialed(now, conn, result, out),
             Input::Resolved(query, result) => match self.questions.remove(query.0) {
-                Some(Question::Upstream(index)) => self.upstream_resolved(now, index, result, out),
+                Some(Question::Upstream(host)) => self.upstream_resolved(now, &host, result, out),
                 Some(Question::Mediaserver(question)) => self.mediaserver_resolved(now, &question, result, out),
                 None => {}
             },
             Input::RelayBound(relay, result) => self.relay_bound(now, relay, result, out),
-            Input::SocketError(socket, peer, kind) => self.socket_error(now, socket, peer, kind, out),
+            Input::SocketError(socket, peer, kind, icmp) => match socket {
+                SocketId::Relay(relay) => self.relay_error(now, relay, peer, icmp, out),
+                SocketId::Sip => self.trunk_error(now, peer, kind, out),
+                // A TURN client that is gone; its allocation ends by its lifetime.
+                SocketId::Turn(_) => {}
+            },
             Input::Parcel(Parcel::Datagram(foreign)) => self.foreign_datagram(now, &foreign, out),
             // A connection comes by `adopt`, with its stream.
             Input::Parcel(Parcel::Conn(..)) => {}
+            Input::Configure(config) => self.configure(now, config, out),
             Input::Drain(deadline) => self.drain(now, deadline, out),
         }
     }
