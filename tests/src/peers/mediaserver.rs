@@ -177,9 +177,16 @@ impl Mediaserver {
     /// # Panics
     /// When it does not come.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Message) -> bool) -> Message {
+        self.wait_for_after(0, what, wanted)
+    }
+
+    /// Waits for a message, but for the first `read` of those that have [come](Self::seen).
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn wait_for_after(&self, mut read: usize, what: &str, wanted: impl Fn(&Message) -> bool) -> Message {
         let deadline = deadline();
         let mut state = self.shared.state();
-        let mut read = 0;
         loop {
             let fresh = state.seen[read..].iter().filter_map(|seen| seen.message.as_ref());
             if let Some(message) = fresh.into_iter().find(|message| wanted(message)) {
@@ -534,14 +541,17 @@ impl Shared {
             self.send_until_acknowledged(state, refusal, from);
             return;
         }
-        self.send(state, &Message::answer(invite, 180, "Ringing", &tag), from);
+        let own = self.socket.local_addr().expect("a bound socket");
+        let contact = format!("<sip:{callee}@{own}>");
+        // RFC 3261 section 12.1.1: what makes a dialog names a contact, and SIP.js insists on it.
+        let ringing = Message::answer(invite, 180, "Ringing", &tag).with("Contact", &contact);
+        self.send(state, &ringing, from);
         if callee == "ringing" {
             return;
         }
-        let own = self.socket.local_addr().expect("a bound socket");
         let body = (state.answerer)(&invite.body);
         let accepted = Message::answer(invite, 200, "OK", &tag)
-            .with("Contact", format_args!("<sip:{callee}@{own}>"))
+            .with("Contact", &contact)
             .with_body("application/sdp", &body);
         self.send_until_acknowledged(state, accepted, from);
     }
