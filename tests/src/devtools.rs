@@ -181,7 +181,7 @@ pub(crate) fn awaited(expression: &str) -> String {
     format!(
         "(async () => {{
             for (;;) {{
-                const value = {expression};
+                const value = await {expression};
                 if (value) return value;
                 await new Promise((resolve) => setTimeout(resolve, {}));
             }}

@@ -54,6 +54,21 @@ impl Stage {
     fn phone(&self, library: Library, user: &str) -> Option<Phone> {
         Phone::in_node(&self.scene.site, library, &self.line("/wssip", user))
     }
+
+    /// Breaks the network of a telephone, and waits until it is back.
+    fn cut(&self, phone: &mut Phone, cut: Cut, away: Duration) {
+        self.network.cut(cut, away);
+        phone.until("!phone.registered");
+        phone.until("phone.registered");
+    }
+
+    /// Stops the edge and starts it again, and waits until a telephone is back.
+    fn restart(&mut self, phone: &mut Phone) {
+        assert!(self.scene.edge.stop().success());
+        phone.until("!phone.registered");
+        self.scene.edge = Edge::start(&self.scene.site, &self.config);
+        phone.until("phone.registered");
+    }
 }
 
 #[test]
@@ -84,21 +99,143 @@ fn telephones_in_chromium_call_and_are_called() {
     }
 }
 
+/// What a network does to a telephone: who notices, and for how long.
+const CUTS: [(Cut, Duration); 2] = [
+    (Cut::Both, Duration::from_secs(1)),
+    // The edge hears nothing of it, and meets the same user on a second WebSocket.
+    (Cut::Client, Duration::ZERO),
+];
+
+#[test]
+fn a_call_outlives_its_websocket() {
+    let stage = Stage::new();
+    let mediaserver = &stage.scene.mediaserver;
+    for (library, user) in Library::ALL.into_iter().zip(["alice", "bob"]) {
+        let Some(mut phone) = stage.phone(library, user) else {
+            return;
+        };
+        for (cut, away) in CUTS {
+            // The mediaserver hangs up afterwards, then the telephone does.
+            let mut dialog = ring_and_answer(&mut phone, mediaserver, user);
+            stage.cut(&mut phone, cut, away);
+            let info = mediaserver.request(&mut dialog, "INFO").status();
+            assert!(info.is_some_and(|status| status != 430 && status != 481), "{info:?}");
+            phone.until("phone.hold()");
+            assert_eq!(mediaserver.request(&mut dialog, "BYE").status(), Some(200));
+            phone.until("phone.call.state === 'ended'");
+
+            let call_id = dial(&mut phone, mediaserver, "600");
+            phone.until("phone.call.state === 'up'");
+            stage.cut(&mut phone, cut, away);
+            let offer = re_offer(mediaserver, &mut mediaserver.dialog(&call_id));
+            assert_eq!(mediaserver.final_answer(&offer).status(), Some(200));
+            phone.evaluate("void phone.hangUp()");
+            mediaserver.wait_for("the BYE", |message| is(message, "BYE", &call_id));
+        }
+    }
+}
+
+#[test]
+fn a_call_that_rings_is_answered_after_a_cut() {
+    let stage = Stage::new();
+    let mediaserver = &stage.scene.mediaserver;
+    for (library, user) in Library::ALL.into_iter().zip(["alice", "bob"]) {
+        let Some(mut phone) = stage.phone(library, user) else {
+            return;
+        };
+        for (cut, away) in CUTS {
+            let invite = ring(&mut phone, mediaserver, user);
+            stage.cut(&mut phone, cut, away);
+            phone.until("phone.call.state === 'ringing'");
+            phone.evaluate("void phone.answer()");
+            let (_, mut dialog) = mediaserver.answered(&invite);
+            phone.until("phone.call.state === 'up'");
+            assert_eq!(mediaserver.request(&mut dialog, "BYE").status(), Some(200));
+            phone.until("phone.call.state === 'ended'");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_comes_during_a_cut_is_kept() {
+    let stage = Stage::new();
+    let mediaserver = &stage.scene.mediaserver;
+    // JsSIP itself gives up a call of its own that is not answered when its WebSocket breaks.
+    let Some(mut phone) = stage.phone(Library::SipJs, "bob") else {
+        return;
+    };
+    for (cut, away) in CUTS {
+        let call_id = dial(&mut phone, mediaserver, "ringing");
+        phone.until("phone.call.state === 'ringing'");
+        stage.network.cut(cut, away);
+        phone.until("!phone.registered");
+        mediaserver.pick_up(&call_id);
+        phone.until("phone.call.state === 'up'");
+        mediaserver.wait_for("the ACK", |message| is(message, "ACK", &call_id));
+        let bye = mediaserver.request(&mut mediaserver.dialog(&call_id), "BYE");
+        assert_eq!(bye.status(), Some(200));
+        phone.until("phone.call.state === 'ended'");
+    }
+}
+
+#[test]
+fn a_caller_who_hangs_up_during_a_cut_of_ten_seconds_is_heard() {
+    let stage = Stage::new();
+    let mediaserver = &stage.scene.mediaserver;
+    for (library, user) in Library::ALL.into_iter().zip(["alice", "bob"]) {
+        let Some(mut phone) = stage.phone(library, user) else {
+            return;
+        };
+        let mut dialog = ring_and_answer(&mut phone, mediaserver, user);
+        stage.network.cut(Cut::Both, Duration::from_secs(10));
+        phone.until("!phone.registered");
+        assert_eq!(mediaserver.request(&mut dialog, "BYE").status(), Some(200));
+        phone.until("phone.call.state === 'ended'");
+    }
+}
+
+#[test]
+fn a_call_outlives_the_edge() {
+    let mut stage = Stage::new();
+    for (library, user) in Library::ALL.into_iter().zip(["alice", "bob"]) {
+        let Some(mut phone) = stage.phone(library, user) else {
+            return;
+        };
+        let mut incoming = ring_and_answer(&mut phone, &stage.scene.mediaserver, user);
+        stage.restart(&mut phone);
+        let mediaserver = &stage.scene.mediaserver;
+        let offer = re_offer(mediaserver, &mut incoming);
+        assert_eq!(mediaserver.final_answer(&offer).status(), Some(200));
+        mediaserver.send_request(incoming.request("ACK"));
+        phone.until("phone.hold()");
+        assert_eq!(mediaserver.request(&mut incoming, "BYE").status(), Some(200));
+        phone.until("phone.call.state === 'ended'");
+
+        let call_id = dial(&mut phone, mediaserver, "600");
+        phone.until("phone.call.state === 'up'");
+        stage.restart(&mut phone);
+        let mediaserver = &stage.scene.mediaserver;
+        let offer = re_offer(mediaserver, &mut mediaserver.dialog(&call_id));
+        assert_eq!(mediaserver.final_answer(&offer).status(), Some(200));
+        phone.evaluate("void phone.hangUp()");
+        mediaserver.wait_for("the BYE", |message| is(message, "BYE", &call_id));
+    }
+}
+
 /// Calls both ways, each held and resumed, hung up by either side; and a REGISTER on the way.
 fn phones_do_all(phone: &mut Phone, mediaserver: &Mediaserver, user: &str) {
     // The telephone calls, holds, resumes and hangs up.
     let call_id = dial(phone, mediaserver, "600");
     phone.until("phone.call.state === 'up'");
-    assert_eq!(phone.evaluate("phone.hold()"), true);
-    assert_eq!(phone.evaluate("phone.resume()"), true);
+    phone.until("phone.hold()");
+    phone.until("phone.resume()");
     phone.evaluate("void phone.hangUp()");
     phone.until("phone.call.state === 'ended'");
     mediaserver.wait_for("the BYE", |message| is(message, "BYE", &call_id));
 
     // It is called, gets an offer, and the caller hangs up.
     let mut dialog = ring_and_answer(phone, mediaserver, user);
-    let offer = dialog.request("INVITE").with("Contact", contact(mediaserver));
-    let offer = mediaserver.send_request(offer.with_body("application/sdp", &description("actpass", OFFER)));
+    let offer = re_offer(mediaserver, &mut dialog);
     assert_eq!(mediaserver.final_answer(&offer).status(), Some(200));
     mediaserver.send_request(dialog.request("ACK"));
     phone.until("phone.call.offers === 1");
@@ -152,8 +289,13 @@ fn ring_and_answer(phone: &mut Phone, mediaserver: &Mediaserver, user: &str) -> 
     dialog
 }
 
-fn contact(mediaserver: &Mediaserver) -> String {
-    format!("<sip:pbx@{}>", mediaserver.address())
+/// A re-INVITE of the mediaserver.
+fn re_offer(mediaserver: &Mediaserver, dialog: &mut Dialog) -> Message {
+    let offer = dialog
+        .request("INVITE")
+        .with("Contact", format_args!("<sip:pbx@{}>", mediaserver.address()))
+        .with_body("application/sdp", &description("actpass", OFFER));
+    mediaserver.send_request(offer)
 }
 
 /// What an Asterisk with WebRTC says, whose media never come: an offer, or an answer to one.

@@ -41,12 +41,13 @@ export class JsSipPhone {
     this.call.session.terminate();
   }
 
+  /** Whether the call is on hold now; not while another offer is under way. */
   hold() {
-    return new Promise((done) => this.call.session.hold({}, () => done(true)));
+    return new Promise((done) => this.call.session.hold({}, () => done(true)) || done(false));
   }
 
   resume() {
-    return new Promise((done) => this.call.session.unhold({}, () => done(true)));
+    return new Promise((done) => this.call.session.unhold({}, () => done(true)) || done(false));
   }
 
   registerAgain() {

@@ -74,6 +74,7 @@ export class SipJsPhone {
     }
   }
 
+  /** Whether the call is on hold now; not while another offer is under way. */
   hold() {
     return this.offer(true);
   }
@@ -88,10 +89,12 @@ export class SipJsPhone {
 
   offer(hold) {
     return new Promise((done) => {
-      this.call.session.invite({
-        sessionDescriptionHandlerOptions: { hold },
-        requestDelegate: { onAccept: () => done(true), onReject: () => done(false) },
-      });
+      this.call.session
+        .invite({
+          sessionDescriptionHandlerOptions: { hold },
+          requestDelegate: { onAccept: () => done(true), onReject: () => done(false) },
+        })
+        .catch(() => done(false));
     });
   }
 

@@ -282,6 +282,17 @@ impl Mediaserver {
         self.final_answer(&sent)
     }
 
+    /// Answers an INVITE that has rung until now.
+    ///
+    /// # Panics
+    /// When there is none with this Call-ID.
+    pub fn pick_up(&self, call_id: &str) {
+        let mut state = self.shared.state();
+        let rings = |invited: &&Invited| invited.invite.call_id() == Some(call_id);
+        let invited = state.invited.iter().find(rings).expect("a call that rings").clone();
+        self.shared.accept(&mut state, &invited);
+    }
+
     /// The dialog of an INVITE that this mediaserver answered.
     ///
     /// # Panics
@@ -541,19 +552,27 @@ impl Shared {
             self.send_until_acknowledged(state, refusal, from);
             return;
         }
-        let own = self.socket.local_addr().expect("a bound socket");
-        let contact = format!("<sip:{callee}@{own}>");
         // RFC 3261 section 12.1.1: what makes a dialog names a contact, and SIP.js insists on it.
-        let ringing = Message::answer(invite, 180, "Ringing", &tag).with("Contact", &contact);
+        let ringing = Message::answer(invite, 180, "Ringing", &tag).with("Contact", self.contact(callee));
         self.send(state, &ringing, from);
-        if callee == "ringing" {
-            return;
+        if callee != "ringing" {
+            let invited = state.invited.last().expect("the call").clone();
+            self.accept(state, &invited);
         }
+    }
+
+    fn accept(&self, state: &mut State, Invited { invite, from, tag }: &Invited) {
+        let callee = invite.uri().and_then(user_of).unwrap_or_default();
         let body = (state.answerer)(&invite.body);
-        let accepted = Message::answer(invite, 200, "OK", &tag)
-            .with("Contact", &contact)
+        let accepted = Message::answer(invite, 200, "OK", tag)
+            .with("Contact", self.contact(callee))
             .with_body("application/sdp", &body);
-        self.send_until_acknowledged(state, accepted, from);
+        self.send_until_acknowledged(state, accepted, *from);
+    }
+
+    fn contact(&self, user: &str) -> String {
+        let own = self.socket.local_addr().expect("a bound socket");
+        format!("<sip:{user}@{own}>")
     }
 
     fn cancel(&self, state: &mut State, cancel: &Message, from: SocketAddr) {
