@@ -3,6 +3,7 @@
 pub mod cutter;
 pub mod http;
 pub mod http_client;
+pub mod ip_witness;
 pub mod media;
 pub mod mediaserver;
 pub mod phone;
