@@ -16,9 +16,11 @@ use crate::{
 };
 
 mod certificates;
+mod change;
 mod parse;
 
 pub use certificates::{Acme, CertificateFiles, Reloaded};
+pub use change::changes;
 pub use parse::{ConfigError, ConfigErrors, Sources};
 
 /// The whole configuration of a process. A role is on when its section is there.
@@ -100,7 +102,9 @@ impl Https {
 
     /// Whether TURN alone is spoken under this server name.
     pub(crate) fn is_for_turn(&self, server_name: &str) -> bool {
-        self.turn_hosts.iter().any(|name| name.eq_ignore_ascii_case(server_name))
+        self.turn_hosts
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(server_name))
     }
 
     /// What clients may dislike about the certificates now.

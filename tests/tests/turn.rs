@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeSet,
     io::Write as _,
+    iter,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use edgeward_tests::{
+    deadline,
     peers::{
+        ip_witness::{IpWitness, Seen},
         stream::Stream,
         stun::{self, Class, Message, RawClient, attribute, channel_data, method},
         turn_client::{Credentials, TurnClient},
@@ -16,6 +19,7 @@ use edgeward_tests::{
     },
     scene::{ALICE, ASTERISK, CONFIG, SECRETS, Scene},
 };
+use socket2::SockRef;
 
 /// A request to allocate.
 fn allocate() -> Message {
@@ -158,6 +162,74 @@ fn a_burst_arrives_whole_and_in_order() {
             assert_eq!(&client.receive_from(peer.address()), packet);
         }
     }
+}
+
+#[test]
+fn dscp_and_ecn_go_along_and_df_where_the_client_says_so() {
+    // RFC 8656 section 14.
+    let scene = Scene::new();
+    let peer = UdpPeer::bind(scene.site.at(120, 20_000));
+    let mut client = scene.raw_turn(100);
+    let at = client.socket().local_addr().expect("a bound socket");
+    let witnesses = (IpWitness::at(peer.address().ip()), IpWitness::at(at.ip()));
+    let (Some(mut at_peer), Some(mut at_client)) = witnesses else {
+        return;
+    };
+    let relayed = client.allocate();
+    assert_eq!(client.ask_signed(bind(0x4000, peer.address())).class, Class::Success);
+    let seen = |tos, dont_fragment, payload: &[u8]| Seen {
+        tos,
+        dont_fragment,
+        // Whatever the sender's was: it is an address of this host that sends here.
+        ttl: 64,
+        payload: payload.to_vec(),
+    };
+    SockRef::from(client.socket()).set_ttl_v4(9).expect("an option");
+    for tos in [0, 0xb8, 0x02, 0xbb] {
+        SockRef::from(client.socket())
+            .set_tos_v4(tos.into())
+            .expect("an option");
+        let port = peer.address().port();
+        // Linux sends this with DF, which nobody can see who receives it: "always assume the incoming DF bit is 0".
+        client.socket().send(&channel_data(0x4000, b"channel")).expect("sent");
+        assert_eq!(at_peer.see(port), seen(tos, false, b"channel"));
+        let send = Message::indication(method::SEND)
+            .with_peer(peer.address())
+            .with(attribute::DATA, *b"send");
+        let whole = send.clone().with(attribute::DONT_FRAGMENT, []);
+        for (message, dont_fragment) in [(&whole, true), (&send, false)] {
+            client.socket().send(&message.encode()).expect("sent");
+            assert_eq!(at_peer.see(port), seen(tos, dont_fragment, b"send"));
+        }
+        peer.mark(tos);
+        peer.send(relayed, b"down");
+        let expected = channel_data(0x4000, b"down");
+        let mut down = iter::repeat_with(|| at_client.see(at.port())).skip_while(|seen| seen.payload != expected);
+        assert_eq!(down.next(), Some(seen(tos, false, &expected)));
+    }
+}
+
+#[test]
+fn a_closed_port_is_told_by_its_icmp_message() {
+    let scene = Scene::new();
+    let mut client = scene.raw_turn(100);
+    client.allocate();
+    let gone = UdpPeer::bind(scene.site.at(120, 20_000)).address();
+    assert_eq!(client.ask_signed(permission(gone)).class, Class::Success);
+    let send = Message::indication(method::SEND)
+        .with_peer(gone)
+        .with(attribute::DATA, *b"anybody?");
+    client.socket().send(&send.encode()).expect("sent");
+    let told = client.receive(deadline()).and_then(|bytes| Message::decode(&bytes));
+    let told = told.expect("an indication");
+    assert_eq!((told.class, told.method), (Class::Indication, method::DATA));
+    assert_eq!(told.address(attribute::XOR_PEER_ADDRESS), Some(gone));
+    // RFC 792: "destination unreachable", for a port.
+    assert_eq!(
+        told.attribute(attribute::ICMP),
+        Some([0, 0, 3, 3, 0, 0, 0, 0].as_slice())
+    );
+    assert_eq!(told.attribute(attribute::DATA), None);
 }
 
 #[test]

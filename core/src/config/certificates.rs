@@ -76,13 +76,12 @@ impl CertificateFiles {
         let label = format!("`{}`", self.cert);
         let certificate = Certificate::new(sources.provider(), &label, &chain, &key).map_err(|error| Finding {
             what: format!("the certificate {label} cannot be used: {error}"),
-            fix: "`cert` is the PEM file with the chain, `key` the PEM file with the private key that belongs to it".into(),
+            fix: "`cert` is the PEM file with the chain, `key` the PEM file with the private key that belongs to it"
+                .into(),
         })?;
         Ok(Some(match ocsp {
             None => certificate,
-            Some((path, response)) => {
-                certificate.with_ocsp(path, response.as_deref().map_err(String::as_str))
-            }
+            Some((path, response)) => certificate.with_ocsp(path, response.as_deref().map_err(String::as_str)),
         }))
     }
 }

@@ -64,9 +64,12 @@ impl Shard {
             return match (speech, offer) {
                 (Speech::Tls, _) => self.start_tls(now, id, offer, bytes, out),
                 (Speech::Turn, _) if is_turn => self.start_turn(now, id),
-                _ if proxy::is_likely(bytes) => {
-                    self.fault(now, id, "a PROXY header, but proxy_protocol_from does not list the sender", out)
-                }
+                _ if proxy::is_likely(bytes) => self.fault(
+                    now,
+                    id,
+                    "a PROXY header, but proxy_protocol_from does not list the sender",
+                    out,
+                ),
                 (_, Offer::Https) => self.misdirected(now, id, "this port speaks HTTPS", out),
                 (_, Offer::Turn) => self.misdirected(now, id, "this port speaks TURN", out),
             };
@@ -106,7 +109,12 @@ impl Shard {
                 Step::Used(used)
             }
             Ok(None) => Step::Wait,
-            Err(_) => self.fault(now, id, "no PROXY header, but proxy_protocol_from lists the sender", out),
+            Err(_) => self.fault(
+                now,
+                id,
+                "no PROXY header, but proxy_protocol_from lists the sender",
+                out,
+            ),
         }
     }
 

@@ -128,7 +128,10 @@ impl Certificate {
         if !hosts.is_empty() && !hosts.iter().any(|host| self.is_for(host)) {
             warnings.push(Finding {
                 what: format!("{} is for none of the hosts that are answered", self.label),
-                fix: format!("it is for {}: add that to `hosts`, or remove the certificate", self.names.join(", ")),
+                fix: format!(
+                    "it is for {}: add that to `hosts`, or remove the certificate",
+                    self.names.join(", ")
+                ),
             });
         }
         warnings
@@ -136,13 +139,18 @@ impl Certificate {
 
     /// Whether it is for this host as clients see it, a name or an address.
     pub(super) fn is_for(&self, host: &str) -> bool {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
         if let Ok(address) = bare.parse::<IpAddr>() {
             return self.facts.has_address(address);
         }
         self.names.iter().any(|pattern| match pattern.strip_prefix('*') {
             // RFC 9525 section 6.3: a wildcard stands for exactly one label.
-            Some(suffix) => host.find('.').is_some_and(|dot| host[dot..].eq_ignore_ascii_case(suffix)),
+            Some(suffix) => host
+                .find('.')
+                .is_some_and(|dot| host[dot..].eq_ignore_ascii_case(suffix)),
             None => pattern.eq_ignore_ascii_case(host),
         })
     }

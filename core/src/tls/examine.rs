@@ -46,9 +46,15 @@ pub(super) struct Facts {
 /// does not need it.
 pub(super) fn examine(chain: &[CertificateDer<'_>]) -> Facts {
     let mut facts = Facts::default();
-    let Ok(chain) = chain.iter().map(|der| Certificate::from_der(der)).collect::<Result<Vec<_>, _>>() else {
+    let Ok(chain) = chain
+        .iter()
+        .map(|der| Certificate::from_der(der))
+        .collect::<Result<Vec<_>, _>>()
+    else {
         let flaw = "cannot be examined: nothing is known about its dates and its chain".into();
-        facts.flaws.push((flaw, "ask the authority whether the certificate follows RFC 5280"));
+        facts
+            .flaws
+            .push((flaw, "ask the authority whether the certificate follows RFC 5280"));
         return facts;
     };
     if let Some(own) = chain.first() {
@@ -62,7 +68,9 @@ pub(super) fn examine(chain: &[CertificateDer<'_>]) -> Facts {
             0 => "",
             _ => "holds an authority whose certificate ",
         };
-        facts.flaws.extend(weaknesses(certificate).map(|(what, fix)| (format!("{which}{what}"), fix)));
+        facts
+            .flaws
+            .extend(weaknesses(certificate).map(|(what, fix)| (format!("{which}{what}"), fix)));
     }
     facts
 }
@@ -167,7 +175,10 @@ fn gaps(chain: &[Certificate]) -> Vec<(String, &'static str)> {
     for pair in chain.windows(2) {
         if pair[0].tbs_certificate().issuer() != pair[1].tbs_certificate().subject() {
             flaws.push((
-                format!("has a gap in its chain: the certificate of {} does not follow", issuer(&pair[0])),
+                format!(
+                    "has a gap in its chain: the certificate of {} does not follow",
+                    issuer(&pair[0])
+                ),
                 "put the server's certificate first, and behind each certificate that of its issuer",
             ));
         }

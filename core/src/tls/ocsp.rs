@@ -64,7 +64,9 @@ fn answer<'d>(item: &AnyRef<'d>) -> Option<Response<'d>> {
         return None;
     };
     let id = items(id.value())?;
-    let [_hash, _name, _key, serial] = id.as_slice() else { return None };
+    let [_hash, _name, _key, serial] = id.as_slice() else {
+        return None;
+    };
     let next_update = optional.iter().find(|item| item.tag().number() == TagNumber(0));
     let next_update = next_update.and_then(|item| only(item.value())?.decode_as::<GeneralizedTime>().ok());
     Some(Response {

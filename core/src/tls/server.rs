@@ -8,7 +8,7 @@ use rustls::{
 };
 
 use super::{
-    ALPN_ACME, ALPN_HTTP, ALPN_STUN, ALPN_TURN, Certificate, Clock, Provider, TlsConfigError, Finding,
+    ALPN_ACME, ALPN_HTTP, ALPN_STUN, ALPN_TURN, Certificate, Clock, Finding, Provider, TlsConfigError,
     certificates::{Certificates, Challenges},
 };
 use crate::time::UnixTime;
@@ -106,12 +106,17 @@ impl ServerTls {
     /// The DNS names in all certificates, for the start-up summary and checks.
     pub fn names(&self) -> Vec<String> {
         let all = self.certificates.all();
-        all.iter().flat_map(|certificate| certificate.names().iter().cloned()).collect()
+        all.iter()
+            .flat_map(|certificate| certificate.names().iter().cloned())
+            .collect()
     }
 
     /// Whether a certificate is for this host, a name or an address.
     pub fn has(&self, host: &str) -> bool {
-        self.certificates.all().iter().any(|certificate| certificate.is_for(host))
+        self.certificates
+            .all()
+            .iter()
+            .any(|certificate| certificate.is_for(host))
     }
 
     /// Whether who called us by `server_name` may ask for `host` on the same connection: both mean one server, or the
@@ -123,7 +128,9 @@ impl ServerTls {
     /// What clients may dislike about the certificates now, as long as they are for `hosts`.
     pub fn findings(&self, now: UnixTime, hosts: &[String]) -> Vec<Finding> {
         let all = self.certificates.all();
-        let unnamed = hosts.iter().filter(|host| !all.iter().any(|certificate| certificate.is_for(host)));
+        let unnamed = hosts
+            .iter()
+            .filter(|host| !all.iter().any(|certificate| certificate.is_for(host)));
         let unnamed = unnamed.map(|host| Finding {
             what: format!("no certificate is for {host}: browsers will refuse it"),
             fix: format!("add a certificate for {host}, or take it out of `hosts`"),

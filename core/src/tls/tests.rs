@@ -197,7 +197,9 @@ fn a_replaced_certificate_is_shown_next() {
     // Who is connected notices nothing.
     let (mut wire, mut plain) = (BytesMut::new(), Vec::new());
     client.seal(b"still here", &mut wire).expect("sealed");
-    server.receive(&mut wire, &mut plain, &mut BytesMut::new()).expect("opened");
+    server
+        .receive(&mut wire, &mut plain, &mut BytesMut::new())
+        .expect("opened");
     assert_eq!(plain, b"still here");
 }
 
@@ -253,8 +255,10 @@ fn an_administrator_is_warned() {
         &[&good],
         &key,
         "a.example",
-        &["`a.pem` comes without an intermediate certificate: clients that do not know its issuer, CN=Authority, will \
-           refuse it"],
+        &[
+            "`a.pem` comes without an intermediate certificate: clients that do not know its issuer, CN=Authority, will \
+           refuse it",
+        ],
     );
     check(
         &[&good, ca],
@@ -303,9 +307,17 @@ fn an_ocsp_response_is_shown_as_long_as_it_is_good() {
     check(good, &[0x12, 0x35], Err("is for another certificate"));
     check(revoked, &[0x12, 0x34], Err("does not say that the certificate is good"));
     check(b"garbage", &[0x12, 0x34], Err("is no OCSP response in DER form"));
-    check(&good[..good.len() - 1], &[0x12, 0x34], Err("is no OCSP response in DER form"));
+    check(
+        &good[..good.len() - 1],
+        &[0x12, 0x34],
+        Err("is no OCSP response in DER form"),
+    );
     // RFC 6960 section 4.2.1: tryLater, without a body.
-    check(&[0x30, 3, 0x0a, 1, 3], &[0x12, 0x34], Err("is an error of the responder"));
+    check(
+        &[0x30, 3, 0x0a, 1, 3],
+        &[0x12, 0x34],
+        Err("is an error of the responder"),
+    );
 
     let certificate = || {
         let (cert, key) = (include_bytes!("tests/ocsp.pem"), include_bytes!("tests/ocsp.key"));

@@ -26,6 +26,7 @@ pub(super) struct Request<'a> {
     channel: Option<&'a [u8]>,
     peer: Option<&'a [u8]>,
     connection: Option<&'a [u8]>,
+    dont_fragment: Option<&'a [u8]>,
     /// Whether an attribute is there that had to be understood and is not.
     pub(super) has_unknown: bool,
 }
@@ -49,6 +50,7 @@ impl<'a> Request<'a> {
             channel: None,
             peer: None,
             connection: None,
+            dont_fragment: None,
             has_unknown: false,
         };
         for attribute in message.attributes() {
@@ -68,6 +70,7 @@ impl<'a> Request<'a> {
                 Kind::CHANNEL_NUMBER => &mut request.channel,
                 Kind::XOR_PEER_ADDRESS => &mut request.peer,
                 Kind::CONNECTION_ID => &mut request.connection,
+                Kind::DONT_FRAGMENT => &mut request.dont_fragment,
                 kind => {
                     request.has_unknown |= is_unknown(kind);
                     continue;
@@ -126,6 +129,11 @@ impl<'a> Request<'a> {
         decode(self.token, |value| value.try_into().ok())
     }
 
+    /// Whether there is DONT-FRAGMENT.
+    pub(super) fn dont_fragment(&self) -> bool {
+        self.dont_fragment.is_some()
+    }
+
     /// CHANNEL-NUMBER, which has to be there.
     pub(super) fn channel(&self) -> Result<u16, Code> {
         decode(self.channel, read_u16)?.ok_or(Code::BAD_REQUEST)
@@ -160,10 +168,8 @@ fn decode<'a, T>(value: Option<&'a [u8]>, read: impl Fn(&'a [u8]) -> Option<T>) 
 }
 
 /// Whether an attribute has to be understood but is not.
-// RFC 8656 section 7.2: a server that cannot set the DF bit "treats the DONT-FRAGMENT attribute in the Allocate request
-// as an unknown comprehension-required attribute", and section 11.2 says the same of Send indications.
 pub(super) fn is_unknown(kind: Kind) -> bool {
-    const UNDERSTOOD: [Kind; 20] = [
+    const UNDERSTOOD: [Kind; 21] = [
         Kind::USERNAME,
         Kind::MESSAGE_INTEGRITY,
         Kind::ERROR_CODE,
@@ -182,6 +188,7 @@ pub(super) fn is_unknown(kind: Kind) -> bool {
         Kind::REQUESTED_ADDRESS_FAMILY,
         Kind::EVEN_PORT,
         Kind::REQUESTED_TRANSPORT,
+        Kind::DONT_FRAGMENT,
         Kind::RESERVATION_TOKEN,
         Kind::CONNECTION_ID,
     ];

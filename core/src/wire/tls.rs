@@ -72,7 +72,11 @@ impl<'b> ClientHello<'b> {
     /// When more would not help.
     pub fn parse(bytes: &'b [u8]) -> Result<Option<Self>, HelloError> {
         let Some(message) = message(bytes)? else {
-            return if bytes.len() < HELLO_BYTES_MAX { Ok(None) } else { Err(HelloError) };
+            return if bytes.len() < HELLO_BYTES_MAX {
+                Ok(None)
+            } else {
+                Err(HelloError)
+            };
         };
         let (server_name, alpn) = fields(&message).ok_or(HelloError)?;
         Ok(Some(Self {
@@ -216,7 +220,9 @@ fn host_name(mut data: Reader<'_>) -> Option<Option<Range<usize>>> {
 fn is_dns_name(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=LABEL_BYTES_MAX).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
     text.len() <= NAME_BYTES_MAX && text.split('.').all(is_label)
 }

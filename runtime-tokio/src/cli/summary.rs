@@ -46,7 +46,10 @@ fn https_lines(https: &Https) -> Vec<Line> {
     }
     if let Some(acme) = &https.acme {
         let domains = list(&acme.domains);
-        lines.push(("", format!("a certificate for {domains} is fetched from {}", acme.directory)));
+        lines.push((
+            "",
+            format!("a certificate for {domains} is fetched from {}", acme.directory),
+        ));
     }
     if !https.turn_hosts.is_empty() {
         lines.push(("", format!("TURN alone as {}", list(&https.turn_hosts))));

@@ -14,10 +14,18 @@ fn names_and_protocols_are_read() {
     };
     check(&[], None, &[]);
     check(&[(SERVER_NAME, sni("edge.example.com"))], Some("edge.example.com"), &[]);
-    check(&[(SERVER_NAME, sni("Edge.example.com."))], Some("Edge.example.com"), &[]);
+    check(
+        &[(SERVER_NAME, sni("Edge.example.com."))],
+        Some("Edge.example.com"),
+        &[],
+    );
     check(&[(SERVER_NAME, sni("_x-1.example"))], Some("_x-1.example"), &[]);
     check(
-        &[(43, vec![2, 3, 4]), (ALPN, alpn(&[b"h2", b"http/1.1"])), (SERVER_NAME, sni("a"))],
+        &[
+            (43, vec![2, 3, 4]),
+            (ALPN, alpn(&[b"h2", b"http/1.1"])),
+            (SERVER_NAME, sni("a")),
+        ],
         Some("a"),
         &[b"h2", b"http/1.1"],
     );
@@ -39,7 +47,17 @@ fn what_is_malformed_is_refused() {
     let extensions = |list: &[(u16, Vec<u8>)]| assert_eq!(ClientHello::parse(&hello(Some(list))), Err(HelloError));
     extensions(&[(SERVER_NAME, sni("a")), (SERVER_NAME, sni("a"))]);
     extensions(&[(ALPN, alpn(&[b"a"])), (ALPN, alpn(&[b"a"]))]);
-    for name in ["", ".", "a..b", ".a", "a b", "a/b", "\u{e9}.example", &"a".repeat(64), &"a.".repeat(128)] {
+    for name in [
+        "",
+        ".",
+        "a..b",
+        ".a",
+        "a b",
+        "a/b",
+        "\u{e9}.example",
+        &"a".repeat(64),
+        &"a.".repeat(128),
+    ] {
         extensions(&[(SERVER_NAME, sni(name))]);
     }
     extensions(&[(SERVER_NAME, vec![])]);
