@@ -17,6 +17,7 @@ use crate::{
 
 mod allocate;
 mod auth;
+mod discovery;
 mod manage;
 mod model;
 mod relay;
@@ -141,6 +142,8 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         }],
         tcp_relay: false,
         public_peers: true,
+        mobility: false,
+        discovery: vec![],
         alternate: None,
         limits: TurnLimits::default(),
     };
