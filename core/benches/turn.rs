@@ -206,6 +206,7 @@ impl World {
             tcp_relay: false,
             listen_udp: vec![SocketAddr::new(relay, 3478)],
             listen_tcp: vec![],
+            proxy_protocol_from: vec![],
             relays: vec![config::Relay {
                 bind: relay,
                 advertise: relay,
