@@ -79,6 +79,14 @@ impl Edge {
         self.process.wait()
     }
 
+    /// Waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn wait(mut self) -> ExitStatus {
+        self.process.wait()
+    }
+
     /// Sends a signal and gives the process back, to wait for its end.
     pub fn signal(self, signal: Signal) -> Process {
         self.process.signal(signal);
