@@ -99,8 +99,12 @@ pub fn binary() -> &'static Path {
 /// and profile, and for the whole workspace, since that is how `cargo test --workspace` chooses features.
 fn build() -> PathBuf {
     let test = env::current_exe().expect("the path of this test");
-    // target/PROFILE/deps/TEST
-    let out = test.ancestors().nth(2).expect("a target folder");
+    // target/PROFILE/deps/TEST, or target/PROFILE/bench
+    let folder = test.parent().expect("a target folder");
+    let out = match folder.ends_with("deps") {
+        true => folder.parent().expect("a target folder"),
+        false => folder,
+    };
     let (target, profile) = (
         out.parent().expect("a target folder"),
         out.file_name().expect("a profile"),
