@@ -272,7 +272,9 @@ request_route {
     if (!sanity_check()) {
         exit;
     }
-    setflag(8);
+    if (proto == WS || proto == WSS) {
+        setflag(8);
+    }
     if (is_method("CANCEL")) {
         if (t_check_trans()) {
             t_relay();
