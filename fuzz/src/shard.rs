@@ -274,7 +274,7 @@ impl World {
                 self.datagrams(usize::from(shard), socket, peer, stride, &bytes);
             }
             Op::SocketError { socket, peer } => {
-                let input = Input::SocketError(self.socket(socket), address(peer), IoKind::Unreachable);
+                let input = Input::SocketError(self.socket(socket), address(peer), IoKind::Unreachable, None);
                 self.handle(0, input);
             }
             Op::Pass { millis } => self.pass(Duration::from_millis(u64::from(millis % 200_000))),

@@ -309,7 +309,7 @@ impl World {
             subject: None,
         };
         let mut flow = None;
-        self.call(|bridge, cx| flow = bridge.open(cx, opening).ok());
+        self.call(|bridge, _| flow = bridge.open(opening).ok());
         self.flows[user] = flow;
     }
 
@@ -356,7 +356,10 @@ impl World {
                     let user = self.owners[&conn];
                     self.flows[user] = None;
                 }
-                Out::Probe { .. } => {}
+                Out::Probe { .. } | Out::Moved => {}
+                Out::Link { .. } | Out::Dial(_) | Out::Unlink { .. } | Out::Resolve(_) => {
+                    panic!("the mediaservers have addresses and speak UDP")
+                }
             }
         }
     }
