@@ -7,7 +7,7 @@ use core::{
 
 use bytes::BytesMut;
 
-use crate::time::Instant;
+use crate::{config::SharedConfig, time::Instant};
 pub use crate::{conn::Conn, slab::Key};
 
 /// Which shard, counted from 0.
@@ -352,6 +352,9 @@ pub enum Input {
     SocketError(SocketId, SocketAddr, IoKind, Option<Icmp>),
     /// From another shard.
     Parcel(Parcel),
+    /// From now on this is the configuration. What goes on, goes on; one that
+    /// [only a restart can follow](crate::config::Config::fixed_differences) changes nothing.
+    Configure(SharedConfig),
     /// Stop accepting, let go of what is idle, close the rest at the given time.
     Drain(Instant),
 }

@@ -23,6 +23,7 @@ use crate::{
     turn,
 };
 
+mod configure;
 mod drain;
 mod peer_role;
 pub(crate) mod sip_role;
@@ -312,6 +313,7 @@ impl Shard {
             Input::Parcel(Parcel::Datagram(foreign)) => self.foreign_datagram(now, &foreign, out),
             // A connection comes by `adopt`, with its stream.
             Input::Parcel(Parcel::Conn(..)) => {}
+            Input::Configure(config) => self.configure(now, config, out),
             Input::Drain(deadline) => self.drain(now, deadline, out),
         }
     }
