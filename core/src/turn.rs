@@ -10,6 +10,7 @@
 mod auth;
 mod connections;
 mod few;
+mod five_tuple;
 mod limiter;
 mod nonce;
 mod peers;

@@ -186,6 +186,7 @@ impl Server {
     }
 
     /// Sends part of a client's message to a peer that it may send to, by its relayed transport address.
+    #[inline]
     fn to_peer(
         &mut self,
         cx: &mut Cx<'_>,
@@ -227,10 +228,13 @@ impl Server {
     }
 
     /// Whether so many bytes of an allocation may pass now; if so, they are charged.
+    #[inline]
     fn meter(&mut self, cx: &mut Cx<'_>, key: Key, bytes: usize) -> bool {
-        let admitted = self.rates.are_off() || self.table.charge(key, &self.rates, cx.now.mono, bytes);
-        cx.stats.turn.limited += u64::from(!admitted);
-        admitted
+        if self.rates.are_off() || self.table.charge(key, &self.rates, cx.now.mono, bytes) {
+            return true;
+        }
+        cx.stats.turn.limited += 1;
+        false
     }
 
     /// The allocation by which a client may exchange datagrams.
