@@ -156,13 +156,10 @@ impl<T> Slab<T> {
 
     /// All entries in the order of their slots.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slot)| match slot {
-                Slot::Occupied { generation, value } => Some((Key::from_parts(index as u32, *generation), value)),
-                Slot::Vacant { .. } => None,
-            })
+        self.slots.iter().enumerate().filter_map(|(index, slot)| match slot {
+            Slot::Occupied { generation, value } => Some((Key::from_parts(index as u32, *generation), value)),
+            Slot::Vacant { .. } => None,
+        })
     }
 }
 

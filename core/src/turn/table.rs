@@ -75,15 +75,17 @@ impl Client {
     }
 }
 
-/// What a client has been given. What each packet needs stands first, so that it comes into the cache together: the first
-/// channel, and the relayed transport address of IPv4.
+/// What a client has been given. What each packet needs stands first, so that it comes into the cache together:
+/// sockets and the first channel, with what tells whether they have expired.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Allocation {
-    pub(super) peers: Peers,
-    /// The relayed transport addresses by family.
+    /// The sockets of the relayed transport addresses by family.
     pub(super) relayed: [Option<Relayed>; 2],
+    pub(super) peers: Peers,
     pub(super) client: Client,
+    /// The relayed transport addresses by family, as clients and peers see them.
+    pub(super) addresses: [Option<SocketAddr>; 2],
     /// Bytes relayed.
     pub(super) relays: Meter,
     /// Packets that came by the socket from relayed transport addresses of ours.
@@ -107,14 +109,11 @@ pub(super) struct Allocation {
     pub(super) pending: Option<Box<Pending>>,
 }
 
-/// One relayed transport address of an allocation.
+/// The socket of one relayed transport address of an allocation.
 #[derive(Debug, Clone, Copy)]
-#[repr(C)]
 pub(super) struct Relayed {
     pub(super) relay: RelayId,
     pub(super) expires: Instant,
-    /// As clients and peers see it.
-    pub(super) address: SocketAddr,
 }
 
 /// An Allocate request that waits for its sockets.

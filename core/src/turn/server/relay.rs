@@ -207,7 +207,10 @@ impl Server {
         // The way from one relayed transport address of ours to another needs no socket. It ends at a client, so there
         // is never a second hop within one call.
         if let Some(other) = self.relay_at(peer) {
-            return self.to_client(cx, other, relayed.address, bytes, data);
+            return match self.address_of(key, Family::of(peer.ip())) {
+                Some(address) => self.to_client(cx, other, address, bytes, data),
+                None => dropped(cx),
+            };
         }
         Verdict {
             to: To::Datagram {
@@ -247,6 +250,11 @@ impl Server {
     pub(super) fn allocation_at(&self, relay: RelayId) -> Option<(Key, &Allocation)> {
         let key = self.table.relays.get(relay.0)?.allocation;
         Some((key, self.table.allocations.get(key)?))
+    }
+
+    /// The relayed transport address of an allocation, as peers see it.
+    fn address_of(&self, key: Key, family: Family) -> Option<SocketAddr> {
+        self.table.allocations.get(key)?.addresses[family as usize]
     }
 
     /// The socket of this shard that has this relayed transport address.
