@@ -9,6 +9,7 @@
 
 mod auth;
 mod connections;
+mod discovery;
 mod few;
 mod five_tuple;
 mod limiter;
