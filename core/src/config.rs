@@ -12,12 +12,14 @@ use ipnet::IpNet;
 
 use crate::{
     time::UnixTime,
-    tls::{ClientTls, ServerTls},
+    tls::{ClientTls, Finding, ServerTls},
 };
 
+mod certificates;
 mod change;
 mod parse;
 
+pub use certificates::{Acme, CertificateFiles, Reloaded};
 pub use change::changes;
 pub use parse::{ConfigError, ConfigErrors, Sources};
 
@@ -34,8 +36,17 @@ pub struct Config {
     pub sip: Option<Sip>,
     /// The turn role.
     pub turn: Option<Turn>,
+    /// Where numbers and health are asked for.
+    pub metrics: Option<Metrics>,
     /// Secrets that all shards share.
     pub keys: Keys,
+}
+
+/// Where numbers and health are asked for, by HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// A private address: nothing there is asked for a password.
+    pub listen: SocketAddr,
 }
 
 /// The process.
@@ -45,6 +56,8 @@ pub struct Server {
     pub workers: Option<u16>,
     /// How long a stop may take until what is left is cut.
     pub shutdown: Duration,
+    /// Over how long WebSockets are closed at a stop, at the most.
+    pub drain: Duration,
     /// TCP connections of one shard, accepted and dialled together.
     pub connections_max: usize,
     /// TCP connections that one client address may hold on one shard.
@@ -56,6 +69,7 @@ impl Default for Server {
         Self {
             workers: None,
             shutdown: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
             connections_max: 40_000,
             connections_per_address_max: 2_000,
         }
@@ -69,12 +83,49 @@ pub struct Https {
     pub listen: Vec<SocketAddr>,
     /// Certificates and what follows from them; also serves TURN over TLS.
     pub tls: ServerTls,
+    /// The files that they come from.
+    pub certificates: Vec<CertificateFiles>,
+    /// A certificate that we fetch ourselves; its file is among the others.
+    pub acme: Option<Acme>,
     /// Host names that are answered, lower case, without port; a request for another gets 421.
     pub hosts: Vec<String>,
+    /// Server names under which TURN alone is spoken, lower case.
+    pub turn_hosts: Vec<String>,
+    /// Whether TLS is refused to who asks for a name that is not ours (RFC 6066 section 3).
+    pub refuse_unknown_names: bool,
+    /// Whether TURN and STUN are spoken without TLS too.
+    pub plain_turn: bool,
+    /// Proxies that must say by the PROXY protocol for whom they connect; nobody else may.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Proxies in front of us whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Timeouts and limits of connections.
     pub limits: HttpLimits,
+}
+
+impl Https {
+    /// Whether this server name is ours.
+    pub(crate) fn knows(&self, server_name: &str) -> bool {
+        let own = self.hosts.iter().chain(&self.turn_hosts);
+        own.chain(self.acme.iter().flat_map(|acme| &acme.domains))
+            .any(|name| name.eq_ignore_ascii_case(server_name))
+            || self.tls.has(server_name)
+    }
+
+    /// Whether TURN alone is spoken under this server name.
+    pub(crate) fn is_for_turn(&self, server_name: &str) -> bool {
+        self.turn_hosts
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(server_name))
+    }
+
+    /// What clients may dislike about the certificates now.
+    pub fn findings(&self, now: UnixTime) -> Vec<Finding> {
+        let named = |host: &&String| self.acme.is_none() || self.tls.has(host);
+        let listened = self.hosts.iter().filter(|_| !self.listen.is_empty());
+        let hosts: Vec<String> = listened.chain(&self.turn_hosts).filter(named).cloned().collect();
+        self.tls.findings(now, &hosts)
+    }
 }
 
 /// Timeouts and limits of HTTP connections, both sides.
@@ -338,6 +389,8 @@ pub struct Turn {
     pub listen_udp: Vec<SocketAddr>,
     /// TCP addresses for clients; TLS is recognised by its first byte when there is a certificate.
     pub listen_tcp: Vec<SocketAddr>,
+    /// As [`Https::proxy_protocol_from`], for [`Turn::listen_tcp`].
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Addresses of relayed transport addresses, at most one of each family.
     pub relays: Vec<Relay>,
     /// Ports of relayed transport addresses, shared out among the shards.
@@ -561,6 +614,15 @@ impl Config {
             .flat_map(|turn| &turn.listen_tcp)
             .map(|at| (*at, Offer::Turn));
         https.chain(turn).collect()
+    }
+
+    /// Who must say by the PROXY protocol for whom it connects, on a listener of this kind.
+    pub(crate) fn proxies(&self, offer: Offer) -> &[IpNet] {
+        match offer {
+            Offer::Https => self.https.as_ref().map(|https| &https.proxy_protocol_from),
+            Offer::Turn => self.turn.as_ref().map(|turn| &turn.proxy_protocol_from),
+        }
+        .map_or(&[], Vec::as_slice)
     }
 
     /// Tells TLS what time it is.

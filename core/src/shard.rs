@@ -21,6 +21,7 @@ use crate::{
     stats::Stats,
     time::{Instant, Now},
     timers::Timers,
+    tls::ALPN_ACME,
     turn,
 };
 
@@ -28,6 +29,7 @@ mod configure;
 mod drain;
 mod peer_role;
 pub(crate) mod sip_role;
+mod snapshot;
 mod sniff;
 mod trunk_role;
 mod turn_role;
@@ -60,9 +62,7 @@ pub struct Shard {
     web: web_role::Web,
     sip: Option<Bridge>,
     turn: Option<turn::Server>,
-    /// When a drain must be over.
-    draining: Option<Instant>,
-    drained: bool,
+    draining: Option<drain::Drain>,
 }
 
 /// What a name is looked up for.
@@ -118,7 +118,6 @@ impl Shard {
             sip,
             turn,
             draining: None,
-            drained: false,
         };
         shard.set_clock(now);
         shard
@@ -131,25 +130,19 @@ impl Shard {
     pub fn accept(&mut self, now: Now, on: ListenerId, local: SocketAddr, peer: SocketAddr) -> Result<ConnId, Refused> {
         let offer = self.offers.get(usize::from(on.0)).copied().ok_or(Refused)?;
         let server = &self.config.server;
-        let client = peer.ip().to_canonical();
-        let held = self.clients.get(&client).copied().unwrap_or(0);
-        // A proxy in front of us brings the connections of many.
-        let trusted = self
-            .config
-            .https
-            .as_ref()
-            .map_or(&[][..], |https| &https.trusted_proxies);
-        let held_max = match trusted.iter().any(|net| net.contains(&client)) {
-            true => usize::MAX,
-            false => server.connections_per_address_max,
-        };
-        if self.draining.is_some() || self.conns.len() >= server.connections_max || held >= held_max {
+        let is_full = self.draining.is_some() || self.conns.len() >= server.connections_max;
+        let source = peer.ip().to_canonical();
+        let is_proxied = self.config.proxies(offer).iter().any(|net| net.contains(&source));
+        if is_full || !is_proxied && !self.admit(source) {
             self.stats.edge.refused += 1;
             return Err(Refused);
         }
         self.stats.edge.accepted += 1;
-        self.clients.insert(client, held + 1);
-        let conn = ConnId(self.conns.insert(Conn::accepted(offer, local, peer)));
+        let conn = match is_proxied {
+            true => Conn::proxied(offer, local, peer),
+            false => Conn::accepted(offer, local, peer),
+        };
+        let conn = ConnId(self.conns.insert(conn));
         self.set_deadline(conn, Some(now.mono + self.sniff_limit(offer)));
         Ok(conn)
     }
@@ -184,8 +177,10 @@ impl Shard {
             self.stats.edge.refused += 1;
             return Err(Refused);
         }
-        let client = conn.peer.ip().to_canonical();
-        *self.clients.entry(client).or_default() += 1;
+        if conn.is_accepted() {
+            let client = conn.peer.ip().to_canonical();
+            *self.clients.entry(client).or_default() += 1;
+        }
         let deadline = conn.deadline;
         let mut conn = *conn;
         conn.moved();
@@ -254,7 +249,7 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let sip = self.sip.as_ref().and_then(Bridge::poll_timeout);
         let turn = self.turn.as_ref().and_then(turn::Server::poll_timeout);
-        let drain = self.draining.filter(|_| !self.drained);
+        let drain = self.draining.as_ref().and_then(drain::Drain::poll_timeout);
         [self.timers.next(), sip, turn, drain].into_iter().flatten().min()
     }
 
@@ -363,6 +358,7 @@ impl Shard {
         plain.clear();
         self.plain = plain;
         match opened {
+            Ok(()) if self.is_served(id) => self.close(now, id, out),
             Ok(()) if self.conns.get(id.0).is_some_and(|conn| conn.ended) => self.eof(now, id, out),
             Ok(()) => {}
             Err(error) => {
@@ -399,6 +395,7 @@ impl Shard {
             };
             let fresh = &mut bytes[used..];
             let step = match &conn.stage {
+                Stage::Proxied(_) => self.proxied(now, id, fresh, out),
                 Stage::Sniff(_) => self.sniff(now, id, fresh, out),
                 Stage::Http(_) => self.from_browser(now, id, fresh, out),
                 Stage::Upstream(_) => self.from_upstream(now, id, fresh, out),
@@ -440,7 +437,9 @@ impl Shard {
             Stage::Tunnel(_) => self.tunnel_ended(now, id),
             // Moves as it is; its new shard finds the end. So does the client that comes for a peer.
             Stage::Opening(_) | Stage::Peer => {}
-            Stage::Sniff(_) | Stage::Sip(_) | Stage::Trunk(_) | Stage::Turn(_) => self.close(now, id, out),
+            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Sip(_) | Stage::Trunk(_) | Stage::Turn(_) => {
+                self.close(now, id, out)
+            }
         }
     }
 
@@ -493,6 +492,13 @@ impl Shard {
         }
     }
 
+    /// Whether a handshake was all that its client wanted.
+    fn is_served(&self, id: ConnId) -> bool {
+        let tls = self.conns.get(id.0).and_then(Conn::tls);
+        // RFC 8737 section 3: the authority looks at the certificate, nothing is said.
+        tls.is_some_and(|tls| tls.is_ready() && tls.alpn() == Some(ALPN_ACME))
+    }
+
     fn deadline_popped(&mut self, now: Now, at: Instant, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         if conn.armed != Some(at) {
@@ -512,7 +518,9 @@ impl Shard {
     fn deadline(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
         match &conn.stage {
-            Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) | Stage::Trunk(_) => self.close(now, id, out),
+            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) | Stage::Trunk(_) => {
+                self.close(now, id, out)
+            }
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
             Stage::Peer => self.peer_failed(now, id, out),
@@ -550,8 +558,25 @@ impl Shard {
             Stage::Sip(socket) => self.websocket_gone(now, &socket, out),
             Stage::Trunk(link) => self.trunk_gone(now, id, link, out),
             Stage::Turn(_) => self.turn_stream_gone(now, id, out),
-            Stage::Sniff(_) | Stage::Opening(_) => {}
+            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Opening(_) => {}
         }
+    }
+
+    /// Counts one more connection of a client, unless it has too many.
+    fn admit(&mut self, client: IpAddr) -> bool {
+        let held = self.clients.get(&client).copied().unwrap_or(0);
+        // A proxy in front of us brings the connections of many.
+        let trusted = self
+            .config
+            .https
+            .as_ref()
+            .map_or(&[][..], |https| &https.trusted_proxies);
+        let is_trusted = trusted.iter().any(|net| net.contains(&client));
+        let is_admitted = is_trusted || held < self.config.server.connections_per_address_max;
+        if is_admitted {
+            self.clients.insert(client, held + 1);
+        }
+        is_admitted
     }
 
     fn release_client(&mut self, conn: &Conn) {

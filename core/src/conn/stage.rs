@@ -18,6 +18,8 @@ use crate::{
 /// What a connection carries.
 #[derive(Debug)]
 pub(crate) enum Stage {
+    /// Accepted from a proxy that has not said yet for whom.
+    Proxied(Offer),
     /// Accepted, and too little has come to tell.
     Sniff(Offer),
     /// HTTP from a client.
@@ -45,7 +47,13 @@ impl Stage {
             Self::Http(browser) => browser.pair,
             Self::Upstream(upstream) => upstream.pair,
             Self::Tunnel(tunnel) => Some(tunnel.pair),
-            Self::Sniff(_) | Self::Peer | Self::Opening(_) | Self::Sip(_) | Self::Trunk(_) | Self::Turn(_) => None,
+            Self::Proxied(_)
+            | Self::Sniff(_)
+            | Self::Peer
+            | Self::Opening(_)
+            | Self::Sip(_)
+            | Self::Trunk(_)
+            | Self::Turn(_) => None,
         }
     }
 }

@@ -159,7 +159,7 @@ impl Bridge {
         // What it may have missed while it only seemed to be there.
         for key in transactions {
             match self.transactions.get(key) {
-                Some(transaction) if transaction.is_unheard() => {
+                Some(transaction) if transaction.is_to_be_told_again() => {
                     let start = cx.made.len();
                     cx.made.extend_from_slice(&transaction.request);
                     let end = cx.made.len();

@@ -160,7 +160,13 @@ impl Bridge {
         if flow.pending >= self.sip().limits.transactions_per_flow_max {
             return Err(Rejection::unavailable(1));
         }
-        let (held, trunk) = (flow.conn.is_none(), flow.trunk);
+        let trunk = flow.trunk;
+        let held_until = match flow.conn {
+            Some(_) => None,
+            // A call goes on: whoever is in it had better wait than be cut off.
+            None if request.is_in_dialog() => flow.grace,
+            None => Some(cx.now.mono + HOLD),
+        };
         let mut transaction = Transaction::new(
             cx.now.mono,
             Beginning {
@@ -173,8 +179,8 @@ impl Bridge {
                 server,
             },
         );
-        if held {
-            transaction.hold(cx.now.mono + HOLD);
+        if let Some(until) = held_until {
+            transaction.hold(until);
         }
         let key = self.begin(transaction);
         let branch = self.branch(Kind::Transaction, key);

@@ -303,6 +303,8 @@ impl Transaction {
         let kept = match (self.side, self.method, self.state) {
             (_, _, State::Held | State::Trying) => return,
             (Side::Up, method, State::Proceeding) if method != Method::Invite => return,
+            // A browser that comes back may have to be told of the call again.
+            (Side::Down, Method::Invite, State::Proceeding) => return,
             (_, _, State::Proceeding) | (_, Method::Invite, State::Completed | State::Confirmed) => self.head_len,
             (Side::Down, _, State::Accepted) => self.head_len,
             (Side::Up, _, State::Accepted) | (_, _, State::Completed | State::Confirmed) => 0,
@@ -318,9 +320,15 @@ impl Transaction {
         self.side == Side::Up && self.state == State::Trying
     }
 
-    /// Whether it went to a browser that has not said anything to it.
-    pub(super) fn is_unheard(&self) -> bool {
-        self.side == Side::Down && self.state == State::Trying
+    /// Whether a browser that comes back may know nothing of it: it has not said anything to it, or it rings, and JsSIP
+    /// for one forgets calls that ring when its WebSocket breaks. Whoever remembers takes it for a repeat.
+    pub(super) fn is_to_be_told_again(&self) -> bool {
+        let may_be_forgotten = match self.state {
+            State::Trying => true,
+            State::Proceeding => !matches!(self.cancel, Cancel::Sent(_)),
+            State::Held | State::Completed | State::Confirmed | State::Accepted => false,
+        };
+        self.side == Side::Down && may_be_forgotten
     }
 
     /// Whether a browser has been told to stop ringing, and has not stopped yet.

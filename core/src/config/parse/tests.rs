@@ -540,7 +540,7 @@ t:2: the configuration has no key `serve`
 t:4: [server] has no key `worker`
     fix: write workers
 t:5: [server] has no key `colour`
-    fix: remove it; [server] takes workers, shutdown_secs, connections_max, connections_per_address_max, key_file
+    fix: remove it; [server] takes workers, shutdown_secs, drain_secs, connections_max, connections_per_address_max, key_file
 t:9: [turn] has no key `secret`
     fix: write secrets
 t:10: a secret comes from one place
@@ -621,7 +621,7 @@ t:3: `443` is not an address with a port
     fix: write it like "192.0.2.10:443" or "[2001:db8::10]:443"
 t:4: `missing.pem` cannot be read: no such file
     fix: name a file that exists and that this user may read
-t:4: this certificate cannot be used: the private key is not that of the certificate
+t:4: the certificate `edge.pem` cannot be used: the private key is not that of the certificate
     fix: `cert` is the PEM file with the chain, `key` the PEM file with the private key that belongs to it
 t:4: a certificate has no `key`
     fix: add key = "privkey.pem"

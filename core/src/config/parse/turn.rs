@@ -25,6 +25,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
         check_relay_ports(cx, &section, relays, &relay_ports, tcp_relay);
     }
     let realm = section.required(cx, "realm", "\"edge.example.com\"", realm);
+    let proxy_protocol_from = section.list(cx, "proxy_protocol_from", addresses::net);
     let secrets = section.list(cx, "secrets", secret);
     let secret_hashes = section.given_or(cx, "secret_hashes", SECRET_HASHES.into(), secret_hashes);
     let strict_expiry = section.given_or(cx, "strict_expiry", false, values::flag);
@@ -47,6 +48,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
     Some(Turn {
         listen_udp,
         listen_tcp,
+        proxy_protocol_from: proxy_protocol_from?,
         relays: relays?,
         relay_ports,
         realm: realm?,

@@ -47,6 +47,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
     let turn = Turn {
         listen_udp: vec![address("0.0.0.0:3478")],
         listen_tcp: vec![address("[::]:3478"), address("192.0.2.10:5349")],
+        proxy_protocol_from: vec![],
         relays: vec![Relay {
             bind: ip("10.0.0.2"),
             advertise: ip("192.0.2.10"),
@@ -69,6 +70,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         server: Server {
             workers: None,
             shutdown: Duration::ZERO,
+            drain: Duration::ZERO,
             connections_max: 1,
             connections_per_address_max: 1,
         },
@@ -76,6 +78,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         web: None,
         sip: Some(sip),
         turn: Some(turn),
+        metrics: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![],
