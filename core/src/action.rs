@@ -475,7 +475,12 @@ mod tests {
             traffic_class,
             dont_fragment,
         };
-        let fields = [class(0, false), class(0xb8, false), class(0xb8, false), class(0xb8, true)];
+        let fields = [
+            class(0, false),
+            class(0xb8, false),
+            class(0xb8, false),
+            class(0xb8, true),
+        ];
         for fields in fields {
             egress.push_with(fields, SocketId::Sip, peer(1), None, Prefix::NONE, Source::Run(0, 0..1));
         }

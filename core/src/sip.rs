@@ -15,7 +15,8 @@
 //!
 //! `wire::sip` reads and edits messages, `check` says whether they may pass, `rewrite` what changes in them, `local` what
 //! we say ourselves. `transaction` is the state machine; `transactions`, `flows`, `register` and `trunk` carry out what
-//! happens to transactions, browsers, registrations and mediaservers. `from_flow` and `from_trunk` bring it together.
+//! happens to transactions, browsers, registrations and mediaservers. `from_flow` and `from_trunk` bring it together;
+//! `ghosts` ends what a browser has left behind.
 
 mod branch;
 pub mod bridge;
@@ -24,12 +25,14 @@ mod flow;
 mod flows;
 mod from_flow;
 mod from_trunk;
+mod ghosts;
 mod home;
 mod limit;
 mod local;
 mod names;
 mod register;
 mod rewrite;
+mod strip;
 mod token;
 mod transaction;
 mod transactions;

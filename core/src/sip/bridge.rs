@@ -13,6 +13,7 @@ use super::{
     home,
     limit::Locks,
     names::Names,
+    strip::FieldSet,
     token::{Identity, Token, TokenText},
     transaction::{ServerId, Transaction},
     trunk::{Trunk, TrunkId},
@@ -112,6 +113,11 @@ pub struct Bridge {
     /// Mediaservers; each keeps its place, whatever becomes of the configuration.
     pub(super) trunks: Vec<Trunk>,
     pub(super) locks: Locks,
+    /// What does not pass from browsers, and what not to them.
+    pub(super) strip: FieldSet,
+    pub(super) hide: FieldSet,
+    /// Until when flows of an earlier run may be [revived](Self::revive), from the first time that one is asked for.
+    pub(super) revival_ends: Option<Instant>,
     /// How many transactions have begun.
     pub(super) begun: u64,
     pub(super) timers: Timers<Owner>,
@@ -141,6 +147,9 @@ impl Bridge {
             identities: HashMap::with_hasher(rng.hasher()),
             trunks: sip.mediaservers.iter().map(Trunk::new).collect(),
             locks: Locks::new(rng.hasher()),
+            strip: FieldSet::new(&sip.policy.strip),
+            hide: FieldSet::new(&sip.policy.hide),
+            revival_ends: None,
             begun: 0,
             timers: Timers::new(),
             out: VecDeque::new(),

@@ -92,7 +92,7 @@ pub(super) fn text(value: impl core::fmt::Display) -> ArrayString<48> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SipLimits;
+    use crate::config::{SipLimits, SipPolicy};
 
     fn names(advertise: &str, public_host: &str) -> Names {
         Names::new(&Sip {
@@ -102,6 +102,7 @@ mod tests {
             mediaservers: Vec::new(),
             origins: Vec::new(),
             token_required: false,
+            policy: SipPolicy::default(),
             limits: SipLimits::default(),
         })
     }

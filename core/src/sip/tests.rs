@@ -6,7 +6,7 @@ use core::{net::SocketAddr, ops::Range, time::Duration};
 use super::{Bridge, FlowId, Opening, Out};
 use crate::{
     action::{ConnId, ShardId},
-    config::{Config, Keys, Mediaserver, Reach, Server, Sip, SipLimits},
+    config::{Config, Keys, Mediaserver, Reach, Server, Sip, SipLimits, SipPolicy},
     cx::Cx,
     rng::Rng,
     slab::Key,
@@ -16,6 +16,8 @@ use crate::{
 
 mod calls;
 mod exact;
+mod ghosts;
+mod guard;
 mod model;
 mod rebind;
 mod register;
@@ -51,6 +53,7 @@ fn config(reach: Reach) -> Config {
             mediaservers: vec![server(0, "default"), server(1, "mds1")],
             origins: Vec::new(),
             token_required: false,
+            policy: SipPolicy::default(),
             limits: SipLimits::default(),
         }),
         turn: None,
@@ -118,6 +121,13 @@ struct World {
 impl World {
     fn new(reach: Reach) -> Self {
         Self::with(config(reach), 1)
+    }
+
+    /// One whose configuration lets other things pass than usual.
+    fn with_policy(reach: Reach, change: impl FnOnce(&mut SipPolicy)) -> Self {
+        let mut config = config(reach);
+        change(&mut config.sip.as_mut().expect("a sip role").policy);
+        Self::with(config, 1)
     }
 
     fn with(config: Config, seed: u8) -> Self {

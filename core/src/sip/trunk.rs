@@ -12,6 +12,7 @@ use super::{
     flow::Owner,
     local::put,
     names::{Names, text},
+    strip::FieldSet,
 };
 use crate::{
     action::IoKind,
@@ -126,6 +127,8 @@ impl Bridge {
     pub fn configure(&mut self, cx: &mut Cx<'_>, config: Arc<Config>) {
         let Some(sip) = &config.sip else { return };
         self.names = Names::new(sip);
+        self.strip = FieldSet::new(&sip.policy.strip);
+        self.hide = FieldSet::new(&sip.policy.hide);
         for trunk in &mut self.trunks {
             trunk.is_gone = true;
         }
@@ -194,6 +197,11 @@ impl Bridge {
     pub(super) fn trunk_of(&self, mediaserver: usize) -> Option<TrunkId> {
         let name = self.sip().mediaservers.get(mediaserver)?.name.as_str();
         self.trunks.iter().position(|trunk| *trunk.name == *name).map(TrunkId)
+    }
+
+    /// The mediaserver that a token names.
+    pub(super) fn trunk_marked(&self, mark: u16) -> Option<TrunkId> {
+        self.trunks.iter().position(|trunk| trunk.mark == mark).map(TrunkId)
     }
 
     /// Whether somebody may speak to us: there are a handful of mediaservers, and nobody else may.

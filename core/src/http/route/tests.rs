@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use super::*;
 use crate::{
-    config::{HttpLimits, Reach, SipLimits},
+    config::{HttpLimits, Reach, SipLimits, SipPolicy},
     http::{Item, Server},
 };
 
@@ -26,6 +26,7 @@ fn sip(origins: &[&str], token_required: bool) -> Sip {
         mediaservers: ["default", "mds_1", "mds-2"].map(mediaserver).to_vec(),
         origins: origins.iter().map(|origin| (*origin).to_string()).collect(),
         token_required,
+        policy: SipPolicy::default(),
         limits: SipLimits::default(),
     }
 }

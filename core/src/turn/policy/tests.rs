@@ -5,7 +5,7 @@ use core::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Https, Keys, Mediaserver, PeerRule, Reach, Server, Sip, SipLimits, Turn, TurnLimits};
+use crate::config::{Https, Keys, Mediaserver, PeerRule, Reach, Server, Sip, SipLimits, SipPolicy, Turn, TurnLimits};
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
@@ -37,6 +37,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         }],
         origins: vec![],
         token_required: false,
+        policy: SipPolicy::default(),
         limits: SipLimits::default(),
     };
     let turn = Turn {
