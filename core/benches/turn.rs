@@ -206,6 +206,7 @@ impl World {
             tcp_relay: false,
             listen_udp: vec![SocketAddr::new(relay, 3478)],
             listen_tcp: vec![],
+            proxy_protocol_from: vec![],
             relays: vec![config::Relay {
                 bind: relay,
                 advertise: relay,
@@ -222,6 +223,8 @@ impl World {
             }],
             peers: vec![],
             public_peers: true,
+            mobility: false,
+            discovery: vec![],
             alternate: None,
             limits: TurnLimits {
                 allocations_max: 100_000,

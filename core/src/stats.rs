@@ -58,6 +58,12 @@ pub struct SipStats {
     pub retransmitted: u64,
     /// Of those, larger than what one packet carries.
     pub fragmented: u64,
+    /// Messages sent to mediaservers by TCP.
+    pub by_stream: u64,
+    /// Requests sent by UDP although they were for TCP, since there was no connection.
+    pub stream_missing: u64,
+    /// Requests sent to another address of their mediaserver, since the first one did not answer.
+    pub failed_over: u64,
     /// Messages dropped without an answer.
     pub dropped: u64,
     /// Requests answered by the edge itself with an error.

@@ -9,6 +9,7 @@
 
 mod auth;
 mod connections;
+mod discovery;
 mod few;
 mod limiter;
 mod nonce;

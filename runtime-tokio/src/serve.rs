@@ -308,7 +308,16 @@ fn announce(config: &SharedConfig, shards: u16, descriptors: u64) {
     if let Some(sip) = &config.sip {
         tracing::info!(at = %sip.listen, advertise = %sip.advertise, "listening on UDP for SIP");
         for mediaserver in &sip.mediaservers {
-            tracing::info!(path = mediaserver.path(), address = %mediaserver.address, "mediaserver");
+            let addresses = mediaserver
+                .addresses
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>();
+            tracing::info!(
+                path = mediaserver.path(),
+                addresses = addresses.join(", "),
+                "mediaserver"
+            );
         }
     }
     if let Some(turn) = &config.turn {

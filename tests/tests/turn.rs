@@ -359,7 +359,7 @@ fn nothing_passes_without_a_permission() {
     client.socket().send(&channel_data(0x4000, b"now")).expect("sent");
     assert_eq!(peer.receive().0, b"now");
     peer.send(relayed, b"now");
-    let datagram = client.receive(edgeward_tests::deadline()).expect("a datagram");
+    let datagram = client.receive(deadline()).expect("a datagram");
     assert_eq!(&datagram[..7], channel_data(0x4000, b"now"));
 }
 
@@ -520,8 +520,8 @@ fn a_stream_without_an_allocation_is_let_go() {
     let credentials = Credentials::new(ALICE.0, ALICE.1);
     let mut allocated = TurnClient::tcp(scene.client(102), scene.turn(), &credentials);
     allocated.allocate().expect("an allocation");
-    assert!(silent.read_to_close(edgeward_tests::deadline()).is_empty());
-    assert!(!asked.read_to_close(edgeward_tests::deadline()).is_empty());
+    assert!(silent.read_to_close(deadline()).is_empty());
+    assert!(!asked.read_to_close(deadline()).is_empty());
     // With an allocation, silence is golden.
     let peer = UdpPeer::bind(scene.site.at(120, 20_000));
     allocated.bind(peer.address()).expect("a channel");
@@ -565,7 +565,7 @@ fn datagrams_that_cannot_be_read_are_dropped() {
     // Answers come in order, so the first one is the answer to what could be read.
     let asked = Message::request(method::BINDING);
     client.socket().send(&asked.encode()).expect("sent");
-    let answer = client.receive(edgeward_tests::deadline()).expect("an answer");
+    let answer = client.receive(deadline()).expect("an answer");
     let answer = Message::decode(&answer).expect("a STUN message");
     assert_eq!(answer.transaction, asked.transaction);
 }
@@ -584,9 +584,7 @@ fn messages_on_a_stream_are_found_however_they_are_split() {
     let mut answers = Vec::new();
     while answers.len() < 3 {
         let mut buffer = [0; 1000];
-        let length = stream
-            .read_until(edgeward_tests::deadline(), &mut buffer)
-            .expect("an answer");
+        let length = stream.read_until(deadline(), &mut buffer).expect("an answer");
         assert!(length > 0, "the connection was closed");
         read.extend_from_slice(&buffer[..length]);
         while read.len() >= 20 && read.len() >= 20 + usize::from(u16::from_be_bytes([read[2], read[3]])) {
@@ -613,7 +611,7 @@ fn a_stream_that_breaks_the_protocol_is_closed() {
     for (client, bytes) in (100..).zip(broken) {
         let mut stream = Stream::connect(scene.client(client), scene.turn()).expect("a connection");
         stream.write_all(bytes).expect("sent");
-        stream.read_to_close(edgeward_tests::deadline());
+        stream.read_to_close(deadline());
     }
     assert!(scene.allocated(110).relayed().is_some());
 }

@@ -28,7 +28,14 @@ impl Shard {
             Stage::Sip(_) => self.close_websocket(now, id, close_code::GOING_AWAY, "the edge is going away", out),
             Stage::Http(_) => self.drain_browser(now, id, out),
             Stage::Tunnel(_) => self.drain_tunnel(now, id, out),
-            Stage::Sniff(_) | Stage::Peer | Stage::Opening(_) | Stage::Turn(_) => self.close(now, id, out),
+            Stage::Proxied(_)
+            | Stage::Sniff(_)
+            | Stage::Peer
+            | Stage::Opening(_)
+            | Stage::Trunk(_)
+            | Stage::Turn(_) => {
+                self.close(now, id, out);
+            }
             // Ends with the exchange that it serves.
             Stage::Upstream(_) => self.drain_upstream(now, id, out),
         }

@@ -30,6 +30,8 @@ pub(super) struct Flow {
     pub(super) conn: Option<ConnId>,
     /// Where its requests go, whatever they say.
     pub(super) trunk: TrunkId,
+    /// The address of the mediaserver that has its registration.
+    pub(super) home: Option<SocketAddr>,
     pub(super) peer: SocketAddr,
     pub(super) secure: bool,
     pub(super) subject: Option<String>,
@@ -132,6 +134,7 @@ impl Flow {
         Self {
             conn,
             trunk,
+            home: None,
             peer,
             secure: true,
             subject: None,

@@ -22,7 +22,7 @@ impl Bridge {
     ///
     /// # Errors
     /// When there are too many, or there is no such mediaserver.
-    pub fn open(&mut self, cx: &mut Cx<'_>, opening: Opening) -> Result<FlowId, Full> {
+    pub fn open(&mut self, opening: Opening) -> Result<FlowId, Full> {
         if self.flows.len() >= self.sip().limits.flows_max {
             return Err(Full);
         }
@@ -34,7 +34,6 @@ impl Bridge {
             subject,
         } = opening;
         let trunk = self.trunk_of(mediaserver).ok_or(Full)?;
-        self.watch(cx, trunk);
         let id = self.admit_flow(Some(conn), trunk, peer, Identity::NONE);
         if let Some(flow) = self.flows.get_mut(id.0) {
             (flow.secure, flow.subject) = (secure, subject);

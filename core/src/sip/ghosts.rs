@@ -1,6 +1,8 @@
 //! What is said in the name of a browser that has gone for good? A call that is answered only now is hung up, and where the
 //! configuration wants it, its contacts are removed at the mediaserver. Nobody else would, and whoever calls would wait.
 
+use core::net::SocketAddr;
+
 use super::{
     branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, FlowId},
@@ -25,6 +27,12 @@ impl Bridge {
     /// Acknowledges a 2xx to INVITE, and ends the call unless that is under way (RFC 3261 sections 13.2.2.4 and 15).
     /// `gone` is the flow that it was for.
     pub(super) fn hang_up(&mut self, cx: &mut Cx<'_>, gone: FlowId, trunk: TrunkId, answer: &Message<'_>) {
+        let contact = answer.value(Name::Contact).and_then(Address::first);
+        let contact = contact.and_then(|(contact, _)| Uri::parse(contact.uri).ok());
+        let preferred = contact.and_then(|uri| self.trunk(trunk).named_by(&uri));
+        let Some(to) = self.trunk(trunk).pick(cx.now.mono, preferred, &[]) else {
+            return;
+        };
         let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
         let branch = self.branch(Kind::Stateless, unique);
         let start = cx.made.len();
@@ -32,10 +40,10 @@ impl Bridge {
             return;
         }
         let end = cx.made.len();
-        self.send_trunk(cx, self.trunk(trunk).address, start..end);
+        self.send_trunk(cx, to, start..end);
         // The same for each repeat of the answer.
         let server = self.hash(&(b"BYE", answer.value(Name::CallId), answer.value(Name::To)));
-        self.say_for(cx, gone, trunk, (Method::Other, server), |bridge, branch, out| {
+        self.say_for(cx, (gone, trunk, to), (Method::Other, server), |bridge, branch, out| {
             bridge.write_in_dialog(b"BYE", 1, answer, branch, out)
         });
     }
@@ -43,7 +51,9 @@ impl Bridge {
     /// Removes a contact at the mediaserver as the browser would have: its last REGISTER again, with no time to live
     /// (RFC 3261 section 10.2.2). A registrar that wants a fresh digest refuses that, and nobody here knows the password.
     pub(super) fn unregister(&mut self, cx: &mut Cx<'_>, gone: FlowId, trunk: TrunkId, registration: &Registration) {
-        let Some(register) = registration.register.as_deref() else {
+        let home = self.flows.get(gone.0).and_then(|flow| flow.home);
+        let to = self.trunk(trunk).pick(cx.now.mono, home, &[]);
+        let (Some(register), Some(to)) = (registration.register.as_deref(), to) else {
             return;
         };
         let server = self.hash(&(b"REGISTER", register, cx.rng.u32()));
@@ -51,18 +61,22 @@ impl Bridge {
             None => registration.contact.to_vec(),
             Some(alias) => [b"sip:", alias.as_bytes(), b"@", self.names.udp.as_bytes()].concat(),
         };
-        self.say_for(cx, gone, trunk, (Method::Register, server), |bridge, branch, out| {
-            let message = Message::read(register, Framing::Datagram)?;
-            bridge.write_removal(&message, &contact, branch, out)
-        });
+        self.say_for(
+            cx,
+            (gone, trunk, to),
+            (Method::Register, server),
+            |bridge, branch, out| {
+                let message = Message::read(register, Framing::Datagram)?;
+                bridge.write_removal(&message, &contact, branch, out)
+            },
+        );
     }
 
     /// Sends a request of our own, which is repeated until it is answered.
     fn say_for(
         &mut self,
         cx: &mut Cx<'_>,
-        gone: FlowId,
-        trunk: TrunkId,
+        (gone, trunk, to): (FlowId, TrunkId, SocketAddr),
         (method, server): (Method, u64),
         write: impl FnOnce(&Self, &[u8; BRANCH_LEN], &mut Vec<u8>) -> Option<()>,
     ) {
@@ -77,7 +91,8 @@ impl Bridge {
                 method,
                 flow: gone,
                 trunk,
-                reply_to: self.trunk(trunk).address,
+                remote: to,
+                by_stream: false,
                 server,
             },
         );
@@ -92,7 +107,7 @@ impl Bridge {
         if let Some(transaction) = self.transactions.get_mut(key) {
             transaction.forwarded(&cx.made[bytes.clone()], 0);
         }
-        self.send_onward(cx, key, bytes);
+        self.depart(cx, key, false, bytes);
     }
 
     /// Appends a request of the caller in the dialog that `answer` makes (RFC 3261 section 12.2.1.1), `later` requests

@@ -9,6 +9,7 @@ use ahash::RandomState;
 use super::{
     auth::{Auth, Denied, Owner, PASSWORD_ALGORITHMS, turn},
     connections::{Connection, ConnectionId, Connections},
+    discovery::Discovery,
     limiter::{Cost, Limiter},
     policy::Policy,
     ports::Ports,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     action::{ConnId, Prefix, RelayId, ShardId, Transport},
-    config::{self, Alternate, Config, TurnLimits},
+    config::{self, Alternate, Config, PeerRule, TurnLimits},
     cx::Cx,
     rng::Rng,
     time::Instant,
@@ -31,6 +32,7 @@ use crate::{
 
 mod allocate;
 mod alternate;
+mod binding;
 mod connect;
 mod expire;
 mod manage;
@@ -59,6 +61,7 @@ pub struct Server {
     draining: bool,
     /// Where clients may be sent to.
     alternate: Option<Alternate>,
+    discovery: Discovery,
 }
 
 /// What the server wants done with a socket.
@@ -145,6 +148,7 @@ impl Server {
             sweep: expire::Sweep::default(),
             draining: false,
             alternate: turn.alternate.clone(),
+            discovery: Discovery::new(turn),
             auth: Auth::new(config, 0, rng),
         }
     }
@@ -159,8 +163,20 @@ impl Server {
         self.limits = turn.limits.clone();
         self.rates = Rates::new(&turn.limits);
         self.limiter = Limiter::new(turn.limits.unauthenticated_per_second, rng);
-        self.policy = Policy::new(&config, turn);
+        self.policy = Policy::new(&config, turn).after(&mut self.policy);
         self.alternate = turn.alternate.clone();
+        self.enforce_policy();
+        self.tcp_relay = turn.tcp_relay;
+        self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);
+    }
+
+    /// The mediaservers of the sip role are at these addresses from now on.
+    pub fn follow(&mut self, mediaservers: &[PeerRule]) {
+        self.policy.follow(mediaservers);
+        self.enforce_policy();
+    }
+
+    fn enforce_policy(&mut self) {
         for (_, allocation) in self.table.allocations.range_mut(0..self.table.allocations.slots()) {
             // Other packets are asked about one by one.
             allocation.peers.retain_channels(|peer| self.policy.allows(peer));
@@ -168,8 +184,6 @@ impl Server {
         for key in self.connections.keys_where(|peer| !self.policy.allows(peer)) {
             self.cut(key);
         }
-        self.tcp_relay = turn.tcp_relay;
-        self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);
     }
 
     /// Takes one message of a client: a datagram, or a unit that [`Stream`](super::Stream) cut out.
@@ -241,7 +255,7 @@ impl Server {
             Err(_) => return dropped(cx),
         };
         match (message.header().class, message.header().method) {
-            (Class::Request, Method::BINDING) => self.binding(cx, &from, &Request::read(message)),
+            (Class::Request, Method::BINDING) => self.binding(cx, &from, message),
             (Class::Request, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND) => {
                 self.request(cx, from, &Request::read(message))
             }
@@ -255,22 +269,6 @@ impl Server {
             // class is allowed for the particular method"; else "the message is silently discarded".
             _ => dropped(cx),
         }
-    }
-
-    /// Answers a Binding request: no credentials, no state (RFC 8489 section 12).
-    fn binding(&mut self, cx: &mut Cx<'_>, from: &Client, request: &Request<'_>) -> Verdict {
-        let form = Form::unsigned(request);
-        let cost = if request.has_unknown { Cost::Full } else { Cost::Tenth };
-        if !self.may_answer(cx, from, cost) {
-            return Verdict::NOTHING;
-        }
-        if request.has_unknown {
-            return refuse_unknown(cx, from, &form, request);
-        }
-        let range = form.success(cx.made, |writer| {
-            writer.address(Kind::XOR_MAPPED_ADDRESS, from.source())
-        });
-        from.send(Prefix::NONE, Payload::Made(range))
     }
 
     /// Takes a request that needs credentials.

@@ -17,6 +17,7 @@ use crate::{
 
 mod allocate;
 mod auth;
+mod discovery;
 mod manage;
 mod model;
 mod relay;
@@ -127,6 +128,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
     let mut turn = config::Turn {
         listen_udp: vec![address("192.0.2.10:3478")],
         listen_tcp: vec![address("192.0.2.10:3478")],
+        proxy_protocol_from: vec![],
         relays: vec![relay("192.0.2.10"), relay("2001:db8::10")],
         relay_ports: 30_000..=30_099,
         realm: REALM.into(),
@@ -140,6 +142,8 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         }],
         tcp_relay: false,
         public_peers: true,
+        mobility: false,
+        discovery: vec![],
         alternate: None,
         limits: TurnLimits::default(),
     };

@@ -164,7 +164,7 @@ fn fields_are_taken_out_on_both_ways() {
         let wanted = all.filter(|(name, _)| FIELDS.contains(&format!("{name}: ")));
         wanted.map(|(name, _)| name.to_owned()).collect::<Vec<_>>().join(" ")
     };
-    let mut check = |change: fn(&mut SipPolicy), up: &str, down: &str| {
+    let check = |change: fn(&mut SipPolicy), up: &str, down: &str| {
         let mut world = World::with_policy(Reach::Path, change);
         let flow = world.open(1);
         let path = fields(&world.register(flow, CONTACT), "Path")[0].to_owned();
