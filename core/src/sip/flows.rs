@@ -14,6 +14,7 @@ use crate::{
     action::ConnId,
     cx::Cx,
     slab::Key,
+    time::Instant,
     wire::sip::{Framing, Message, uri::Uri},
 };
 
@@ -95,11 +96,11 @@ impl Bridge {
 
     /// A flow of an earlier run of this process, for whose dialog a mediaserver has something to say before its browser
     /// is back. Only a token that was signed then makes one, and only for as long as browsers may come back.
-    pub(super) fn revive(&mut self, cx: &mut Cx<'_>, token: &Token) -> Option<FlowId> {
-        let until = *self.revival_ends.get_or_insert(cx.now.mono + self.sip().limits.grace);
+    pub(super) fn revive(&mut self, now: Instant, token: &Token) -> Option<FlowId> {
+        let until = *self.revival_ends.get_or_insert(now + self.sip().limits.grace);
         let is_of_earlier_run = token.shard == self.shard && token.epoch != 0 && !self.is_current(token);
         let has_room = self.flows.len() < self.sip().limits.flows_max;
-        if !is_of_earlier_run || !has_room || token.identity == Identity::NONE || until <= cx.now.mono {
+        if !is_of_earlier_run || !has_room || token.identity == Identity::NONE || until <= now {
             return None;
         }
         let trunk = self.trunk_marked(token.mediaserver)?;

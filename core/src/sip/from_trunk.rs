@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cx::Cx,
     slab::Key,
+    time::Instant,
     wire::sip::{Framing, Message, Name, Start, uri::Uri, via::Via},
 };
 
@@ -149,7 +150,7 @@ impl Bridge {
             return Ok(());
         }
         check::policy(request)?;
-        let Some(target) = self.target(cx, from, request)? else {
+        let Some(target) = self.target(cx.now.mono, from, request)? else {
             return Ok(());
         };
         if !self.has_room() {
@@ -234,7 +235,7 @@ impl Bridge {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
-        let Some(target) = self.target(cx, from, request)? else {
+        let Some(target) = self.target(cx.now.mono, from, request)? else {
             return Ok(());
         };
         let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
@@ -246,7 +247,7 @@ impl Bridge {
 
     /// The flow that a request is for (RFC 3261 sections 16.4 and 16.5, RFC 5626 section 5.3); `None` when there is
     /// nothing to say.
-    fn target(&mut self, cx: &mut Cx<'_>, from: Sender, request: &Request<'_>) -> Result<Option<Target>, Rejection> {
+    fn target(&mut self, now: Instant, from: Sender, request: &Request<'_>) -> Result<Option<Target>, Rejection> {
         let message = request.message;
         let hops = rewrite::hops(message)?;
         let (mut keep, mut uri, mut token, mut alias) = (0..hops.len(), None, None, None);
@@ -284,7 +285,7 @@ impl Bridge {
             });
         };
         let found = match self.resolve(&token) {
-            None if request.is_in_dialog() => self.revive(cx, &token),
+            None if request.is_in_dialog() => self.revive(now, &token),
             found => found,
         };
         let belongs = |flow: &FlowId| {

@@ -229,13 +229,13 @@ fn field_names(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<String>> {
         let name = values::words(cx, value, "the name of a header field", "it like \"User-Agent\"")?;
         let start = name.strip_suffix('*').unwrap_or(name);
         let is_name = !start.is_empty() && start.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        let is_needed = |needed: &&str| match name.ends_with('*') {
+        let is_needed = |needed: &str| match name.ends_with('*') {
             true => needed
                 .get(..start.len())
                 .is_some_and(|cut| cut.eq_ignore_ascii_case(start)),
             false => needed.eq_ignore_ascii_case(name),
         };
-        if !is_name || NEEDED.iter().any(|needed| is_needed(&needed)) {
+        if !is_name || NEEDED.iter().any(|needed| is_needed(needed)) {
             return cx.refuse_value(
                 value,
                 "a header field that can be left out",
