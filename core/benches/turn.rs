@@ -235,16 +235,12 @@ impl World {
             },
         };
         let config = Config {
-            server: config::Server {
-                workers: None,
-                shutdown: Duration::ZERO,
-                connections_max: 1,
-                connections_per_address_max: 1,
-            },
+            server: config::Server::default(),
             https: None,
             web: None,
             sip: None,
             turn: Some(turn),
+            metrics: None,
             keys: config::Keys {
                 nonce: [9; 32],
                 flow: vec![],

@@ -36,8 +36,17 @@ pub struct Config {
     pub sip: Option<Sip>,
     /// The turn role.
     pub turn: Option<Turn>,
+    /// Where numbers and health are asked for.
+    pub metrics: Option<Metrics>,
     /// Secrets that all shards share.
     pub keys: Keys,
+}
+
+/// Where numbers and health are asked for, by HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// A private address: nothing there is asked for a password.
+    pub listen: SocketAddr,
 }
 
 /// The process.
@@ -47,6 +56,8 @@ pub struct Server {
     pub workers: Option<u16>,
     /// How long a stop may take until what is left is cut.
     pub shutdown: Duration,
+    /// Over how long WebSockets are closed at a stop, at the most.
+    pub drain: Duration,
     /// TCP connections of one shard, accepted and dialled together.
     pub connections_max: usize,
     /// TCP connections that one client address may hold on one shard.
@@ -58,6 +69,7 @@ impl Default for Server {
         Self {
             workers: None,
             shutdown: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
             connections_max: 40_000,
             connections_per_address_max: 2_000,
         }

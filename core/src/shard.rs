@@ -29,6 +29,7 @@ mod configure;
 mod drain;
 mod peer_role;
 pub(crate) mod sip_role;
+mod snapshot;
 mod sniff;
 mod trunk_role;
 mod turn_role;
@@ -61,9 +62,7 @@ pub struct Shard {
     web: web_role::Web,
     sip: Option<Bridge>,
     turn: Option<turn::Server>,
-    /// When a drain must be over.
-    draining: Option<Instant>,
-    drained: bool,
+    draining: Option<drain::Drain>,
 }
 
 /// What a name is looked up for.
@@ -119,7 +118,6 @@ impl Shard {
             sip,
             turn,
             draining: None,
-            drained: false,
         };
         shard.set_clock(now);
         shard
@@ -251,7 +249,7 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let sip = self.sip.as_ref().and_then(Bridge::poll_timeout);
         let turn = self.turn.as_ref().and_then(turn::Server::poll_timeout);
-        let drain = self.draining.filter(|_| !self.drained);
+        let drain = self.draining.as_ref().and_then(drain::Drain::poll_timeout);
         [self.timers.next(), sip, turn, drain].into_iter().flatten().min()
     }
 

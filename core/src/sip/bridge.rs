@@ -216,6 +216,11 @@ impl Bridge {
         self.flows.len()
     }
 
+    /// Whether a flow has a transaction that waits for a final response.
+    pub fn is_busy(&self, flow: FlowId) -> bool {
+        self.flows.get(flow.0).is_some_and(|flow| flow.pending > 0)
+    }
+
     /// How many transactions there are, those that only absorb repeats included.
     pub fn transactions(&self) -> usize {
         self.transactions.len()

@@ -44,6 +44,7 @@ fn config(reach: Reach) -> Config {
         server: Server {
             workers: None,
             shutdown: Duration::from_secs(10),
+            drain: Duration::ZERO,
             connections_max: 1000,
             connections_per_address_max: 1000,
         },
@@ -62,6 +63,7 @@ fn config(reach: Reach) -> Config {
             limits: SipLimits::default(),
         }),
         turn: None,
+        metrics: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![[7; 32]],

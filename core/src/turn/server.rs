@@ -215,6 +215,12 @@ impl Server {
         self.table.allocations.len()
     }
 
+    /// Whether any allocation has a peer to exchange data with.
+    pub fn is_in_use(&self, now: Instant) -> bool {
+        let mut allocations = self.table.allocations.iter();
+        allocations.any(|(_, allocation)| allocation.peers.is_any(now) || !allocation.connections.is_empty())
+    }
+
     /// The sizes of all tables that clients could make grow.
     #[cfg(test)]
     pub(super) fn table_sizes(&self) -> [usize; 7] {

@@ -540,7 +540,7 @@ t:2: the configuration has no key `serve`
 t:4: [server] has no key `worker`
     fix: write workers
 t:5: [server] has no key `colour`
-    fix: remove it; [server] takes workers, shutdown_secs, connections_max, connections_per_address_max, key_file
+    fix: remove it; [server] takes workers, shutdown_secs, drain_secs, connections_max, connections_per_address_max, key_file
 t:9: [turn] has no key `secret`
     fix: write secrets
 t:10: a secret comes from one place

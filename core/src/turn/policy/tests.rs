@@ -72,6 +72,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         server: Server {
             workers: None,
             shutdown: Duration::ZERO,
+            drain: Duration::ZERO,
             connections_max: 1,
             connections_per_address_max: 1,
         },
@@ -79,6 +80,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         web: None,
         sip: Some(sip),
         turn: Some(turn),
+        metrics: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![],
