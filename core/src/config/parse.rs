@@ -11,6 +11,8 @@ use crate::tls::Provider;
 mod addresses;
 mod https;
 mod nearest;
+mod preset;
+mod rates;
 mod reader;
 mod secret;
 mod section;
@@ -102,8 +104,9 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
     check_roles(cx, &root);
     let server = root.optional(cx, "server", server::parse);
     let https = root.optional(cx, "https", https::parse);
-    let web = root.optional(cx, "web", web::parse);
-    let sip = root.optional(cx, "sip", |cx, value| sip::parse(cx, value, https.as_ref()));
+    let mut rates = root.or(cx, "rates", rates::Found::default(), rates::parse);
+    let web = root.optional(cx, "web", |cx, value| web::parse(cx, value, &mut rates));
+    let sip = root.optional(cx, "sip", |cx, value| sip::parse(cx, value, https.as_ref(), &rates));
     let turn = root.optional(cx, "turn", |cx, value| turn::parse(cx, value, sip.as_ref()));
     check_peers(cx, &root, turn.as_ref());
     check_listener(cx, &root, https.as_ref(), turn.as_ref());
@@ -115,6 +118,7 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
         web,
         sip,
         turn,
+        rates: rates.rates,
         keys: key_file.unwrap_or(keys),
     })
 }

@@ -1,18 +1,24 @@
 //! What happens between a browser and the servers behind us? Requests are judged, forwarded, answered.
 
-use core::time::Duration;
+use core::{net::IpAddr, time::Duration};
 
+use ahash::RandomState;
 use bytes::BytesMut;
 
 use crate::{
     action::{ConnId, Egress},
-    config::{Config, HttpLimits, Offer, Route},
-    conn::{Downstream, Exchange, Opening, Stage},
+    config::{self, Config, HttpLimits, Offer, Route},
+    conn::{Downstream, Exchange, Gate, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
+    limit::Zone,
+    rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
 };
 
+use gate::Passage;
+
+mod gate;
 mod tunnel;
 mod upstream;
 
@@ -21,17 +27,25 @@ mod upstream;
 pub(super) struct Web {
     pool: Pool,
     resolver: upstream::Resolver,
+    /// Accounts of the clients whose home is here.
+    zones: Vec<Zone>,
+    /// Tells the home of a client, on every shard alike.
+    hasher: RandomState,
 }
 
 impl Web {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, rng: &mut Rng) -> Self {
         let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
         let limits = config
             .https
             .as_ref()
             .map(|https| https.limits.clone())
             .unwrap_or_default();
+        let rates = &config.rates;
+        let zone = |zone: &config::Zone| Zone::new(zone.interval, rates.clients_max, rng.hasher());
         Self {
+            zones: rates.zones.iter().map(zone).collect(),
+            hasher: config.keys.hasher(),
             pool: Pool::new(upstreams, &limits),
             resolver: upstream::Resolver::new(upstreams),
         }
@@ -47,7 +61,7 @@ impl Web {
 impl Shard {
     /// Takes one item of what a browser sent.
     pub(super) fn from_browser(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
-        if self.is_held_up(id) {
+        if self.is_held_up(id) || self.is_held(id) {
             return Step::Wait;
         }
         let Some((browser, write)) = self.browser(id) else {
@@ -81,41 +95,65 @@ impl Shard {
     }
 
     fn request(&mut self, now: Now, id: ConnId, request: &Request<'_>, out: &mut Egress) -> Step {
-        self.stats.web.requests += 1;
-        let Some((browser, _)) = self.browser(id) else {
+        let config = self.config.clone();
+        let trusted = config.https.as_ref().map_or(&[][..], |https| &https.trusted_proxies);
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return Step::Gone;
+        };
+        let client = client_address(conn.peer.ip(), trusted, &request.fields);
+        let (Stage::Http(browser), _) = conn.stage_and_out() else {
             return Step::Gone;
         };
         browser.head_begun = false;
-        browser.exchange = Some(Exchange {
-            begun: now.mono,
-            method: request.method,
-            path: request.target.path().into(),
-            status: 0,
-        });
+        // One that was held comes here again.
+        if browser.exchange.is_none() {
+            self.stats.web.requests += 1;
+            browser.exchange = Some(Exchange {
+                begun: now.mono,
+                method: request.method,
+                path: request.target.path().into(),
+                status: 0,
+            });
+        }
+        let decision = route(&config, request);
+        let limit = match &decision {
+            Decision::Refuse(_) => None,
+            Decision::Sip { .. } => config.sip.as_ref().and_then(|sip| sip.limit),
+            Decision::Forward { route, .. } => route.limit,
+        };
+        let decision = match self.pass_gate(now, id, client, limit) {
+            Passage::Open => decision,
+            Passage::Held => return Step::Wait,
+            Passage::Refused(answer) => Decision::Refuse(answer),
+        };
+        if let Some((browser, _)) = self.browser(id) {
+            browser.gate = Gate::OPEN;
+        }
         self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
-        let config = self.config.clone();
-        match route(&config, request) {
+        match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
                 self.answer(now, id, &answer, out)
             }
-            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, mediaserver, accept),
+            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, client, mediaserver, accept),
             Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
         }
     }
 
     /// The connection becomes a WebSocket that ends here; before it is opened, it goes to its home shard.
-    fn open_for_sip(&mut self, id: ConnId, request: &Request<'_>, mediaserver: usize, accept: Accept) -> Step {
-        let trusted = self
-            .config
-            .https
-            .as_ref()
-            .map_or(&[][..], |https| &https.trusted_proxies);
+    fn open_for_sip(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_>,
+        address: IpAddr,
+        mediaserver: usize,
+        accept: Accept,
+    ) -> Step {
         let Some(conn) = self.conns.get_mut(id.0) else {
             return Step::Gone;
         };
         let mut client = conn.peer;
-        client.set_ip(client_address(conn.peer.ip(), trusted, &request.fields));
+        client.set_ip(address);
         let token = request.target.argument("token").ok().flatten();
         let Stage::Http(browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
             return Step::Gone;
@@ -236,7 +274,9 @@ impl Shard {
     pub(super) fn browser_ended(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let has_more = self.conns.get(id.0).is_some_and(|conn| conn.rest_len() > 0);
         let Some((browser, _)) = self.browser(id) else { return };
-        if browser.pair.is_none() || !browser.server.is_request_read() {
+        if browser.gate.waits.is_some() {
+            // Its request is still to come.
+        } else if browser.pair.is_none() || !browser.server.is_request_read() {
             self.close(now, id, out);
         } else if !has_more {
             browser.server.close_after_response();
@@ -253,6 +293,11 @@ impl Shard {
     /// Nothing has moved for a while.
     pub(super) fn browser_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
+        if let Stage::Http(browser) = &conn.stage
+            && let Some(wait) = browser.gate.waits
+        {
+            return self.held_long_enough(now, id, wait, out);
+        }
         if self.is_held_up(id)
             && let Some(pair) = conn.stage.pair()
             && !self.is_held_up(pair)

@@ -102,6 +102,7 @@ mod tests {
             mediaservers: Vec::new(),
             origins: Vec::new(),
             token_required: false,
+            limit: None,
             limits: SipLimits::default(),
         })
     }

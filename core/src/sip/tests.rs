@@ -51,9 +51,11 @@ fn config(reach: Reach) -> Config {
             mediaservers: vec![server(0, "default"), server(1, "mds1")],
             origins: Vec::new(),
             token_required: false,
+            limit: None,
             limits: SipLimits::default(),
         }),
         turn: None,
+        rates: crate::config::Rates::default(),
         keys: Keys {
             nonce: [0; 32],
             flow: vec![[7; 32]],

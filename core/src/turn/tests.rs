@@ -153,6 +153,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         web: None,
         sip: None,
         turn: Some(turn),
+        rates: config::Rates::default(),
         keys: config::Keys {
             nonce: [9; 32],
             flow: vec![],

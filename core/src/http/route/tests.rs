@@ -26,6 +26,7 @@ fn sip(origins: &[&str], token_required: bool) -> Sip {
         mediaservers: ["default", "mds_1", "mds-2"].map(mediaserver).to_vec(),
         origins: origins.iter().map(|origin| (*origin).to_string()).collect(),
         token_required,
+        limit: None,
         limits: SipLimits::default(),
     }
 }
@@ -38,6 +39,8 @@ fn routes(specs: &[&str]) -> Vec<Route> {
         upstream: 0,
         websocket: spec.contains('!'),
         body_bytes_max: 10,
+        limit: None,
+        token: TokenRule::None,
     };
     specs.iter().map(route).collect()
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Https, Keys, Mediaserver, PeerRule, Reach, Server, Sip, SipLimits, Turn, TurnLimits};
+use crate::config::{Https, Keys, Mediaserver, PeerRule, Rates, Reach, Server, Sip, SipLimits, Turn, TurnLimits};
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
@@ -37,6 +37,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         }],
         origins: vec![],
         token_required: false,
+        limit: None,
         limits: SipLimits::default(),
     };
     let turn = Turn {
@@ -69,6 +70,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         web: None,
         sip: Some(sip),
         turn: Some(turn),
+        rates: Rates::default(),
         keys: Keys {
             nonce: [0; 32],
             flow: vec![],
