@@ -21,6 +21,7 @@ struct Block {
     websocket: bool,
     /// Of these, nothing below.
     exact: bool,
+    body_bytes_max: u64,
     paths: &'static [&'static str],
 }
 
@@ -110,7 +111,7 @@ pub(super) fn routes(
                     below,
                     upstream,
                     websocket: block.websocket,
-                    body_bytes_max: super::web::BODY_BYTES_DEFAULT,
+                    body_bytes_max: block.body_bytes_max,
                     limit: limit(rates, block.zone, block.tolerance),
                     token: block.token,
                 });
@@ -152,6 +153,7 @@ fn blocks(assets_burst: u32) -> Vec<Block> {
         token: TokenRule::None,
         websocket: false,
         exact: false,
+        body_bytes_max: super::web::BODY_BYTES_DEFAULT,
         paths,
     };
     let at_once = |burst| {
@@ -204,7 +206,10 @@ fn blocks(assets_burst: u32) -> Vec<Block> {
             DAPP,
             &["/install/win64", "/updates/win64", "/updates/debian"],
         ),
-        block(Backend::Meetingroom, VIDEO, &["/video"]),
+        Block {
+            body_bytes_max: 10 * super::web::BODY_BYTES_DEFAULT,
+            ..block(Backend::Meetingroom, VIDEO, &["/video"])
+        },
         Block {
             websocket: true,
             ..block(
