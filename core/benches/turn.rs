@@ -222,6 +222,8 @@ impl World {
             }],
             peers: vec![],
             public_peers: true,
+            mobility: false,
+            discovery: vec![],
             alternate: None,
             limits: TurnLimits {
                 allocations_max: 100_000,

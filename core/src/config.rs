@@ -17,8 +17,10 @@ use crate::{
     tls::{ClientTls, ServerTls},
 };
 
+mod change;
 mod parse;
 
+pub use change::changes;
 pub use parse::{ConfigError, ConfigErrors, Sources};
 
 /// The whole configuration of a process. A role is on when its section is there.
@@ -343,6 +345,10 @@ pub struct Turn {
     pub tcp_relay: bool,
     /// Whether public addresses may be relayed to. Never covers private or special ones, nor our own.
     pub public_peers: bool,
+    /// Whether an allocation may follow its client to another address (RFC 8016).
+    pub mobility: bool,
+    /// By which of `listen_udp` clients find out how the NAT before them behaves (RFC 5780); at most one of each family.
+    pub discovery: Vec<Square>,
     /// Another server that clients may be sent to (RFC 8489 section 10).
     pub alternate: Option<Alternate>,
     /// Limits.
@@ -356,6 +362,25 @@ pub enum SecretHash {
     Sha1,
     /// HMAC-SHA-256.
     Sha256,
+}
+
+/// Two addresses with the same two ports each, as places in [`Turn::listen_udp`]. In the number of a corner, the second
+/// bit is the address and the first bit the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Square(pub [u16; 4]);
+
+impl Square {
+    /// The square that the listening addresses of one family make, if that is what they make.
+    pub fn of(listen_udp: &[SocketAddr], is_ipv4: bool) -> Option<Self> {
+        let family = (0..).zip(listen_udp).filter(|(_, at)| at.is_ipv4() == is_ipv4);
+        let mut corners: Vec<(IpAddr, u16, u16)> = family.map(|(place, at)| (at.ip(), at.port(), place)).collect();
+        corners.sort_unstable();
+        let [(a, p, first), (b, q, second), (c, r, third), (d, s, fourth)] = *corners else {
+            return None;
+        };
+        let is_square = a == b && c == d && a != c && p == r && q == s && p != q && !a.is_unspecified();
+        is_square.then_some(Self([first, second, third, fourth]))
+    }
 }
 
 /// Where clients are sent that ask for an allocation.

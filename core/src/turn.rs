@@ -9,6 +9,7 @@
 
 mod auth;
 mod connections;
+mod discovery;
 mod few;
 mod limiter;
 mod nonce;
@@ -30,4 +31,4 @@ pub use connections::ConnectionId;
 pub use server::{Ask, BIND_TIMEOUT, CONNECT_TIMEOUT, Server};
 pub use stream::{FramingError, Stream, Unit, write_to_stream};
 pub use table::Client;
-pub use verdict::{Payload, To, Verdict};
+pub use verdict::{IpHeader, Payload, To, Verdict};

@@ -3,11 +3,11 @@
 use core::ops::Range;
 
 use crate::{
-    action::{Action, BindError, ConnId, Egress, Foreign, IoKind, Prefix, RelayId, Run, SocketId, Source},
+    action::{Action, BindError, ConnId, Egress, Foreign, Icmp, IpFields, Prefix, RelayId, Run, SocketId, Source},
     conn::Stage,
     shard::{Shard, Step},
     time::{Instant, Now},
-    turn::{self, Ask, Client, Payload, To, Verdict},
+    turn::{self, Ask, Client, IpHeader, Payload, To, Verdict},
 };
 use core::net::SocketAddr;
 
@@ -15,7 +15,12 @@ use core::net::SocketAddr;
 #[derive(Clone, Copy)]
 enum Input<'a> {
     /// A datagram: this many bytes into this run.
-    Run { index: u32, start: usize, bytes: &'a [u8] },
+    Run {
+        index: u32,
+        start: usize,
+        bytes: &'a [u8],
+        fields: IpFields,
+    },
     /// Cut out of a stream.
     Bytes(&'a [u8]),
     /// There were none.
@@ -34,8 +39,13 @@ impl Shard {
                 let Some(turn) = &mut self.turn else { return };
                 let bytes = &run.bytes[segment.clone()];
                 let verdict = turn.client(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), client, bytes);
-                let start = segment.start;
-                self.carry(verdict, Input::Run { index, start, bytes }, out);
+                let input = Input::Run {
+                    index,
+                    start: segment.start,
+                    bytes,
+                    fields: run.fields,
+                };
+                self.carry(verdict, input, out);
             }
         }
         self.turn_asks(now, out);
@@ -52,8 +62,13 @@ impl Shard {
                     run.peer,
                     bytes,
                 );
-                let start = segment.start;
-                self.carry(verdict, Input::Run { index, start, bytes }, out);
+                let input = Input::Run {
+                    index,
+                    start: segment.start,
+                    bytes,
+                    fields: run.fields,
+                };
+                self.carry(verdict, input, out);
             }
         }
     }
@@ -100,24 +115,20 @@ impl Shard {
         self.turn_asks(now, out);
     }
 
-    pub(super) fn socket_error(
+    pub(super) fn relay_error(
         &mut self,
         now: Now,
-        socket: SocketId,
+        relay: RelayId,
         peer: SocketAddr,
-        kind: IoKind,
+        icmp: Option<Icmp>,
         out: &mut Egress,
     ) {
-        match (socket, &mut self.turn) {
-            (SocketId::Relay(relay), Some(turn)) => {
-                let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
-                let verdict = turn.socket_error(cx, relay, peer, kind);
-                self.carry(verdict, Input::Nothing, out);
-            }
-            (SocketId::Sip, _) => self.trunk_error(now, peer, kind, out),
-            // A TURN client that is gone; its allocation ends by its lifetime.
-            _ => {}
-        }
+        let (Some(turn), Some(icmp)) = (&mut self.turn, icmp) else {
+            return;
+        };
+        let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
+        let verdict = turn.socket_error(cx, relay, peer, icmp);
+        self.carry(verdict, Input::Nothing, out);
     }
 
     pub(super) fn turn_stream_gone(&mut self, now: Now, id: ConnId, out: &mut Egress) {
@@ -180,7 +191,19 @@ impl Shard {
                     (Payload::Input(range), Input::Bytes(bytes)) => Source::Made(copy(&bytes[range], out)),
                     (Payload::Input(_), Input::Nothing) => return,
                 };
-                out.push(socket, peer, local, verdict.prefix, payload);
+                let came = match input {
+                    Input::Run { fields, .. } => fields,
+                    Input::Bytes(_) | Input::Nothing => IpFields::default(),
+                };
+                let fields = match verdict.header {
+                    IpHeader::Own => IpFields::default(),
+                    IpHeader::Relayed => came,
+                    IpHeader::RelayedWhole => IpFields {
+                        dont_fragment: true,
+                        ..came
+                    },
+                };
+                out.push_with(fields, socket, peer, local, verdict.prefix, payload);
             }
             To::Stream(conn) => {
                 let payload = match (verdict.payload, input) {

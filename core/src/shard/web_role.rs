@@ -2,15 +2,13 @@
 
 use core::{net::IpAddr, time::Duration};
 
-use ahash::RandomState;
 use bytes::BytesMut;
 
 use crate::{
     action::{ConnId, Egress},
-    config::{self, Config, HttpLimits, Offer, Route},
+    config::{Config, Host, HttpLimits, Offer, Route},
     conn::{Downstream, Exchange, Gate, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
-    limit::Zone,
     rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
@@ -28,34 +26,35 @@ pub(super) struct Web {
     pool: Pool,
     resolver: upstream::Resolver,
     /// Accounts of the clients whose home is here.
-    zones: Vec<Zone>,
-    /// Tells the home of a client, on every shard alike.
-    hasher: RandomState,
+    zones: gate::Zones,
 }
 
 impl Web {
     pub(super) fn new(config: &Config, rng: &mut Rng) -> Self {
-        let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
-        let limits = config
-            .https
-            .as_ref()
-            .map(|https| https.limits.clone())
-            .unwrap_or_default();
-        let rates = &config.rates;
-        let zone = |zone: &config::Zone| Zone::new(zone.interval, rates.clients_max, rng.hasher());
         Self {
-            zones: rates.zones.iter().map(zone).collect(),
-            hasher: config.keys.hasher(),
-            pool: Pool::new(upstreams, &limits),
-            resolver: upstream::Resolver::new(upstreams),
+            pool: pool(config),
+            resolver: upstream::Resolver::new(),
+            zones: gate::Zones::new(config, rng),
         }
     }
 
-    /// From here on a request to an upstream that has a name fails by a fault of ours.
-    #[cfg(test)]
-    pub(super) fn forget_names(&mut self) {
-        self.resolver = upstream::Resolver::new(0);
+    /// The configuration is another one. No connection rests in the pool.
+    pub(super) fn configure(&mut self, config: &Config, rng: &mut Rng) {
+        self.zones.configure(config, rng);
+        let upstreams = config.web.as_ref().map_or(&[][..], |web| &web.upstreams);
+        self.pool = pool(config);
+        self.resolver.retain(|host| {
+            upstreams
+                .iter()
+                .any(|upstream| matches!(&upstream.host, Host::Name(name) if name == host))
+        });
     }
+}
+
+fn pool(config: &Config) -> Pool {
+    let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
+    let limits = config.https.as_ref().map(|https| &https.limits);
+    Pool::new(upstreams, limits.unwrap_or(&HttpLimits::default()))
 }
 
 impl Shard {
@@ -149,7 +148,8 @@ impl Shard {
         mediaserver: usize,
         accept: Accept,
     ) -> Step {
-        let Some(conn) = self.conns.get_mut(id.0) else {
+        let mediaservers = self.config.sip.as_ref().map_or(&[][..], |sip| &sip.mediaservers);
+        let (Some(conn), Some(mediaserver)) = (self.conns.get_mut(id.0), mediaservers.get(mediaserver)) else {
             return Step::Gone;
         };
         let mut client = conn.peer;
@@ -162,7 +162,7 @@ impl Shard {
         conn.stage = Stage::Opening(Box::new(Opening {
             server: browser.server,
             accept,
-            mediaserver,
+            mediaserver: mediaserver.name.as_str().into(),
             client,
             token: token.map(|token| token.as_ref().into()),
         }));

@@ -1,4 +1,14 @@
 //! Is this nonce one of ours, for this client, and fresh? Nothing is stored. (RFC 8489 section 9.2)
+//!
+//! ```text
+//! +-----------+------+---+--------+
+//! | obMatJos2 | FFFF | T | MMMMMM |
+//! +-----------+------+---+--------+
+//! ```
+//!
+//! F are the features, T says the lowest six bits of when it was made in steps of [`STEP_SECS`], M is the authentication
+//! code; all in base64. A challenge goes to whoever asks, so each byte of it counts: 36 bits of M are more than a TCP
+//! sequence number has to prove an address with, and whoever guesses them needs a password still.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -12,15 +22,22 @@ use crate::time::UnixTime;
 /// What precedes the feature bits in the nonce of a server that knows RFC 8489.
 const COOKIE: &[u8] = b"obMatJos2";
 
-/// Length of a nonce in bytes: cookie, features, and 12 bytes in base64, which are the time and its authentication.
-pub(super) const NONCE_BYTES: usize = 9 + 4 + 16;
+/// Length of a nonce in bytes: cookie, features, time and authentication code.
+pub(super) const NONCE_BYTES: usize = 9 + 4 + 1 + 6;
 
-/// How long a nonce is good, in seconds.
+/// Grain of the time in a nonce, in seconds.
+const STEP_SECS: u64 = 64;
+
+/// For how many steps behind the one that it was made in a nonce is good.
 // RFC 8656 section 5: the server "SHOULD expire the nonce at least once every hour".
-const LIFETIME_SECS: u32 = 3600;
+const LIFETIME_STEPS: u64 = 3600 / STEP_SECS - 1;
 
-/// By how much the clock may have been set back since a nonce was made, in seconds.
-const SKEW_SECS: u32 = 60;
+/// How many steps T tells apart. What is older by that many looks fresh, and then the code is wrong, which is made of
+/// the whole time.
+const STEPS: u64 = 64;
+
+/// Sets these authenticated bytes apart from all others under the same key.
+const PURPOSE: &[u8] = b"NONCE";
 
 /// Which security features the server has (RFC 8489 section 18.1). They travel in the nonce, so that nobody on the way
 /// can talk the client out of them.
@@ -46,25 +63,30 @@ impl Features {
 // RFC 8489 section 9.2.4: "The server MUST NOT choose the same NONCE for two requests unless they have the same source
 // IP address and port."
 pub(super) fn make(key: &[u8; 32], features: Features, now: UnixTime, source: SocketAddr) -> [u8; NONCE_BYTES] {
-    made_at(key, features, now.0 as u32, source)
+    made_in(key, features, step(now), source)
 }
 
 /// Whether this nonce is ours, made for this source, and not too old.
 pub(super) fn is_good(key: &[u8; 32], features: Features, now: UnixTime, source: SocketAddr, nonce: &[u8]) -> bool {
-    let proof = nonce.get(13..).and_then(|proof| STANDARD.decode(proof).ok());
-    let Some(time) = proof.as_deref().and_then(<[u8]>::first_chunk) else {
+    let proof = nonce.get(13..17).and_then(|proof| STANDARD.decode(proof).ok());
+    let Some(&[first, ..]) = proof.as_deref() else {
         return false;
     };
-    // Seconds are counted modulo 2^32, so that the year 2106 is a day like any other.
-    let (time, now) = (u32::from_be_bytes(*time), now.0 as u32);
-    let fresh = now.wrapping_sub(time) <= LIFETIME_SECS || time.wrapping_sub(now) <= SKEW_SECS;
-    fresh && made_at(key, features, time, source).ct_eq(nonce).into()
+    let age = step(now).wrapping_sub(u64::from(first >> 2)) % STEPS;
+    let made = match age {
+        0..=LIFETIME_STEPS => step(now).checked_sub(age),
+        // The clock may have been set back a little.
+        _ if age == STEPS - 1 => Some(step(now) + 1),
+        _ => None,
+    };
+    made.is_some_and(|made| made_in(key, features, made, source).ct_eq(nonce).into())
 }
 
-fn made_at(key: &[u8; 32], features: Features, time: u32, source: SocketAddr) -> [u8; NONCE_BYTES] {
-    let (time, bits) = (time.to_be_bytes(), features.bits());
+fn made_in(key: &[u8; 32], features: Features, step: u64, source: SocketAddr) -> [u8; NONCE_BYTES] {
+    let bits = features.bits();
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
-    mac.update(&time);
+    mac.update(PURPOSE);
+    mac.update(&step.to_be_bytes());
     mac.update(&bits);
     match source.ip().to_canonical() {
         IpAddr::V4(ip) => mac.update(&ip.octets()),
@@ -72,18 +94,23 @@ fn made_at(key: &[u8; 32], features: Features, time: u32, source: SocketAddr) ->
     }
     mac.update(&source.port().to_be_bytes());
     let mac = mac.finalize().into_bytes();
-    let mut proof = [0; 12];
-    proof[..4].copy_from_slice(&time);
-    proof[4..].copy_from_slice(&mac[..8]);
+    // Six bits of time, 36 of the code, and six that make up whole bytes and are not sent.
+    let mut proof = [0; 6];
+    proof.copy_from_slice(&mac[..6]);
+    proof[0] = (step << 2) as u8 | mac[0] & 3;
 
-    let mut nonce = [0; NONCE_BYTES];
-    nonce[..9].copy_from_slice(COOKIE);
-    for (bytes, text) in [(&bits[..], 9..13), (&proof[..], 13..NONCE_BYTES)] {
+    let mut text = [0; 9 + 4 + 8];
+    text[..9].copy_from_slice(COOKIE);
+    for (bytes, place) in [(bits.as_slice(), 9..13), (&proof, 13..21)] {
         STANDARD
-            .encode_slice(bytes, &mut nonce[text])
+            .encode_slice(bytes, &mut text[place])
             .expect("three bytes fill four characters");
     }
-    nonce
+    *text.first_chunk().expect("all but the last character")
+}
+
+fn step(now: UnixTime) -> u64 {
+    now.0 / STEP_SECS
 }
 
 #[cfg(test)]
@@ -123,10 +150,13 @@ mod tests {
             let check =
                 |now: u64, expected| assert_eq!(is_good(&KEY, ALL, UnixTime(now), at, &nonce), expected, "{now}");
             check(made, true);
-            check(made + 3600, true);
-            check(made + 3601, false);
+            check(made + 3500, true);
+            check(made + 3600, false);
+            // T is the same again.
+            check(made + STEPS * STEP_SECS, false);
             check(made + 100_000, false);
             check(made.saturating_sub(60), true);
+            check(made.saturating_sub(200), made < 100);
         }
     }
 

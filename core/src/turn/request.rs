@@ -26,12 +26,23 @@ pub(super) struct Request<'a> {
     channel: Option<&'a [u8]>,
     peer: Option<&'a [u8]>,
     connection: Option<&'a [u8]>,
+    dont_fragment: Option<&'a [u8]>,
+    change: Option<&'a [u8]>,
+    response_port: Option<&'a [u8]>,
+    padding: Option<&'a [u8]>,
+    /// What is understood besides [`UNDERSTOOD`].
+    also: &'static [Kind],
     /// Whether an attribute is there that had to be understood and is not.
     pub(super) has_unknown: bool,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn read(message: Message<'a>) -> Self {
+        Self::read_with(message, &[])
+    }
+
+    /// As [`Request::read`], where more attributes are understood than usual.
+    pub(super) fn read_with(message: Message<'a>, also: &'static [Kind]) -> Self {
         let mut request = Self {
             message,
             username: None,
@@ -49,6 +60,11 @@ impl<'a> Request<'a> {
             channel: None,
             peer: None,
             connection: None,
+            dont_fragment: None,
+            change: None,
+            response_port: None,
+            padding: None,
+            also,
             has_unknown: false,
         };
         for attribute in message.attributes() {
@@ -68,10 +84,15 @@ impl<'a> Request<'a> {
                 Kind::CHANNEL_NUMBER => &mut request.channel,
                 Kind::XOR_PEER_ADDRESS => &mut request.peer,
                 Kind::CONNECTION_ID => &mut request.connection,
-                kind => {
+                Kind::DONT_FRAGMENT => &mut request.dont_fragment,
+                kind if !also.contains(&kind) => {
                     request.has_unknown |= is_unknown(kind);
                     continue;
                 }
+                Kind::CHANGE_REQUEST => &mut request.change,
+                Kind::RESPONSE_PORT => &mut request.response_port,
+                Kind::PADDING => &mut request.padding,
+                _ => continue,
             };
             slot.get_or_insert(attribute.value);
         }
@@ -84,8 +105,8 @@ impl<'a> Request<'a> {
 
     /// The attributes that had to be understood and are not.
     pub(super) fn unknown(&self) -> impl Iterator<Item = Kind> + use<'a> {
-        let kinds = self.message.attributes().map(|attribute| attribute.kind);
-        kinds.filter(|kind| is_unknown(*kind))
+        let (kinds, also) = (self.message.attributes().map(|attribute| attribute.kind), self.also);
+        kinds.filter(|kind| is_unknown(*kind) && !also.contains(kind))
     }
 
     /// The protocol number in REQUESTED-TRANSPORT.
@@ -126,6 +147,11 @@ impl<'a> Request<'a> {
         decode(self.token, |value| value.try_into().ok())
     }
 
+    /// Whether there is DONT-FRAGMENT.
+    pub(super) fn dont_fragment(&self) -> bool {
+        self.dont_fragment.is_some()
+    }
+
     /// CHANNEL-NUMBER, which has to be there.
     pub(super) fn channel(&self) -> Result<u16, Code> {
         decode(self.channel, read_u16)?.ok_or(Code::BAD_REQUEST)
@@ -136,6 +162,26 @@ impl<'a> Request<'a> {
         decode(self.connection, read_u32)?
             .map(ConnectionId)
             .ok_or(Code::BAD_REQUEST)
+    }
+
+    /// The flags of CHANGE-REQUEST, "change IP" and "change port" (RFC 5780 section 7.2).
+    pub(super) fn change(&self) -> Result<(bool, bool), Code> {
+        let flags = decode(self.change, read_u32)?.unwrap_or(0);
+        Ok((flags & 0x4 != 0, flags & 0x2 != 0))
+    }
+
+    /// RESPONSE-PORT (RFC 5780 section 7.5): "a 16-bit unsigned integer in network byte order followed by 2 bytes of
+    /// padding", which some count to the value.
+    pub(super) fn response_port(&self) -> Result<Option<u16>, Code> {
+        decode(self.response_port, |value| match value {
+            [high, low] | [high, low, _, _] => Some(u16::from_be_bytes([*high, *low])).filter(|port| *port != 0),
+            _ => None,
+        })
+    }
+
+    /// How long PADDING is (RFC 5780 section 7.6).
+    pub(super) fn padding_len(&self) -> Option<usize> {
+        self.padding.map(<[u8]>::len)
     }
 
     /// XOR-PEER-ADDRESS, which has to be there.
@@ -160,30 +206,31 @@ fn decode<'a, T>(value: Option<&'a [u8]>, read: impl Fn(&'a [u8]) -> Option<T>) 
 }
 
 /// Whether an attribute has to be understood but is not.
-// RFC 8656 section 7.2: a server that cannot set the DF bit "treats the DONT-FRAGMENT attribute in the Allocate request
-// as an unknown comprehension-required attribute", and section 11.2 says the same of Send indications.
 pub(super) fn is_unknown(kind: Kind) -> bool {
-    const UNDERSTOOD: [Kind; 20] = [
-        Kind::USERNAME,
-        Kind::MESSAGE_INTEGRITY,
-        Kind::ERROR_CODE,
-        Kind::UNKNOWN_ATTRIBUTES,
-        Kind::REALM,
-        Kind::NONCE,
-        Kind::MESSAGE_INTEGRITY_SHA256,
-        Kind::PASSWORD_ALGORITHM,
-        Kind::USERHASH,
-        Kind::XOR_MAPPED_ADDRESS,
-        Kind::CHANNEL_NUMBER,
-        Kind::LIFETIME,
-        Kind::XOR_PEER_ADDRESS,
-        Kind::DATA,
-        Kind::XOR_RELAYED_ADDRESS,
-        Kind::REQUESTED_ADDRESS_FAMILY,
-        Kind::EVEN_PORT,
-        Kind::REQUESTED_TRANSPORT,
-        Kind::RESERVATION_TOKEN,
-        Kind::CONNECTION_ID,
-    ];
     kind.must_be_understood() && !UNDERSTOOD.contains(&kind)
 }
+
+/// What has to be understood and is.
+const UNDERSTOOD: [Kind; 21] = [
+    Kind::USERNAME,
+    Kind::MESSAGE_INTEGRITY,
+    Kind::ERROR_CODE,
+    Kind::UNKNOWN_ATTRIBUTES,
+    Kind::REALM,
+    Kind::NONCE,
+    Kind::MESSAGE_INTEGRITY_SHA256,
+    Kind::PASSWORD_ALGORITHM,
+    Kind::USERHASH,
+    Kind::XOR_MAPPED_ADDRESS,
+    Kind::CHANNEL_NUMBER,
+    Kind::LIFETIME,
+    Kind::XOR_PEER_ADDRESS,
+    Kind::DATA,
+    Kind::XOR_RELAYED_ADDRESS,
+    Kind::REQUESTED_ADDRESS_FAMILY,
+    Kind::EVEN_PORT,
+    Kind::REQUESTED_TRANSPORT,
+    Kind::DONT_FRAGMENT,
+    Kind::RESERVATION_TOKEN,
+    Kind::CONNECTION_ID,
+];

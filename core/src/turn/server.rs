@@ -9,6 +9,7 @@ use ahash::RandomState;
 use super::{
     auth::{Auth, Denied, Owner, PASSWORD_ALGORITHMS, turn},
     connections::{Connection, ConnectionId, Connections},
+    discovery::Discovery,
     limiter::{Cost, Limiter},
     policy::Policy,
     ports::Ports,
@@ -31,6 +32,7 @@ use crate::{
 
 mod allocate;
 mod alternate;
+mod binding;
 mod connect;
 mod expire;
 mod manage;
@@ -59,6 +61,7 @@ pub struct Server {
     draining: bool,
     /// Where clients may be sent to.
     alternate: Option<Alternate>,
+    discovery: Discovery,
 }
 
 /// What the server wants done with a socket.
@@ -145,6 +148,7 @@ impl Server {
             sweep: expire::Sweep::default(),
             draining: false,
             alternate: turn.alternate.clone(),
+            discovery: Discovery::new(turn),
             auth: Auth::new(config, 0, rng),
         }
     }
@@ -241,7 +245,7 @@ impl Server {
             Err(_) => return dropped(cx),
         };
         match (message.header().class, message.header().method) {
-            (Class::Request, Method::BINDING) => self.binding(cx, &from, &Request::read(message)),
+            (Class::Request, Method::BINDING) => self.binding(cx, &from, message),
             (Class::Request, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND) => {
                 self.request(cx, from, &Request::read(message))
             }
@@ -257,22 +261,6 @@ impl Server {
         }
     }
 
-    /// Answers a Binding request: no credentials, no state (RFC 8489 section 12).
-    fn binding(&mut self, cx: &mut Cx<'_>, from: &Client, request: &Request<'_>) -> Verdict {
-        let form = Form::unsigned(request);
-        let cost = if request.has_unknown { Cost::Full } else { Cost::Tenth };
-        if !self.may_answer(cx, from, cost) {
-            return Verdict::NOTHING;
-        }
-        if request.has_unknown {
-            return refuse_unknown(cx, from, &form, request);
-        }
-        let range = form.success(cx.made, |writer| {
-            writer.address(Kind::XOR_MAPPED_ADDRESS, from.source())
-        });
-        from.send(Prefix::NONE, Payload::Made(range))
-    }
-
     /// Takes a request that needs credentials.
     fn request(&mut self, cx: &mut Cx<'_>, from: Client, request: &Request<'_>) -> Verdict {
         let slot = self.table.find(&from).filter(|key| self.expire(cx, *key));
@@ -285,10 +273,7 @@ impl Server {
         };
         let form = form.signed(identity.integrity, identity.session.key.clone());
         if request.has_unknown {
-            return match self.forbids_fragments_of_tcp(request) {
-                true => refuse(cx, &from, &form, Code::BAD_REQUEST),
-                false => refuse_unknown(cx, &from, &form, request),
-            };
+            return refuse_unknown(cx, &from, &form, request);
         }
         let method = request.header().method;
         if method == Method::ALLOCATE {

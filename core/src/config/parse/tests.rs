@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::{AlternateWhen, Host, Limit, PeerRule, Reach, Relay, Route, SecretHash, TokenRule};
+use crate::config::{AlternateWhen, Host, Limit, PeerRule, Reach, Relay, Route, SecretHash, Square, TokenRule};
 
 /// A world with some files and one variable.
 struct World {
@@ -361,6 +361,48 @@ fn what_turn_does_not_say_about_rates_and_other_servers_is_off() {
     assert_eq!(
         (limits.allocation_bytes_per_second, limits.user_bytes_per_second),
         (None, None)
+    );
+    assert_eq!((turn.discovery, turn.mobility), (vec![], false));
+}
+
+#[test]
+fn four_addresses_are_for_nat_discovery() {
+    let parse = |listen_udp: &str| {
+        let text = format!(
+            "
+            [turn]
+            listen_tcp = '192.0.2.10'
+            listen_udp = {listen_udp}
+            nat_discovery = true
+            mobility = true
+            realm = 'example.com'
+            secrets = 'a secret in the text'
+            "
+        );
+        parsed(&text).turn.unwrap()
+    };
+    let four = "['192.0.2.10', '192.0.2.10:3479', '192.0.2.11', '192.0.2.11:3479']";
+    let turn = parse(four);
+    assert_eq!(turn.discovery, [Square([0, 1, 2, 3])]);
+    assert!(turn.mobility);
+    // A family that has fewer goes without.
+    let turn = parse(&four.replace(']', ", '[2001:db8::10]:3478']"));
+    assert_eq!(turn.discovery, [Square([0, 1, 2, 3])]);
+}
+
+#[test]
+fn nat_discovery_without_four_addresses_is_an_error() {
+    check(
+        "[turn]
+listen = '192.0.2.10'
+realm = 'example.com'
+secrets = 'a secret in the text'
+nat_discovery = true
+",
+        r#"
+t:5: `nat_discovery` takes two addresses and the same two ports on each, listened on by UDP
+    fix: write listen_udp = ["192.0.2.10:3478", "192.0.2.10:3479", "192.0.2.11:3478", "192.0.2.11:3479"]
+"#,
     );
 }
 

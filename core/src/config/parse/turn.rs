@@ -15,7 +15,7 @@ use super::{
     section::{self, Section},
     sip, values,
 };
-use crate::config::{Alternate, AlternateWhen, PeerRule, Relay, SecretHash, Sip, Turn, TurnLimits, User};
+use crate::config::{Alternate, AlternateWhen, PeerRule, Relay, SecretHash, Sip, Square, Turn, TurnLimits, User};
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -> Option<Turn> {
     let mut section = Section::new(cx, "[turn]", value)?;
@@ -40,6 +40,8 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
     }
     let peers = peers(cx, &mut section, sip);
     let public_peers = section.given_or(cx, "public_peers", true, values::flag);
+    let mobility = section.given_or(cx, "mobility", false, values::flag);
+    let discovery = discovery(cx, &mut section, listen.as_ref());
     let alternate = section.given_or(cx, "alternate", None, |cx, value| alternate(cx, value).map(Some));
     let limits = section.or(cx, "limits", TurnLimits::default(), limits);
     section.finish(cx);
@@ -57,6 +59,8 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
         peers: peers?,
         tcp_relay,
         public_peers: public_peers?,
+        mobility: mobility?,
+        discovery: discovery?,
         alternate: alternate?,
         limits,
     })
@@ -235,6 +239,31 @@ fn secret_hashes(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<SecretHas
         return cx.refuse_value(value, wanted, example);
     }
     Some(hashes)
+}
+
+/// Whether clients may find out how their NAT behaves, which takes four addresses of ours (RFC 5780 section 6).
+fn discovery(
+    cx: &mut Reader<'_>,
+    section: &mut Section<'_, '_>,
+    listen: Option<&(Vec<SocketAddr>, Vec<SocketAddr>)>,
+) -> Option<Vec<Square>> {
+    let wanted = section.given_or(cx, "nat_discovery", false, values::flag)?;
+    if !wanted {
+        return Some(Vec::new());
+    }
+    let (udp, _) = listen?;
+    let squares: Vec<Square> = [true, false]
+        .into_iter()
+        .filter_map(|is_ipv4| Square::of(udp, is_ipv4))
+        .collect();
+    if squares.is_empty() {
+        return cx.refuse(
+            section.site("nat_discovery").unwrap_or(section.start()),
+            "`nat_discovery` takes two addresses and the same two ports on each, listened on by UDP",
+            "write listen_udp = [\"192.0.2.10:3478\", \"192.0.2.10:3479\", \"192.0.2.11:3478\", \"192.0.2.11:3479\"]",
+        );
+    }
+    Some(squares)
 }
 
 /// Another server for clients, by its addresses.

@@ -2,12 +2,15 @@
 
 use core::{net::IpAddr, time::Duration};
 
+use ahash::RandomState;
+
 use crate::{
     action::{Action, ConnId, Egress, Parcel, RateQuestion, ShardId},
-    config::Limit,
+    config::{self, Config, Limit, Rates},
     conn::{Stage, Wait},
     http::Answer,
-    limit::{Client, Verdict},
+    limit::{Client, Verdict, Zone},
+    rng::Rng,
     shard::{Shard, Step},
     time::Now,
 };
@@ -26,6 +29,44 @@ pub(super) enum Passage {
     Held,
     /// It is refused.
     Refused(Answer),
+}
+
+/// Accounts of the clients whose home is here.
+#[derive(Debug)]
+pub(super) struct Zones {
+    zones: Vec<(config::Zone, Zone)>,
+    clients_max: usize,
+    /// Tells the home of a client, on every shard alike.
+    homes: RandomState,
+}
+
+impl Zones {
+    pub(super) fn new(config: &Config, rng: &mut Rng) -> Self {
+        let mut zones = Self {
+            zones: Vec::new(),
+            clients_max: 0,
+            homes: config.keys.hasher(),
+        };
+        zones.configure(config, rng);
+        zones
+    }
+
+    /// Takes the zones of another configuration; one that has not changed keeps its accounts.
+    pub(super) fn configure(&mut self, config: &Config, rng: &mut Rng) {
+        let Rates { zones, clients_max, .. } = &config.rates;
+        let mut kept = core::mem::take(&mut self.zones);
+        kept.retain(|_| *clients_max == self.clients_max);
+        self.clients_max = *clients_max;
+        let zones = zones.iter().map(|zone| {
+            let same = |(old, _): &(config::Zone, Zone)| old.name == zone.name && old.interval == zone.interval;
+            let accounts = match kept.iter().position(same) {
+                Some(index) => kept.swap_remove(index).1,
+                None => Zone::new(zone.interval, *clients_max, rng.hasher()),
+            };
+            (zone.clone(), accounts)
+        });
+        self.zones = zones.collect();
+    }
 }
 
 impl Shard {
@@ -74,13 +115,13 @@ impl Shard {
     fn home_of(&self, client: Client) -> ShardId {
         match self.shards {
             1 => self.id,
-            shards => ShardId((self.web.hasher.hash_one(client) % u64::from(shards)) as u16),
+            shards => ShardId((self.web.zones.homes.hash_one(client) % u64::from(shards)) as u16),
         }
     }
 
     fn judge(&mut self, now: Now, RateQuestion { limit, client }: RateQuestion) -> Verdict {
-        match self.web.zones.get_mut(limit.zone) {
-            Some(zone) => zone.check(now.mono, client, limit.tolerance),
+        match self.web.zones.zones.get_mut(limit.zone) {
+            Some((_, zone)) => zone.check(now.mono, client, limit.tolerance),
             None => Verdict::Admit,
         }
     }

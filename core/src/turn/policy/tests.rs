@@ -56,6 +56,8 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         peers: rules.iter().map(rule).collect(),
         tcp_relay: false,
         public_peers,
+        mobility: false,
+        discovery: vec![],
         alternate: None,
         limits: TurnLimits::default(),
     };

@@ -72,6 +72,22 @@ impl Kind {
     pub const ICMP: Self = Self(0x8004);
 }
 
+/// RFC 5780 section 7, and the address as it is (RFC 8489 section 14.1) that goes with it.
+impl Kind {
+    /// The client's address as the server sees it, for whoever wants to know whether something on the way changes it.
+    pub const MAPPED_ADDRESS: Self = Self(0x0001);
+    /// Answer from another address or port.
+    pub const CHANGE_REQUEST: Self = Self(0x0003);
+    /// Bytes that make a message long.
+    pub const PADDING: Self = Self(0x0026);
+    /// Answer to this port.
+    pub const RESPONSE_PORT: Self = Self(0x0027);
+    /// Where the answer comes from.
+    pub const RESPONSE_ORIGIN: Self = Self(0x802b);
+    /// Where it would come from with address and port changed.
+    pub const OTHER_ADDRESS: Self = Self(0x802c);
+}
+
 impl Kind {
     /// Whether a message may not be processed by who does not know this attribute.
     // RFC 8489 section 14: "Attributes with type values between 0x0000 and 0x7FFF are comprehension-required".
