@@ -79,6 +79,14 @@ impl Edge {
         self.process.wait()
     }
 
+    /// Waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn wait(mut self) -> ExitStatus {
+        self.process.wait()
+    }
+
     /// Sends a signal and gives the process back, to wait for its end.
     pub fn signal(self, signal: Signal) -> Process {
         self.process.signal(signal);
@@ -105,16 +113,23 @@ pub fn binary() -> &'static Path {
     BUILT.get_or_init(|| env::var_os(BINARY).map_or_else(build, PathBuf::from))
 }
 
+/// Where cargo puts what it makes.
+///
+/// # Panics
+/// When this is no test of cargo.
+pub(crate) fn target_folder() -> PathBuf {
+    // target/PROFILE/deps/TEST
+    let test = env::current_exe().expect("the path of this test");
+    test.ancestors().nth(3).expect("a target folder").to_owned()
+}
+
 /// A test of one package does not build the binaries of another, so this asks cargo for it: in the same target folder
 /// and profile, and for the whole workspace, since that is how `cargo test --workspace` chooses features.
 fn build() -> PathBuf {
+    let target = target_folder();
     let test = env::current_exe().expect("the path of this test");
-    // target/PROFILE/deps/TEST
-    let out = test.ancestors().nth(2).expect("a target folder");
-    let (target, profile) = (
-        out.parent().expect("a target folder"),
-        out.file_name().expect("a profile"),
-    );
+    let out = test.ancestors().nth(2).expect("a folder of a profile");
+    let profile = out.file_name().expect("a profile");
     let profile = match profile.to_str().expect("a profile in ASCII") {
         "debug" => "dev",
         other => other,
@@ -132,7 +147,7 @@ fn build() -> PathBuf {
             profile,
         ])
         .arg("--target-dir")
-        .arg(target);
+        .arg(&target);
     // What cargo told this test about its own package is not true for the others.
     for (name, _) in env::vars_os() {
         let own = |name: &str| {
