@@ -584,9 +584,7 @@ fn messages_on_a_stream_are_found_however_they_are_split() {
     let mut answers = Vec::new();
     while answers.len() < 3 {
         let mut buffer = [0; 1000];
-        let length = stream
-            .read_until(deadline(), &mut buffer)
-            .expect("an answer");
+        let length = stream.read_until(deadline(), &mut buffer).expect("an answer");
         assert!(length > 0, "the connection was closed");
         read.extend_from_slice(&buffer[..length]);
         while read.len() >= 20 && read.len() >= 20 + usize::from(u16::from_be_bytes([read[2], read[3]])) {

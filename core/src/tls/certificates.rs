@@ -83,10 +83,15 @@ impl ResolvesServerCert for Certificates {
 pub(super) struct Challenges(RwLock<Vec<(String, Arc<CertifiedKey>)>>);
 
 impl Challenges {
-    pub(super) fn set(&self, name: &str, answer: Option<&Certificate>) {
+    pub(super) fn answer(&self, name: &str, key: CertifiedKey) {
+        self.end(name);
+        let mut answers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        answers.push((name.to_owned(), Arc::new(key)));
+    }
+
+    pub(super) fn end(&self, name: &str) {
         let mut answers = self.0.write().unwrap_or_else(PoisonError::into_inner);
         answers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
-        answers.extend(answer.map(|certificate| (name.to_owned(), certificate.key())));
     }
 }
 

@@ -206,7 +206,6 @@ fn a_replaced_certificate_is_shown_next() {
 #[test]
 fn only_an_authority_gets_the_answer_for_it() {
     let (cert, key) = pair(&["edge.example.org"]);
-    let answer = Certificate::new(&provider(), "answer", &cert, &key).expect("a certificate");
     let tls = ServerTls::new(&provider(), Vec::new()).expect("a server");
     let mut client = ClientTls::new(&provider(), &cert, "edge.example.org").expect("a client");
     Arc::make_mut(&mut client.config).alpn_protocols = vec![ALPN_ACME.to_vec()];
@@ -215,11 +214,12 @@ fn only_an_authority_gets_the_answer_for_it() {
         shake(&mut Tls::client(&client).expect("a client"), &mut server, 4096).map(|()| server)
     };
     assert!(shakes(Protocols::Challenge).is_err());
-    tls.set_challenge("Edge.example.org", Some(&answer));
+    tls.answer_challenge(&provider(), "Edge.example.org", &cert, &key)
+        .expect("a certificate");
     let server = shakes(Protocols::Challenge).expect("a handshake");
     assert_eq!(server.alpn(), Some(ALPN_ACME));
     assert!(shakes(Protocols::HttpAndTurn).is_err());
-    tls.set_challenge("edge.example.org", None);
+    tls.end_challenge("edge.example.org");
     assert!(shakes(Protocols::Challenge).is_err());
 }
 
