@@ -36,8 +36,17 @@ pub struct Config {
     pub sip: Option<Sip>,
     /// The turn role.
     pub turn: Option<Turn>,
+    /// Where numbers and health are asked for.
+    pub metrics: Option<Metrics>,
     /// Secrets that all shards share.
     pub keys: Keys,
+}
+
+/// Where numbers and health are asked for, by HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// A private address: nothing there is asked for a password.
+    pub listen: SocketAddr,
 }
 
 /// The process.
@@ -47,6 +56,8 @@ pub struct Server {
     pub workers: Option<u16>,
     /// How long a stop may take until what is left is cut.
     pub shutdown: Duration,
+    /// Over how long WebSockets are closed at a stop, at the most.
+    pub drain: Duration,
     /// TCP connections of one shard, accepted and dialled together.
     pub connections_max: usize,
     /// TCP connections that one client address may hold on one shard.
@@ -58,6 +69,7 @@ impl Default for Server {
         Self {
             workers: None,
             shutdown: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
             connections_max: 40_000,
             connections_per_address_max: 2_000,
         }
@@ -226,6 +238,10 @@ pub struct Sip {
     pub public_host: String,
     /// Mediaservers, each with a path of its own.
     pub mediaservers: Vec<Mediaserver>,
+    /// How it is found out whether they are alive.
+    pub health: Health,
+    /// For how long the addresses of a mediaserver's name hold, and how long after a failure it is asked for again.
+    pub resolve: Duration,
     /// Values of `Origin` from which a WebSocket is accepted; empty is those of [`Https::hosts`].
     pub origins: Vec<String>,
     /// Whether a WebSocket must bring a `token` in its query.
@@ -239,8 +255,10 @@ pub struct Sip {
 pub struct Mediaserver {
     /// `default` is reached by `/wssip`, any other by `/wssip-NAME`.
     pub name: String,
-    /// Where it speaks SIP over UDP, and the only source that its messages are taken from.
-    pub address: SocketAddr,
+    /// Where it speaks SIP, in order of priority; never empty. Its messages are taken from nowhere else.
+    pub addresses: Vec<HostPort>,
+    /// By what messages go there.
+    pub transport: TrunkTransport,
     /// How it is told to reach a browser.
     pub reach: Reach,
     /// Its RTP ports, which TURN clients may reach.
@@ -253,6 +271,76 @@ impl Mediaserver {
         match self.name.as_str() {
             "default" => "/wssip".into(),
             name => format!("/wssip-{name}"),
+        }
+    }
+
+    /// Where its media is, as far as that is known without looking a name up.
+    pub fn media(&self) -> impl Iterator<Item = PeerRule> + '_ {
+        self.addresses.iter().filter_map(|address| match address.host {
+            Host::Address(address) => Some(PeerRule::one_host(address, self.media_ports.clone())),
+            Host::Name(_) => None,
+        })
+    }
+}
+
+/// Host and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// An address, or a name to look up.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            host: Host::Address(address.ip()),
+            port: address.port(),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Address(address) => SocketAddr::new(*address, self.port).fmt(f),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+/// By what messages go to a mediaserver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrunkTransport {
+    /// UDP, in fragments where a message is larger than a packet.
+    #[default]
+    Udp,
+    /// The same, but that requests of more than 1300 bytes go by TCP as long as there is a connection (RFC 3261 section
+    /// 18.1.1).
+    TcpWhenLarge,
+}
+
+/// How it is found out whether an address of a mediaserver is alive: by OPTIONS (RFC 3261 section 11).
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// Between two questions.
+    pub interval: Duration,
+    /// Questions in a row without an answer, after which an address is down.
+    pub failures: u32,
+    /// Questions in a row with an answer, after which it is up again.
+    pub successes: u32,
+    /// A request without any response for so long goes to another address, unless this one has spoken meanwhile.
+    pub failover: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            failures: 3,
+            successes: 1,
+            failover: Duration::from_secs(4),
         }
     }
 }
@@ -410,6 +498,16 @@ pub struct PeerRule {
     pub net: IpNet,
     /// Ports.
     pub ports: RangeInclusive<u16>,
+}
+
+impl PeerRule {
+    /// Ports of one address.
+    pub fn one_host(address: IpAddr, ports: RangeInclusive<u16>) -> Self {
+        Self {
+            net: IpNet::from(address.to_canonical()),
+            ports,
+        }
+    }
 }
 
 /// Limits of the turn role.

@@ -9,13 +9,14 @@ use bytes::{Buf as _, BytesMut};
 
 use crate::{
     action::{
-        Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, Refused, RelayId, Run, ShardId, SocketId,
+        Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, QueryId, Refused, RelayId, Run, ShardId,
+        SocketId,
     },
     config::{Offer, SharedConfig},
     conn::{Conn, Stage},
     cx::Cx,
     rng::Rng,
-    sip::Bridge,
+    sip::{self, Bridge},
     slab::Slab,
     stats::Stats,
     time::{Instant, Now},
@@ -28,7 +29,9 @@ mod configure;
 mod drain;
 mod peer_role;
 pub(crate) mod sip_role;
+mod snapshot;
 mod sniff;
+mod trunk_role;
 mod turn_role;
 pub(crate) mod web_role;
 
@@ -54,12 +57,21 @@ pub struct Shard {
     plain: Vec<u8>,
     /// Accepted connections by client address.
     clients: HashMap<IpAddr, usize, RandomState>,
+    /// What each name that is being looked up is wanted for.
+    questions: Slab<Question>,
     web: web_role::Web,
     sip: Option<Bridge>,
     turn: Option<turn::Server>,
-    /// When a drain must be over.
-    draining: Option<Instant>,
-    drained: bool,
+    draining: Option<drain::Drain>,
+}
+
+/// What a name is looked up for.
+#[derive(Debug)]
+enum Question {
+    /// Upstreams that have it.
+    Upstream(String),
+    /// A mediaserver.
+    Mediaserver(sip::Question),
 }
 
 /// How a connection goes on after one item.
@@ -101,11 +113,11 @@ impl Shard {
             actions: VecDeque::new(),
             plain: Vec::new(),
             clients,
+            questions: Slab::new(),
             web,
             sip,
             turn,
             draining: None,
-            drained: false,
         };
         shard.set_clock(now);
         shard
@@ -237,7 +249,7 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let sip = self.sip.as_ref().and_then(Bridge::poll_timeout);
         let turn = self.turn.as_ref().and_then(turn::Server::poll_timeout);
-        let drain = self.draining.filter(|_| !self.drained);
+        let drain = self.draining.as_ref().and_then(drain::Drain::poll_timeout);
         [self.timers.next(), sip, turn, drain].into_iter().flatten().min()
     }
 
@@ -288,6 +300,12 @@ impl Shard {
         result.is_ok()
     }
 
+    /// Looks a name up.
+    fn resolve(&mut self, host: String, question: Question) {
+        let query = QueryId(self.questions.insert(question));
+        self.actions.push_back(Action::Resolve { query, host });
+    }
+
     /// Certificates are judged by the time of the last input.
     fn set_clock(&self, now: Now) {
         self.config.set_time(now.unix);
@@ -299,7 +317,11 @@ impl Shard {
             Input::Failed(conn, kind) => self.failed(now, conn, kind, out),
             Input::Written(conn) => self.written(now, conn, out),
             Input::Dialed(conn, result) => self.dialed(now, conn, result, out),
-            Input::Resolved(query, result) => self.resolved(now, query, result, out),
+            Input::Resolved(query, result) => match self.questions.remove(query.0) {
+                Some(Question::Upstream(host)) => self.upstream_resolved(now, &host, result, out),
+                Some(Question::Mediaserver(question)) => self.mediaserver_resolved(now, &question, result, out),
+                None => {}
+            },
             Input::RelayBound(relay, result) => self.relay_bound(now, relay, result, out),
             Input::SocketError(socket, peer, kind, icmp) => match socket {
                 SocketId::Relay(relay) => self.relay_error(now, relay, peer, icmp, out),
@@ -381,6 +403,7 @@ impl Shard {
                 Stage::Opening(_) => self.send_home(now, id, fresh, out),
                 Stage::Peer => Step::Wait,
                 Stage::Sip(_) => self.from_websocket(now, id, fresh, out),
+                Stage::Trunk(_) => self.from_trunk(now, id, fresh, out),
                 Stage::Turn(_) => self.from_turn_stream(now, id, fresh, out),
             };
             match step {
@@ -414,7 +437,9 @@ impl Shard {
             Stage::Tunnel(_) => self.tunnel_ended(now, id),
             // Moves as it is; its new shard finds the end. So does the client that comes for a peer.
             Stage::Opening(_) | Stage::Peer => {}
-            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Sip(_) | Stage::Turn(_) => self.close(now, id, out),
+            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Sip(_) | Stage::Trunk(_) | Stage::Turn(_) => {
+                self.close(now, id, out)
+            }
         }
     }
 
@@ -440,8 +465,10 @@ impl Shard {
 
     fn dialed(&mut self, now: Now, id: ConnId, result: Result<Endpoints, IoKind>, out: &mut Egress) {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
-        if matches!(conn.stage, Stage::Peer) {
-            return self.peer_dialed(now, id, result, out);
+        match conn.stage {
+            Stage::Peer => return self.peer_dialed(now, id, result, out),
+            Stage::Trunk(_) => return self.trunk_dialed(now, id, result, out),
+            _ => {}
         }
         match result {
             Ok(endpoints) => match conn.connected(endpoints.local) {
@@ -491,7 +518,9 @@ impl Shard {
     fn deadline(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
         match &conn.stage {
-            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) => self.close(now, id, out),
+            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) | Stage::Trunk(_) => {
+                self.close(now, id, out)
+            }
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
             Stage::Peer => self.peer_failed(now, id, out),
@@ -527,6 +556,7 @@ impl Shard {
             Stage::Tunnel(tunnel) => self.tunnel_gone(now, id, &tunnel, out),
             Stage::Peer => self.turn_stream_gone(now, id, out),
             Stage::Sip(socket) => self.websocket_gone(now, &socket, out),
+            Stage::Trunk(link) => self.trunk_gone(now, id, link, out),
             Stage::Turn(_) => self.turn_stream_gone(now, id, out),
             Stage::Proxied(_) | Stage::Sniff(_) | Stage::Opening(_) => {}
         }

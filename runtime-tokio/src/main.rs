@@ -13,6 +13,8 @@ mod demo;
 mod dial;
 mod log;
 mod mesh;
+mod metrics;
+mod notify;
 mod relay;
 mod reload;
 mod serve;

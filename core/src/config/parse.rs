@@ -10,6 +10,7 @@ use crate::tls::Provider;
 
 mod addresses;
 mod https;
+mod metrics;
 mod nearest;
 mod reader;
 mod secret;
@@ -105,6 +106,7 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
     let web = root.optional(cx, "web", web::parse);
     let sip = root.optional(cx, "sip", |cx, value| sip::parse(cx, value, https.as_ref()));
     let turn = root.optional(cx, "turn", |cx, value| turn::parse(cx, value, sip.as_ref()));
+    let metrics = root.optional(cx, "metrics", metrics::parse);
     check_peers(cx, &root, turn.as_ref());
     check_listener(cx, &root, https.as_ref(), turn.as_ref());
     check_shared_port(cx, &root, https.as_ref());
@@ -116,6 +118,7 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
         web,
         sip,
         turn,
+        metrics,
         keys: key_file.unwrap_or(keys),
     })
 }

@@ -9,7 +9,7 @@ use crate::{
     action::{ConnId, ShardId},
     config::{self, Keys, Offer, SharedConfig},
     http::{Accept, Client, Method, Server},
-    sip::FlowId,
+    sip::{FlowId, LinkId},
     time::{Instant, Now},
     turn,
     ws::{self, Boundary, Kind},
@@ -34,6 +34,8 @@ pub(crate) enum Stage {
     Opening(Box<Opening>),
     /// SIP over WebSocket that ends here.
     Sip(Box<SipSocket>),
+    /// SIP with a mediaserver.
+    Trunk(LinkId),
     /// TURN.
     Turn(turn::Stream),
 }
@@ -45,7 +47,13 @@ impl Stage {
             Self::Http(browser) => browser.pair,
             Self::Upstream(upstream) => upstream.pair,
             Self::Tunnel(tunnel) => Some(tunnel.pair),
-            Self::Proxied(_) | Self::Sniff(_) | Self::Peer | Self::Opening(_) | Self::Sip(_) | Self::Turn(_) => None,
+            Self::Proxied(_)
+            | Self::Sniff(_)
+            | Self::Peer
+            | Self::Opening(_)
+            | Self::Sip(_)
+            | Self::Trunk(_)
+            | Self::Turn(_) => None,
         }
     }
 }

@@ -152,6 +152,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         server: config::Server {
             workers: None,
             shutdown: Duration::from_secs(10),
+            drain: Duration::ZERO,
             connections_max: 1000,
             connections_per_address_max: 100,
         },
@@ -159,6 +160,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         web: None,
         sip: None,
         turn: Some(turn),
+        metrics: None,
         keys: config::Keys {
             nonce: [9; 32],
             flow: vec![],

@@ -3,7 +3,7 @@
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive};
 
 use edgeward_core::{
-    config::{Config, Host, Https, Reach, Sip, Turn, Upstream, Web},
+    config::{Config, Host, Https, Reach, Sip, TrunkTransport, Turn, Upstream, Web},
     tls::Finding,
 };
 
@@ -107,11 +107,15 @@ fn sip_lines(sip: &Sip) -> Vec<Line> {
             Reach::Path => "Path",
             Reach::Contact => "Contact",
         };
+        let transport = match mediaserver.transport {
+            TrunkTransport::Udp => "",
+            TrunkTransport::TcpWhenLarge => ", by TCP what is large",
+        };
         format!(
-            "{:<width$}  -> {} {}, reached back by {reach}",
+            "{:<width$}  -> {} {}{transport}, reached back by {reach}",
             mediaserver.path(),
             mediaserver.name,
-            mediaserver.address
+            list(&mediaserver.addresses)
         )
     });
     label("sip", std::iter::once(listen).chain(mediaservers))
