@@ -141,3 +141,6 @@ impl Https {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod drain;
+mod proxied;
 mod reload;
 mod session;
 mod tcp_relay;
