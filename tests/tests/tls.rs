@@ -64,6 +64,10 @@ realm = "edge.test"
 [[turn.user]]
 name = "alice"
 password = "the password of alice"
+
+[[turn.peer]]
+net = "$net.120"
+ports = 20000
 "#;
 
 /// An edge with the certificates of [`CONFIG`]. The edge ends first.

@@ -120,6 +120,23 @@ fn garbage_is_answered_by_an_alert_and_nothing_more() {
 }
 
 #[test]
+fn a_client_is_told_that_no_protocol_is_shared() {
+    let (cert, key) = pair(&["a.example"]);
+    let certificate = Certificate::new(&provider(), "a", &cert, &key).expect("a certificate");
+    let tls = ServerTls::new(&provider(), vec![certificate]).expect("a server");
+    let mut client = ClientTls::new(&provider(), &cert, "a.example").expect("a client");
+    Arc::make_mut(&mut client.config).alpn_protocols = vec![b"h2".to_vec()];
+    let mut server = Tls::server(&tls, Protocols::HttpAndTurn, None).expect("a server");
+    let mut client = Tls::client(&client).expect("a client");
+    let (mut up, mut down, mut plain) = (BytesMut::new(), BytesMut::new(), Vec::new());
+    client.receive(&mut [], &mut plain, &mut up).expect("a hello");
+    server.receive(&mut up, &mut plain, &mut down).expect_err("no protocol");
+    // Behind the ServerHello, which was on its way already.
+    let told = client.receive(&mut down, &mut plain, &mut up).expect_err("an alert");
+    assert!(told.to_string().contains("NoApplicationProtocol"), "{told}");
+}
+
+#[test]
 fn our_own_hello_is_read() {
     let (mut client, _) = both(&["edge.example.org"], "edge.example.org");
     let mut hello = BytesMut::new();

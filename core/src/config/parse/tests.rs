@@ -608,6 +608,8 @@ upstream = [{ name = 'cc', url = 'http://10.0.0.10' }]
 route = [{ path = '/' }]
 ",
         r#"
+t:2: [https] answers to no host name
+    fix: add hosts = ["edge.example.com"]: the names that browsers use
 t:4: `'turns:turn.example.com'` is not a host name
     fix: write it like "edge.example.com", without scheme and port
 t:5: `'10.0.0.1/8'` is not a network: it has bits behind its prefix
