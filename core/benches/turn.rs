@@ -242,6 +242,7 @@ impl World {
             sip: None,
             turn: Some(turn),
             metrics: None,
+            access_log: None,
             keys: config::Keys {
                 nonce: [9; 32],
                 flow: vec![],

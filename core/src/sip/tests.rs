@@ -64,6 +64,7 @@ fn config(reach: Reach) -> Config {
         }),
         turn: None,
         metrics: None,
+        access_log: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![[7; 32]],

@@ -161,6 +161,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         sip: None,
         turn: Some(turn),
         metrics: None,
+        access_log: None,
         keys: config::Keys {
             nonce: [9; 32],
             flow: vec![],

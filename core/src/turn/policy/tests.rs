@@ -81,6 +81,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         sip: Some(sip),
         turn: Some(turn),
         metrics: None,
+        access_log: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![],
