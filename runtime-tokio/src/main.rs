@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use edgeward_core::config::SharedConfig;
 
+mod access;
 #[cfg(feature = "acme")]
 mod acme;
 mod certificates;
