@@ -56,7 +56,10 @@ pub(super) fn read(bytes: &mut [u8]) -> Option<Frame> {
         126 => (usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])), 4),
         length => (usize::from(length), 2),
     };
-    assert!(first & 0x80 != 0 && second & 0x7f < 127, "a frame that no server here sends");
+    assert!(
+        first & 0x80 != 0 && second & 0x7f < 127,
+        "a frame that no server here sends"
+    );
     let mask: Option<[u8; 4]> = match second & 0x80 {
         0 => None,
         _ => {
@@ -66,7 +69,10 @@ pub(super) fn read(bytes: &mut [u8]) -> Option<Frame> {
     };
     let payload = bytes.get_mut(start..start + length)?;
     if let Some(mask) = mask {
-        payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+        payload
+            .iter_mut()
+            .zip(mask.iter().cycle())
+            .for_each(|(byte, mask)| *byte ^= mask);
     }
     Some(Frame {
         opcode: first & 0x0f,

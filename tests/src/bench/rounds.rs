@@ -17,8 +17,11 @@ pub struct Load<'a> {
     /// Whether it is measured in every round, since it varies.
     pub repeats: bool,
     /// Offers it for this long and returns what came of it: the figure that servers are compared by comes first.
-    pub offer: Box<dyn Fn(&mut Server<'_>, Duration) -> Vec<Figure> + 'a>,
+    pub offer: Offer<'a>,
 }
+
+/// Puts a server under load for so long.
+pub type Offer<'a> = Box<dyn Fn(&mut Server<'_>, Duration) -> Vec<Figure> + 'a>;
 
 /// Something measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,7 +75,10 @@ pub fn measure(plan: &Plan, servers: &mut [Server<'_>], loads: &[Load<'_>]) -> V
             }
         }
     }
-    let names: Vec<(String, bool)> = servers.iter().map(|server| (server.name().to_owned(), server.is_edge())).collect();
+    let names: Vec<(String, bool)> = servers
+        .iter()
+        .map(|server| (server.name().to_owned(), server.is_edge()))
+        .collect();
     samples.iter().map(|samples| lines(&names, samples)).collect()
 }
 
@@ -82,7 +88,10 @@ fn once(load: &Load<'_>, server: &mut Server<'_>, window: Duration, round: usize
     let _ = write!(std::io::stderr(), "{what}: ");
     match catch_unwind(AssertUnwindSafe(|| (load.offer)(server, window))) {
         Ok(figures) => {
-            let text: Vec<String> = figures.iter().map(|figure| format!("{} {}", figure.name, rounded(figure.value))).collect();
+            let text: Vec<String> = figures
+                .iter()
+                .map(|figure| format!("{} {}", figure.name, rounded(figure.value)))
+                .collect();
             let _ = writeln!(std::io::stderr(), "{}", text.join(", "));
             Some(figures)
         }
@@ -101,16 +110,17 @@ fn lines(servers: &[(String, bool)], samples: &[Vec<Option<Vec<Figure>>>]) -> Ve
         .zip(samples)
         .map(|((server, _), rounds)| {
             let good: Vec<&Vec<Figure>> = rounds.iter().flatten().collect();
-            let names = good.first().map(|figures| figures.iter().map(|figure| figure.name).collect::<Vec<_>>());
+            let names = good
+                .first()
+                .map(|figures| figures.iter().map(|figure| figure.name).collect::<Vec<_>>());
             let figures = names.into_iter().flatten().enumerate().filter_map(|(number, name)| {
                 let values = good.iter().filter_map(|figures| Some(figures.get(number)?.value));
                 Some(figure(name, median(values.collect())?))
             });
             let ratio = reference.and_then(|reference| {
                 let pairs = rounds.iter().zip(&samples[reference]);
-                let ratios = pairs.filter_map(|(ours, theirs)| {
-                    Some(ours.as_ref()?.first()?.value / theirs.as_ref()?.first()?.value)
-                });
+                let ratios = pairs
+                    .filter_map(|(ours, theirs)| Some(ours.as_ref()?.first()?.value / theirs.as_ref()?.first()?.value));
                 median(ratios.collect())
             });
             Line {
@@ -185,7 +195,10 @@ mod tests {
         let servers = [("edge".to_owned(), true), ("other".to_owned(), false)];
         let cost = |value| Some(vec![figure("µs", value)]);
         // A slow round is slow for both.
-        let samples = [vec![cost(1.0), cost(30.0), None], vec![cost(2.0), cost(60.0), cost(5.0)]];
+        let samples = [
+            vec![cost(1.0), cost(30.0), None],
+            vec![cost(2.0), cost(60.0), cost(5.0)],
+        ];
         let lines = lines(&servers, &samples);
         assert_eq!((lines[0].ratio, lines[1].ratio), (Some(0.5), Some(1.0)));
         assert_eq!((lines[0].rounds, lines[0].failures), (2, 1));
@@ -199,6 +212,9 @@ mod tests {
         for micros in (1..=100).rev() {
             delays.push(Duration::from_micros(micros));
         }
-        assert_eq!((delays.micros(0.5), delays.micros(0.99), delays.len()), (50.0, 99.0, 100));
+        assert_eq!(
+            (delays.micros(0.5), delays.micros(0.99), delays.len()),
+            (50.0, 99.0, 100)
+        );
     }
 }

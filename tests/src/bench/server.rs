@@ -75,7 +75,12 @@ impl<'a> Server<'a> {
         self.launch();
         let deadline = deadline();
         while TcpStream::connect(self.at()).is_err() {
-            assert!(remaining(deadline).is_some(), "{} does not start: {:?}", self.name(), self.said());
+            assert!(
+                remaining(deadline).is_some(),
+                "{} does not start: {:?}",
+                self.name(),
+                self.said()
+            );
             thread::sleep(LOOK);
         }
     }
@@ -159,7 +164,11 @@ pub fn edges<'a>(site: &'a Site, plan: &Plan, port: u16, config: impl Fn(u8) -> 
     (1..)
         .zip(binaries)
         .map(|(host, binary)| {
-            let name = if host == 1 { "edge".to_owned() } else { format!("edge {host}") };
+            let name = if host == 1 {
+                "edge".to_owned()
+            } else {
+                format!("edge {host}")
+            };
             let file = format!("edge{host}.toml");
             site.write(&file, &site.fill(&config(host)));
             Recipe {
@@ -181,8 +190,13 @@ pub fn edges<'a>(site: &'a Site, plan: &Plan, port: u16, config: impl Fn(u8) -> 
 /// Raises the limit of open files of this process, which those that it starts inherit, to what the system allows.
 fn raise_descriptor_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit { current: maximum, maximum };
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
     if setrlimit(Resource::Nofile, raised).is_err() || maximum.is_some_and(|maximum| maximum < DESCRIPTORS) {
-        skipped(&format!("raising the limit of open files to {DESCRIPTORS}: loads with thousands of clients may fail"));
+        skipped(&format!(
+            "raising the limit of open files to {DESCRIPTORS}: loads with thousands of clients may fail"
+        ));
     }
 }

@@ -113,7 +113,13 @@ fn fixed<'a>(
 }
 
 /// All browsers come back at once, as fast as the load says, and stay.
-fn storm(site: &Site, mediaserver: &UdpSocket, server: &mut Server<'_>, browsers: usize, per_second: u32) -> Vec<Figure> {
+fn storm(
+    site: &Site,
+    mediaserver: &UdpSocket,
+    server: &mut Server<'_>,
+    browsers: usize,
+    per_second: u32,
+) -> Vec<Figure> {
     server.restart();
     let mut world = World::new(site, mediaserver, server.at());
     // A few, so that what is made with the first ones is not theirs.
@@ -167,7 +173,18 @@ fn recipes<'a>(site: &'a Site, plan: &Plan) -> Vec<Recipe<'a>> {
             let folder = site.folder().display().to_string();
             let mut kamailio = Command::new("/usr/sbin/kamailio");
             kamailio.current_dir(site.folder());
-            kamailio.args(["-f", "kamailio.cfg", "-DD", "-E", "-m", "512", "-M", "32", "-Y", &folder]);
+            kamailio.args([
+                "-f",
+                "kamailio.cfg",
+                "-DD",
+                "-E",
+                "-m",
+                "512",
+                "-M",
+                "32",
+                "-Y",
+                &folder,
+            ]);
             kamailio.args(["-P", "kamailio.pid"]);
             let kamailio = Process::spawn("Kamailio", &mut kamailio);
             let mut nginx = Command::new("/usr/sbin/nginx");

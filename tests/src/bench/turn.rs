@@ -12,8 +12,7 @@ use self::{
     user::User,
 };
 use super::{
-    Plan,
-    report,
+    Plan, report,
     rounds::{Figure, Load, figure, measure},
     server::{Recipe, Server, edges},
 };
@@ -78,33 +77,103 @@ fn loads<'a>(site: &'a Site, plan: &Plan) -> Vec<Load<'a>> {
         bytes: VIDEO_BYTES,
         ..voice
     };
-    for (flows, goal) in [(10, "ratio <= 0.60"), (100, "ratio <= 0.60"), (1000, "ratio <= 0.50 up, 0.55 down")] {
+    for (flows, goal) in [
+        (10, "ratio <= 0.60"),
+        (100, "ratio <= 0.60"),
+        (1000, "ratio <= 0.50 up, 0.55 down"),
+    ] {
         if plan.quick && flows == 100 {
             continue;
         }
-        traffic(&format!("160 B, {flows} allocations, up"), goal, Field::up, flows, voice);
-        traffic(&format!("160 B, {flows} allocations, down"), goal, Field::down, flows, voice);
+        traffic(
+            &format!("160 B, {flows} allocations, up"),
+            goal,
+            Field::up,
+            flows,
+            voice,
+        );
+        traffic(
+            &format!("160 B, {flows} allocations, down"),
+            goal,
+            Field::down,
+            flows,
+            voice,
+        );
         if !plan.quick {
-            traffic(&format!("1200 B, {flows} allocations, up"), "ratio <= 0.60", Field::up, flows, video);
-            traffic(&format!("1200 B, {flows} allocations, down"), "ratio <= 0.60", Field::down, flows, video);
+            traffic(
+                &format!("1200 B, {flows} allocations, up"),
+                "ratio <= 0.60",
+                Field::up,
+                flows,
+                video,
+            );
+            traffic(
+                &format!("1200 B, {flows} allocations, down"),
+                "ratio <= 0.60",
+                Field::down,
+                flows,
+                video,
+            );
         }
     }
     let trains = Traffic { train: 8, ..video };
-    traffic("1200 B in trains of 8, 100 allocations, up", "ratio <= 0.60", Field::up, 100, trains);
-    traffic("1200 B in trains of 8, 100 allocations, down", "ratio <= 0.60", Field::down, 100, trains);
+    traffic(
+        "1200 B in trains of 8, 100 allocations, up",
+        "ratio <= 0.60",
+        Field::up,
+        100,
+        trains,
+    );
+    traffic(
+        "1200 B in trains of 8, 100 allocations, down",
+        "ratio <= 0.60",
+        Field::down,
+        100,
+        trains,
+    );
     let light = Traffic {
         packets_per_second: 5_000,
         ..voice
     };
-    traffic("160 B, 100 allocations, 5,000/s, up", "ratio <= 0.90, no added delay", Field::up, 100, light);
-    traffic("160 B, 100 allocations, 5,000/s, down", "ratio <= 0.90, no added delay", Field::down, 100, light);
-    traffic("160 B, 1000 allocations in pairs", "ratio <= 0.45 of turn-rs", Field::pairs, 1000, voice);
+    traffic(
+        "160 B, 100 allocations, 5,000/s, up",
+        "ratio <= 0.90, no added delay",
+        Field::up,
+        100,
+        light,
+    );
+    traffic(
+        "160 B, 100 allocations, 5,000/s, down",
+        "ratio <= 0.90, no added delay",
+        Field::down,
+        100,
+        light,
+    );
+    traffic(
+        "160 B, 1000 allocations in pairs",
+        "ratio <= 0.45 of turn-rs",
+        Field::pairs,
+        1000,
+        voice,
+    );
     let stream = Traffic {
         packets_per_second: 20_000,
         ..voice
     };
-    traffic("160 B, 100 allocations over TCP, 20,000/s, up", "ratio <= 0.60", Field::stream_up, 100, stream);
-    traffic("160 B, 100 allocations over TCP, 20,000/s, down", "ratio <= 0.60", Field::stream_down, 100, stream);
+    traffic(
+        "160 B, 100 allocations over TCP, 20,000/s, up",
+        "ratio <= 0.60",
+        Field::stream_up,
+        100,
+        stream,
+    );
+    traffic(
+        "160 B, 100 allocations over TCP, 20,000/s, down",
+        "ratio <= 0.60",
+        Field::stream_down,
+        100,
+        stream,
+    );
 
     let cycles = plan.size(2000, 500);
     loads.push(Load {
@@ -290,7 +359,14 @@ returned_packets_per_second = 1000000
             command.args(["-n", "-L", &address, "-E", &address, "-p", "3478"]);
             command.args(["-a", "-r", "edge.test", "-u", &format!("{}:{}", USER.0, USER.1)]);
             command.args(["--min-port", "30000", "--max-port", "39999", "--allow-loopback-peers"]);
-            command.args(["--no-cli", "--no-tls", "--no-dtls", "--no-stdout-log", "--log-file", "/dev/null"]);
+            command.args([
+                "--no-cli",
+                "--no-tls",
+                "--no-dtls",
+                "--no-stdout-log",
+                "--log-file",
+                "/dev/null",
+            ]);
             command.args(["--pidfile", "coturn.pid", "--userdb", "coturn.db"]);
             vec![Process::spawn("coturn", &mut command)]
         }),

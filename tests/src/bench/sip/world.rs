@@ -9,7 +9,7 @@ use std::{
 use super::{PORT, sip_address};
 use crate::{
     bench::{
-        fleet::{Count, Fleet, offer},
+        fleet::{Count, Fleet, offer, tls},
         frame::{self, Side},
         rounds::Delays,
     },
@@ -58,7 +58,7 @@ impl<'a> World<'a> {
     pub(super) fn new(site: &'a Site, mediaserver: &'a UdpSocket, server: SocketAddr) -> Self {
         Self {
             site,
-            fleet: Fleet::new(server, site.client()),
+            fleet: Fleet::new(server, tls(site)),
             browsers: Vec::new(),
             mediaserver,
             server: sip_address(server),
@@ -96,7 +96,10 @@ impl<'a> World<'a> {
             .with("Call-ID", &call_id)
             .with("CSeq", "1 INVITE")
             .with("Contact", format_args!("<{}>;ob", browser.contact))
-            .with("Allow", "INVITE, ACK, CANCEL, BYE, UPDATE, MESSAGE, OPTIONS, REFER, INFO, NOTIFY")
+            .with(
+                "Allow",
+                "INVITE, ACK, CANCEL, BYE, UPDATE, MESSAGE, OPTIONS, REFER, INFO, NOTIFY",
+            )
             .with("Supported", "outbound, path")
             .with("User-Agent", "bench")
             .with_body("application/sdp", &sdp());
@@ -122,7 +125,10 @@ impl<'a> World<'a> {
             .with("Call-ID", &call_id)
             .with("CSeq", "1 INVITE")
             .with("Contact", format_args!("<sip:600@{own}>"))
-            .with("Allow", "OPTIONS, REGISTER, SUBSCRIBE, NOTIFY, PUBLISH, INVITE, ACK, BYE, CANCEL, UPDATE, INFO")
+            .with(
+                "Allow",
+                "OPTIONS, REGISTER, SUBSCRIBE, NOTIFY, PUBLISH, INVITE, ACK, BYE, CANCEL, UPDATE, INFO",
+            )
             .with("User-Agent", "bench")
             .with_body("application/sdp", &sdp());
         self.calls.insert(call_id, due);
@@ -152,7 +158,9 @@ impl<'a> World<'a> {
     }
 
     fn open(&mut self) {
-        let number = self.fleet.open(self.site.host(CLIENTS + (self.browsers.len() % HOSTS) as u8));
+        let number = self
+            .fleet
+            .open(self.site.host(CLIENTS + (self.browsers.len() % HOSTS) as u8));
         assert_eq!(number, self.browsers.len(), "nobody leaves");
         let browser = Browser::new(number);
         // The key of RFC 6455 section 1.3: no server cares that it is not random.
@@ -274,7 +282,10 @@ impl<'a> World<'a> {
         let browser = &mut self.browsers[number];
         match answer.status() {
             Some(401) => {
-                let challenge = answer.field("WWW-Authenticate").and_then(Digested::parse).expect("a challenge");
+                let challenge = answer
+                    .field("WWW-Authenticate")
+                    .and_then(Digested::parse)
+                    .expect("a challenge");
                 let proof = challenge.answer(&browser.user, "secret", "REGISTER", "sip:pbx.test");
                 let register = browser.register().with("Authorization", proof);
                 self.say(number, &register);
@@ -294,14 +305,20 @@ impl<'a> World<'a> {
         if register.field("Authorization").is_none() {
             return Message::answer(register, 401, "Unauthorized", "pbx").with(
                 "WWW-Authenticate",
-                format_args!("Digest realm=\"pbx.test\", nonce=\"{}\", algorithm=MD5, qop=\"auth\"", word()),
+                format_args!(
+                    "Digest realm=\"pbx.test\", nonce=\"{}\", algorithm=MD5, qop=\"auth\"",
+                    word()
+                ),
             );
         }
         let mut accepted = Message::answer(register, 200, "OK", "pbx");
         for step in register.list("Path") {
             accepted = accepted.with("Path", step);
         }
-        accepted.with("Contact", format_args!("<{}>;expires=600", register.contact().unwrap_or_default()))
+        accepted.with(
+            "Contact",
+            format_args!("<{}>;expires=600", register.contact().unwrap_or_default()),
+        )
     }
 
     fn next_browser(&mut self) -> usize {

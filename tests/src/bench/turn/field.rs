@@ -94,13 +94,7 @@ impl Field {
         Self::open(site, server, flows, Way::Across, User::udp)
     }
 
-    fn open(
-        site: &Site,
-        server: SocketAddr,
-        flows: usize,
-        way: Way,
-        connect: fn(IpAddr, SocketAddr) -> User,
-    ) -> Self {
+    fn open(site: &Site, server: SocketAddr, flows: usize, way: Way, connect: fn(IpAddr, SocketAddr) -> User) -> Self {
         let peer = UdpSocket::bind(site.at(PEER, 0)).expect("a socket");
         SockRef::from(&peer)
             .set_recv_buffer_size(PEER_BUFFER_BYTES)
@@ -149,7 +143,8 @@ impl Field {
     /// Sends evenly spaced for so long, in random order over the allocations, and waits for the last ones to arrive.
     pub(super) fn offer(&mut self, traffic: Traffic, span: Duration) -> Relayed {
         let mut relayed = Relayed::default();
-        let total = (f64::from(traffic.packets_per_second) * span.as_secs_f64()) as usize / traffic.train * traffic.train;
+        let total =
+            (f64::from(traffic.packets_per_second) * span.as_secs_f64()) as usize / traffic.train * traffic.train;
         let gap = Duration::from_secs(1) / traffic.packets_per_second * traffic.train as u32;
         let mut events = Events::with_capacity(1024);
         let mut due = Instant::now();
@@ -204,7 +199,9 @@ impl Field {
         let now = self.epoch.elapsed();
         let buffer = &mut self.buffer;
         let mut arrived = |payload: &[u8]| {
-            let sent = payload.first_chunk().map(|stamp| Duration::from_nanos(u64::from_be_bytes(*stamp)));
+            let sent = payload
+                .first_chunk()
+                .map(|stamp| Duration::from_nanos(u64::from_be_bytes(*stamp)));
             delays.push(now.saturating_sub(sent.unwrap_or(now)));
         };
         if token == PEER_TOKEN {

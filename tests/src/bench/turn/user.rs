@@ -73,7 +73,12 @@ impl User {
                     let take = |kind| answer.attribute(kind).expect("REALM and NONCE in a challenge").to_vec();
                     let (realm, nonce) = (take(attribute::REALM), take(attribute::NONCE));
                     let key = long_term_key(USER.0, &realm, USER.1);
-                    return Self { socket, realm, nonce, key };
+                    return Self {
+                        socket,
+                        realm,
+                        nonce,
+                        key,
+                    };
                 }
                 // coturn remembers for a while who had this port before.
                 Some(437) => {}
@@ -86,7 +91,9 @@ impl User {
     pub(super) fn allocate(&mut self) -> SocketAddr {
         let answer = self.try_allocate();
         assert_eq!(answer.class, Class::Success, "an allocation: {:?}", answer.error_code());
-        answer.address(attribute::XOR_RELAYED_ADDRESS).expect("a relayed address")
+        answer
+            .address(attribute::XOR_RELAYED_ADDRESS)
+            .expect("a relayed address")
     }
 
     /// Asks for an allocation.

@@ -91,7 +91,9 @@ impl Upstream {
     }
 
     fn serve(&mut self, number: usize) {
-        let Some(connection) = &mut self.connections[number] else { return };
+        let Some(connection) = &mut self.connections[number] else {
+            return;
+        };
         if !connection.serve(&self.response, &mut self.buffer) {
             self.connections[number] = None;
             self.free.push(number);
@@ -140,10 +142,12 @@ impl Connection {
                 .find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
             match key {
                 Some((_, key)) => {
-                    self.outbox.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n");
-                    let accept = derive_accept_key(key.trim().as_bytes());
                     self.outbox
-                        .extend_from_slice(format!("Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes());
+                        .extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n");
+                    let accept = derive_accept_key(key.trim().as_bytes());
+                    self.outbox.extend_from_slice(
+                        format!("Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes(),
+                    );
                     self.is_websocket = true;
                 }
                 None => self.outbox.extend_from_slice(response),
