@@ -186,7 +186,9 @@ fn dscp_and_ecn_go_along_and_df_where_the_client_says_so() {
     };
     SockRef::from(client.socket()).set_ttl_v4(9).expect("an option");
     for tos in [0, 0xb8, 0x02, 0xbb] {
-        SockRef::from(client.socket()).set_tos_v4(tos.into()).expect("an option");
+        SockRef::from(client.socket())
+            .set_tos_v4(tos.into())
+            .expect("an option");
         let port = peer.address().port();
         // Linux sends this with DF, which nobody can see who receives it: "always assume the incoming DF bit is 0".
         client.socket().send(&channel_data(0x4000, b"channel")).expect("sent");
@@ -223,7 +225,10 @@ fn a_closed_port_is_told_by_its_icmp_message() {
     assert_eq!((told.class, told.method), (Class::Indication, method::DATA));
     assert_eq!(told.address(attribute::XOR_PEER_ADDRESS), Some(gone));
     // RFC 792: "destination unreachable", for a port.
-    assert_eq!(told.attribute(attribute::ICMP), Some([0, 0, 3, 3, 0, 0, 0, 0].as_slice()));
+    assert_eq!(
+        told.attribute(attribute::ICMP),
+        Some([0, 0, 3, 3, 0, 0, 0, 0].as_slice())
+    );
     assert_eq!(told.attribute(attribute::DATA), None);
 }
 
@@ -579,9 +584,7 @@ fn messages_on_a_stream_are_found_however_they_are_split() {
     let mut answers = Vec::new();
     while answers.len() < 3 {
         let mut buffer = [0; 1000];
-        let length = stream
-            .read_until(deadline(), &mut buffer)
-            .expect("an answer");
+        let length = stream.read_until(deadline(), &mut buffer).expect("an answer");
         assert!(length > 0, "the connection was closed");
         read.extend_from_slice(&buffer[..length]);
         while read.len() >= 20 && read.len() >= 20 + usize::from(u16::from_be_bytes([read[2], read[3]])) {

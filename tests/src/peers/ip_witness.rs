@@ -56,7 +56,9 @@ impl IpWitness {
         let mut packet = [0; 65_536];
         loop {
             let patience = remaining(deadline).expect("a datagram in time");
-            self.socket.set_read_timeout(Some(patience)).expect("a timeout above zero");
+            self.socket
+                .set_read_timeout(Some(patience))
+                .expect("a timeout above zero");
             let length = self.socket.read(&mut packet).expect("a datagram in time");
             // RFC 791: 20 bytes of header, without options; then the ports of UDP, its length and its checksum.
             let (header, datagram) = packet[..length].split_at(20);
