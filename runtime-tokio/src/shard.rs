@@ -134,7 +134,7 @@ impl Driver {
             poller.add(id, socket)?;
         }
         let shard = Shard::new(start.config, start.id, start.shards, start.seed, clock.now());
-        Ok(Rc::new_cyclic(|this| {
+        let driver = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 shard,
                 egress: Egress::default(),
@@ -147,7 +147,10 @@ impl Driver {
                 alarm: Rc::default(),
                 this: this.clone(),
             })
-        }))
+        });
+        // Some things are due from the start.
+        driver.borrow_mut().settle();
+        Ok(driver)
     }
 
     /// A client has connected.
