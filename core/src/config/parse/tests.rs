@@ -1011,8 +1011,9 @@ name = 'asterisk'
         r#"
 t:2: [turn] has no `listen`
     fix: add listen = "0.0.0.0:3478", which is for UDP and TCP
-t:4: 0.0.0.0 is no address that anybody can send to
-    fix: write relay = { bind = "0.0.0.0", advertise = "192.0.2.10" }
+t:4: 0.0.0.0 is no address to relay by: packets would leave from any address of this machine
+    fix: write one address of this machine, like "192.0.2.10", or behind a NAT
+         relay = { bind = "10.1.0.2", advertise = "192.0.2.10" }
 t:4: 10.1.0.2 and 2001:db8::1 are of two families
     fix: make two relays, one for IPv4 and one for IPv6
 t:4: a relay has no `bind`
