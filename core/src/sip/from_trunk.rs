@@ -8,7 +8,6 @@ use super::{
     check::{self, Rejection, Request, Response},
     flow::HOLD,
     flows::Own,
-    link::LinkId,
     local::{self, Answer, TopVia, hop_request, reasons},
     rewrite::{self, Route},
     transaction::{Beginning, Method, Reply, Side, State, Transaction},
@@ -60,12 +59,12 @@ impl Bridge {
     }
 
     /// One message from a TCP connection with a mediaserver.
-    pub fn from_link(&mut self, cx: &mut Cx<'_>, link: LinkId, message: &[u8]) {
+    pub fn from_link(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &[u8]) {
         let sender = Sender {
-            address: link.address,
+            address: from,
             by_stream: true,
         };
-        if self.is_trunk(link.address) {
+        if self.is_trunk(from) {
             self.message_from_trunk(cx, sender, message);
         }
     }

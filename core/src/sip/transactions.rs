@@ -169,15 +169,16 @@ impl Bridge {
         let Some(transaction) = self.transactions.get(key) else {
             return;
         };
+        let (now, limits) = (cx.now.mono, &self.sip().health);
         let (trunk, remote, started) = (transaction.trunk, transaction.remote, transaction.started());
         let node = self.trunk(trunk).node(remote);
-        if node.is_some_and(|node| node.health.has_spoken_since(started)) {
-            return;
+        let lives = node.is_some_and(|node| node.health.has_spoken_since(started, now, limits));
+        if !lives {
+            self.avoid(now, trunk, remote);
         }
-        self.avoid(cx.now.mono, trunk, remote);
-        if !self.fail_over(cx, key) {
-            // By then one that is dead now may be back.
-            let again = cx.now.mono + self.sip().health.failover;
+        if lives || !self.fail_over(cx, key) {
+            // By then this one may be dead, or one that is dead may be back.
+            let again = now + self.sip().health.failover;
             if let Some(transaction) = self.transactions.get_mut(key) {
                 transaction.overdue_at(again);
             }
