@@ -671,6 +671,42 @@ fn a_closed_websocket_is_known_at_once() {
 }
 
 #[test]
+fn a_browser_that_is_gone_leaves_nothing_behind() {
+    let policy = "[sip.policy]\ngone_status = 480\nunregister_gone = true\n\n[[sip.mediaserver]]\nname = \"default\"";
+    let scene = Scene::with(&CONFIG.replace("[[sip.mediaserver]]\nname = \"default\"", policy));
+    let mut browser = scene.registered(100, "alice");
+    let contact = browser.contact().to_owned();
+    let ringing = scene.mediaserver.call("alice", SDP);
+    let incoming = browser.invited();
+    browser.send(Message::answer(&incoming, 180, "Ringing", "tag"));
+    let own = browser.invite("ringing", SDP);
+    browser.provisional(&own, 180);
+    // The CANCEL is lost, and the mediaserver says 200 before it comes again.
+    let mut lost = false;
+    scene.mediaserver.weather(move |way, message| {
+        let is_lost = !lost && way == Way::In && message.method() == Some("CANCEL");
+        lost |= is_lost;
+        is_lost.then_some(Fault::Lost)
+    });
+    browser.socket.close();
+    assert_eq!(browser.socket.closed(), Some(1000));
+    // Who rings it hears that it is gone.
+    assert_eq!(scene.mediaserver.final_answer(&ringing).status(), Some(480));
+    // Its contact is taken back; this mediaserver takes a digest twice.
+    scene.mediaserver.wait_for("the end of the registration", |message| {
+        message.method() == Some("REGISTER")
+            && message.field("Contact") == Some(&format!("<{contact}>;expires=0"))
+            && message.field("Authorization").is_some()
+    });
+    // Its own call is answered too late, and hung up.
+    scene.mediaserver.pick_up(own.call_id().expect("a Call-ID"));
+    for method in ["ACK", "BYE"] {
+        let of = is_of(&own);
+        scene.mediaserver.wait_for(method, |message| of(message, method));
+    }
+}
+
+#[test]
 fn a_browser_that_comes_back_takes_its_calls_over() {
     let scene = Scene::new();
     let handshake = scene.telephone(100, "/wssip");
