@@ -365,7 +365,7 @@ impl Bridge {
         {
             return None;
         }
-        if response.status == 503 && self.is_declined(cx, key, message) {
+        if response.status == 503 && self.try_another(cx, key, message) {
             return Some(());
         }
         let transaction = self.transactions.get_mut(key)?;
@@ -386,7 +386,7 @@ impl Bridge {
 
     /// RFC 3261 section 21.5.4: a proxy that receives 503 should try an alternate server. That of a server which has said
     /// something else before is about the call. Tells whether another one is being tried.
-    fn is_declined(&mut self, cx: &mut Cx<'_>, key: Key, message: &Message<'_>) -> bool {
+    fn try_another(&mut self, cx: &mut Cx<'_>, key: Key, message: &Message<'_>) -> bool {
         let Some(transaction) = self.transactions.get(key) else {
             return false;
         };

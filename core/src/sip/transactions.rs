@@ -137,7 +137,9 @@ impl Bridge {
         if !transaction.is_unanswered() || transaction.cancel != Cancel::None {
             return false;
         }
-        transaction.tried.push(transaction.remote);
+        if !transaction.tried.contains(&transaction.remote) {
+            transaction.tried.push(transaction.remote);
+        }
         let (trunk, tried) = (&self.trunks[transaction.trunk.index()], &transaction.tried);
         let Some(next) = trunk.pick(cx.now.mono, None, tried) else {
             return false;
@@ -165,7 +167,7 @@ impl Bridge {
     }
 
     /// A request has no response for a while: another address is better, unless this one has spoken meanwhile.
-    fn is_overdue(&mut self, cx: &mut Cx<'_>, key: Key) {
+    fn overdue(&mut self, cx: &mut Cx<'_>, key: Key) {
         let Some(transaction) = self.transactions.get(key) else {
             return;
         };
@@ -270,7 +272,7 @@ impl Bridge {
                 self.repeat(cx, key, |transaction| &transaction.request);
                 self.trying(cx, key);
             }
-            Due::FailOver => self.is_overdue(cx, key),
+            Due::FailOver => self.overdue(cx, key),
             Due::GiveUp => self.send_cancel(cx, key, &[]),
             Due::Fail(status) => {
                 let reason = match status {
