@@ -241,6 +241,7 @@ impl World {
             web: None,
             sip: None,
             turn: Some(turn),
+            rates: config::Rates::default(),
             metrics: None,
             keys: config::Keys {
                 nonce: [9; 32],
