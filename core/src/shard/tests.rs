@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod drain;
+mod proxied;
 mod rates;
 mod reload;
 mod session;
