@@ -148,6 +148,7 @@ impl Shard {
                             to: home,
                             parcel: Parcel::Datagram(Box::new(Foreign {
                                 socket: SocketId::Sip,
+                                by_stream: false,
                                 peer: run.peer,
                                 bytes: datagram.into(),
                             })),
