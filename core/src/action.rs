@@ -375,6 +375,8 @@ pub struct Foreign {
     pub socket: SocketId,
     /// Who sent it.
     pub peer: SocketAddr,
+    /// To which of our addresses, where the kernel tells.
+    pub local: Option<IpAddr>,
     /// The whole datagram.
     pub bytes: Box<[u8]>,
 }

@@ -11,6 +11,7 @@ mod auth;
 mod connections;
 mod discovery;
 mod few;
+mod forwards;
 mod limiter;
 mod nonce;
 mod peers;
@@ -24,6 +25,7 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod token;
 mod verdict;
 

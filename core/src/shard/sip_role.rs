@@ -133,6 +133,7 @@ impl Shard {
                             parcel: Parcel::Datagram(Box::new(Foreign {
                                 socket: SocketId::Sip,
                                 peer: run.peer,
+                                local: run.local,
                                 bytes: datagram.into(),
                             })),
                         });

@@ -3,7 +3,9 @@
 use core::ops::Range;
 
 use crate::{
-    action::{Action, BindError, ConnId, Egress, Foreign, IoKind, Prefix, RelayId, Run, SocketId, Source},
+    action::{
+        Action, BindError, ConnId, Egress, Foreign, IoKind, Parcel, Prefix, RelayId, Run, ShardId, SocketId, Source,
+    },
     conn::Stage,
     shard::{Shard, Step},
     time::{Instant, Now},
@@ -34,6 +36,10 @@ impl Shard {
                 let Some(turn) = &mut self.turn else { return };
                 let bytes = &run.bytes[segment.clone()];
                 let verdict = turn.client(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), client, bytes);
+                if let To::Shard(to) = verdict.to {
+                    self.forward_datagram(to, on, run, bytes);
+                    continue;
+                }
                 let start = segment.start;
                 self.carry(verdict, Input::Run { index, start, bytes }, out);
             }
@@ -169,7 +175,7 @@ impl Shard {
     /// Does what a verdict says.
     fn carry(&mut self, verdict: Verdict, input: Input<'_>, out: &mut Egress) {
         match verdict.to {
-            // A connection that moves is seen to where its bytes are.
+            // What goes to another shard is seen to where its bytes are.
             To::Nobody | To::Shard(_) => {}
             To::Datagram { socket, peer, local } => {
                 let payload = match (verdict.payload, input) {
@@ -205,9 +211,30 @@ impl Shard {
         self.list(id);
     }
 
+    /// Hands a datagram to the shard that has its client's allocation, whose answers leave by its own socket of that name.
+    fn forward_datagram(&mut self, to: ShardId, on: SocketId, run: &Run<'_>, bytes: &[u8]) {
+        let parcel = Parcel::Datagram(Box::new(Foreign {
+            socket: on,
+            peer: run.peer,
+            local: run.local,
+            bytes: bytes.into(),
+        }));
+        self.actions.push_back(Action::Forward { to, parcel });
+    }
+
+    /// Takes a datagram that another shard hands over.
     pub(super) fn foreign_datagram(&mut self, now: Now, foreign: &Foreign, out: &mut Egress) {
-        if foreign.socket == SocketId::Sip {
-            self.from_mediaserver(now, foreign.peer, &foreign.bytes, out);
+        let (peer, local, bytes) = (foreign.peer, foreign.local, &*foreign.bytes);
+        match (foreign.socket, &mut self.turn) {
+            (SocketId::Sip, _) => self.from_mediaserver(now, peer, bytes, out),
+            (socket @ SocketId::Turn(_), Some(turn)) => {
+                let client = Client::Datagram { socket, peer, local };
+                let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
+                let verdict = turn.client_of_other_shard(cx, client, bytes);
+                self.carry(verdict, Input::Bytes(bytes), out);
+                self.turn_asks(now, out);
+            }
+            _ => {}
         }
     }
 }

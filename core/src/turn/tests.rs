@@ -19,6 +19,7 @@ mod allocate;
 mod auth;
 mod discovery;
 mod manage;
+mod mobility;
 mod model;
 mod relay;
 mod tcp;

@@ -252,7 +252,10 @@ fn discovery(
         return Some(Vec::new());
     }
     let (udp, _) = listen?;
-    let squares: Vec<Square> = [true, false].into_iter().filter_map(|is_ipv4| Square::of(udp, is_ipv4)).collect();
+    let squares: Vec<Square> = [true, false]
+        .into_iter()
+        .filter_map(|is_ipv4| Square::of(udp, is_ipv4))
+        .collect();
     if squares.is_empty() {
         return cx.refuse(
             section.site("nat_discovery").unwrap_or(section.start()),

@@ -88,7 +88,12 @@ fn table_1_of_rfc5780() {
         assert_eq!(plain_address(&reply, Kind::RESPONSE_ORIGIN), Some(address(source)));
         assert_eq!(plain_address(&reply, Kind::OTHER_ADDRESS), Some(address(other)));
     };
-    let (a1p1, a1p2, a2p1, a2p2) = ("192.0.2.10:3478", "192.0.2.10:3479", "192.0.2.11:3478", "192.0.2.11:3479");
+    let (a1p1, a1p2, a2p1, a2p2) = (
+        "192.0.2.10:3478",
+        "192.0.2.10:3479",
+        "192.0.2.11:3478",
+        "192.0.2.11:3479",
+    );
     for (da_dp, ca_dp, da_cp, ca_cp) in [
         (a1p1, a2p1, a1p2, a2p2),
         (a1p2, a2p2, a1p1, a2p1),
@@ -109,7 +114,10 @@ fn a_plain_binding_request_learns_of_the_other_address() {
     let mut lab = lab();
     let request = lab.draft(Method::BINDING).plain();
     let reply = lab.ask(at(1, HERE), &request).expect("an answer");
-    assert_eq!(plain_address(&reply, Kind::OTHER_ADDRESS), Some(address("192.0.2.11:3479")));
+    assert_eq!(
+        plain_address(&reply, Kind::OTHER_ADDRESS),
+        Some(address("192.0.2.11:3479"))
+    );
     assert_eq!(reply.value(Kind::PADDING), None);
     assert!(reply.bytes.len() <= 4 * request.len());
 }
@@ -127,7 +135,10 @@ fn response_port_is_where_the_answer_goes() {
         };
         assert_eq!(sent.to, expected);
         // What is told is where the request came from.
-        assert_eq!(Reply::read(sent.bytes).addresses(Kind::XOR_MAPPED_ADDRESS), [address(HERE)]);
+        assert_eq!(
+            Reply::read(sent.bytes).addresses(Kind::XOR_MAPPED_ADDRESS),
+            [address(HERE)]
+        );
     }
 }
 
@@ -135,7 +146,10 @@ fn response_port_is_where_the_answer_goes() {
 fn padding_is_answered_with_padding_no_longer_than_it() {
     for (asked, answered) in [(0, 0), (5, 5), (1500, 1500), (1501, 1500), (60_000, 1500)] {
         let mut lab = lab();
-        let request = lab.draft(Method::BINDING).raw(Kind::PADDING, &vec![b'x'; asked]).plain();
+        let request = lab
+            .draft(Method::BINDING)
+            .raw(Kind::PADDING, &vec![b'x'; asked])
+            .plain();
         let reply = lab.ask(at(1, HERE), &request).expect("an answer");
         assert_eq!(reply.value(Kind::PADDING), Some(vec![0; answered]));
         assert!(reply.bytes.len() <= 4 * request.len());
@@ -194,7 +208,9 @@ fn a_square_is_no_reflector() {
     let mut lab = lab();
     let requests = [
         lab.draft(Method::BINDING).plain(),
-        lab.draft(Method::BINDING).raw(Kind::CHANGE_REQUEST, &[0, 0, 0, 6]).plain(),
+        lab.draft(Method::BINDING)
+            .raw(Kind::CHANGE_REQUEST, &[0, 0, 0, 6])
+            .plain(),
         lab.draft(Method::BINDING).raw(Kind::RESPONSE_PORT, &[0, 53]).plain(),
         lab.draft(Method::BINDING).raw(Kind::PADDING, &[0; 1500]).plain(),
     ];

@@ -412,7 +412,7 @@ fn the_end_of_an_allocation_cuts_its_connections() {
         lab.binds();
         assert_eq!(lab.asked, [10, 11, 12].map(|number| Ask::Cut(peer_conn(number))));
         assert_eq!(lab.closed, [relay]);
-        assert_eq!(lab.server.table_sizes(), [0; 7]);
+        assert_eq!(lab.server.table_sizes(), [0; 8]);
         // Whatever comes of them now comes too late.
         assert_eq!(lab.call(&[], |server, cx| server.connected(cx, peer_conn(10))), None);
         assert_eq!(
