@@ -7,7 +7,7 @@ use core::{
 
 use bytes::BytesMut;
 
-use crate::time::Instant;
+use crate::{config::SharedConfig, time::Instant};
 pub use crate::{conn::Conn, slab::Key};
 
 /// Which shard, counted from 0.
@@ -41,6 +41,19 @@ pub enum SocketId {
     Relay(RelayId),
 }
 
+/// Fields of the IP header that a relayed datagram takes along. All others are those of a packet of our own.
+// RFC 8656 section 14 asks for DSCP, ECN and DF alone from IPv4 to IPv4. Section 13 wants the hop limit of IPv6 lowered
+// by one as well, but by somebody who also sends the ICMPv6 error when it comes to nothing, which takes a privilege
+// that we do without; else it "sets the Hop Limit to the default value for outgoing packets", as we do for both
+// families. A hop limit that differs in every packet would cost a control message for each in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IpFields {
+    /// DSCP and ECN: the TOS octet of IPv4, the traffic class of IPv6. 0 is best effort and Not-ECT.
+    pub traffic_class: u8,
+    /// Whether nobody on the way may fragment it: the DF bit of IPv4. Of what came in, no kernel tells.
+    pub dont_fragment: bool,
+}
+
 /// Datagrams of one sender, one behind the other in one buffer, as `UDP_GRO` delivers them.
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
@@ -48,6 +61,8 @@ pub struct Run<'a> {
     pub peer: SocketAddr,
     /// To which of our addresses, where the kernel tells; an answer leaves from it.
     pub local: Option<IpAddr>,
+    /// What their IP headers said, all the same.
+    pub fields: IpFields,
     /// Length of each datagram in bytes, but that the last one may be shorter. Never 0 unless `bytes` is empty.
     pub stride: usize,
     /// All datagrams.
@@ -55,11 +70,15 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A run of one datagram.
+    /// A run of one datagram with nothing special in its IP header.
     pub const fn one(peer: SocketAddr, bytes: &'a [u8]) -> Self {
         Self {
             peer,
             local: None,
+            fields: IpFields {
+                traffic_class: 0,
+                dont_fragment: false,
+            },
             stride: bytes.len(),
             bytes,
         }
@@ -146,6 +165,8 @@ pub struct Transmit {
     pub peer: SocketAddr,
     /// The address to send from, where the socket has several.
     pub local: Option<IpAddr>,
+    /// What their IP headers are to say.
+    pub fields: IpFields,
     /// Length of each datagram in bytes, but perhaps of the last.
     pub segment: usize,
     /// The datagrams, in [`Egress::pieces`].
@@ -170,8 +191,21 @@ impl Egress {
     /// Bytes in one transmit at most: a UDP payload.
     pub const TRANSMIT_BYTES_MAX: usize = 65_507;
 
-    /// Adds one datagram, to the last transmit where that may be.
+    /// Adds one datagram of our own, to the last transmit where that may be.
     pub fn push(&mut self, socket: SocketId, peer: SocketAddr, local: Option<IpAddr>, prefix: Prefix, payload: Source) {
+        self.push_with(IpFields::default(), socket, peer, local, prefix, payload);
+    }
+
+    /// Adds one datagram whose IP header is to say something, to the last transmit where that may be.
+    pub fn push_with(
+        &mut self,
+        fields: IpFields,
+        socket: SocketId,
+        peer: SocketAddr,
+        local: Option<IpAddr>,
+        prefix: Prefix,
+        payload: Source,
+    ) {
         let piece = Piece { prefix, payload };
         let len = piece.len();
         let index = self.pieces.len();
@@ -181,6 +215,7 @@ impl Egress {
             && last.socket == socket
             && last.peer == peer
             && last.local == local
+            && last.fields == fields
             && last.pieces.end == index
             // All but the last datagram of a train have the same length, so a shorter one ends it.
             && last_len == Some(last.segment)
@@ -196,6 +231,7 @@ impl Egress {
             socket,
             peer,
             local,
+            fields,
             segment: len,
             pieces: index..index + 1,
         });
@@ -243,6 +279,17 @@ pub enum IoKind {
     MessageSize,
     /// Anything else.
     Other,
+}
+
+/// What an ICMP message says about a datagram that came to nothing; of the family of its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Icmp {
+    /// Its type (RFC 792, RFC 4443).
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+    /// The MTU of the next hop in bytes, where it is about that; 0 is "not told".
+    pub mtu: u32,
 }
 
 /// What a relayed transport address speaks with peers.
@@ -300,10 +347,14 @@ pub enum Input {
     Resolved(QueryId, Result<Addresses, ResolveError>),
     /// Answers [`Action::BindRelay`]: the address that the socket has.
     RelayBound(RelayId, Result<SocketAddr, BindError>),
-    /// The kernel reports that a datagram to this peer came to nothing (ICMP).
-    SocketError(SocketId, SocketAddr, IoKind),
+    /// The kernel reports that a datagram to this peer came to nothing, and which ICMP message told it. Of a datagram
+    /// that the first link does not take, it is the one that a router there would have sent.
+    SocketError(SocketId, SocketAddr, IoKind, Option<Icmp>),
     /// From another shard.
     Parcel(Parcel),
+    /// From now on this is the configuration. What goes on, goes on; one that
+    /// [only a restart can follow](crate::config::Config::fixed_differences) changes nothing.
+    Configure(SharedConfig),
     /// Stop accepting, let go of what is idle, close the rest at the given time.
     Drain(Instant),
 }
@@ -377,6 +428,8 @@ pub struct Foreign {
     pub peer: SocketAddr,
     /// To which of our addresses, where the kernel tells.
     pub local: Option<IpAddr>,
+    /// What its IP header said.
+    pub fields: IpFields,
     /// The whole datagram.
     pub bytes: Box<[u8]>,
 }
@@ -417,6 +470,26 @@ mod tests {
             .map(|t| (t.peer.port(), t.segment, t.pieces.len()))
             .collect();
         assert_eq!(shape, [(1, 100, 3), (1, 60, 1), (2, 60, 1), (1, 60, 1), (1, 61, 1)]);
+    }
+
+    #[test]
+    fn a_train_has_one_ip_header() {
+        let mut egress = Egress::default();
+        let class = |traffic_class, dont_fragment| IpFields {
+            traffic_class,
+            dont_fragment,
+        };
+        let fields = [
+            class(0, false),
+            class(0xb8, false),
+            class(0xb8, false),
+            class(0xb8, true),
+        ];
+        for fields in fields {
+            egress.push_with(fields, SocketId::Sip, peer(1), None, Prefix::NONE, Source::Run(0, 0..1));
+        }
+        let shape: Vec<_> = egress.transmits.iter().map(|t| (t.fields, t.pieces.len())).collect();
+        assert_eq!(shape, [(fields[0], 1), (fields[1], 2), (fields[3], 1)]);
     }
 
     #[test]

@@ -15,8 +15,10 @@ use crate::{
     tls::{ClientTls, ServerTls},
 };
 
+mod change;
 mod parse;
 
+pub use change::changes;
 pub use parse::{ConfigError, ConfigErrors, Sources};
 
 /// The whole configuration of a process. A role is on when its section is there.

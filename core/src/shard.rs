@@ -23,6 +23,7 @@ use crate::{
     turn,
 };
 
+mod configure;
 mod drain;
 mod peer_role;
 pub(crate) mod sip_role;
@@ -303,10 +304,16 @@ impl Shard {
             Input::Dialed(conn, result) => self.dialed(now, conn, result, out),
             Input::Resolved(query, result) => self.resolved(now, query, result, out),
             Input::RelayBound(relay, result) => self.relay_bound(now, relay, result, out),
-            Input::SocketError(socket, peer, kind) => self.socket_error(now, socket, peer, kind, out),
+            Input::SocketError(socket, peer, kind, icmp) => match socket {
+                SocketId::Relay(relay) => self.relay_error(now, relay, peer, icmp, out),
+                SocketId::Sip => self.trunk_error(now, peer, kind, out),
+                // A TURN client that is gone; its allocation ends by its lifetime.
+                SocketId::Turn(_) => {}
+            },
             Input::Parcel(Parcel::Datagram(foreign)) => self.foreign_datagram(now, &foreign, out),
             // A connection comes by `adopt`, with its stream.
             Input::Parcel(Parcel::Conn(..)) => {}
+            Input::Configure(config) => self.configure(now, config, out),
             Input::Drain(deadline) => self.drain(now, deadline, out),
         }
     }

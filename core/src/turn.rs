@@ -33,4 +33,4 @@ pub use connections::ConnectionId;
 pub use server::{Ask, BIND_TIMEOUT, CONNECT_TIMEOUT, Server};
 pub use stream::{FramingError, Stream, Unit, write_to_stream};
 pub use table::Client;
-pub use verdict::{Payload, To, Verdict};
+pub use verdict::{IpHeader, Payload, To, Verdict};

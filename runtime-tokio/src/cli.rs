@@ -174,6 +174,8 @@ A first configuration is examples/edgeward.toml; `edgeward COMMAND --help` tells
 
 const RUN_EXAMPLES: &str = "\
 Signals:
+  HUP         read the configuration again, and the files that it names; connections, calls and relays stay, and a wrong
+              configuration changes nothing; what needs a restart is named in the log
   TERM, INT   stop: nothing new is taken; what goes on has [server] shutdown_secs to end; a second one ends it at once
 
 Rights:

@@ -1,8 +1,8 @@
 //! The binary `edgeward`: arguments in, exit code out.
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
-use edgeward_core::config::Config;
+use edgeward_core::config::SharedConfig;
 
 mod cli;
 #[cfg(feature = "demo")]
@@ -11,6 +11,7 @@ mod dial;
 mod log;
 mod mesh;
 mod relay;
+mod reload;
 mod serve;
 mod shard;
 mod signal;
@@ -32,8 +33,8 @@ fn main() -> ExitCode {
 
 /// `edgeward run`.
 fn run(args: &cli::Config) -> ExitCode {
-    match cli::load::load(&args.config, cli::load::KeyFile::Make) {
-        Ok(config) => serve(config, || ()),
+    match reload::Source::open(args.config.clone()) {
+        Ok(mut source) => serve(&source.config().clone(), || source.reload(), || ()),
         Err(error) => fail(&error.to_string()),
     }
 }
@@ -49,18 +50,22 @@ fn show(args: &cli::Demo) -> ExitCode {
         Ok(keys) => keys,
         Err(error) => return fail(&format!("the system gives no random numbers: {error}")),
     };
-    match Config::parse(&lan.config_text(), &mut lan.sources(cli::load::provider()), keys) {
+    match edgeward_core::config::Config::parse(&lan.config_text(), &mut lan.sources(cli::load::provider()), keys) {
         Ok(mut config) => {
             config.server.workers = args.workers;
             config.server.shutdown = demo::SHUTDOWN;
-            serve(config, || cli::print(&lan.banner()))
+            let no_file = || {
+                tracing::info!("a demonstration has no file to read again");
+                None
+            };
+            serve(&config.into(), no_file, || cli::print(&lan.banner()))
         }
         Err(errors) => fail(&errors.display("the configuration of the demonstration")),
     }
 }
 
-fn serve(config: Config, ready: impl FnOnce()) -> ExitCode {
-    match serve::serve(&Arc::new(config), ready) {
+fn serve(config: &SharedConfig, reload: impl FnMut() -> Option<SharedConfig>, ready: impl FnOnce()) -> ExitCode {
+    match serve::serve(config, reload, ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

@@ -2,6 +2,7 @@
 
 use edgeward_core::{
     action::{Conn, Input, Parcel, ShardId},
+    config::SharedConfig,
     time::Instant,
 };
 use tokio::{
@@ -21,6 +22,8 @@ pub(crate) enum Letter {
     Parcel(Parcel),
     /// A connection that moves, with its descriptor.
     Stream(std::net::TcpStream, Box<Conn>),
+    /// Go on with this configuration; drop the other when that is done.
+    Configure(SharedConfig, mpsc::Sender<()>),
     /// The process is to end by then, in its own time.
     Drain(std::time::Duration),
 }
@@ -61,11 +64,25 @@ impl Mesh {
         });
     }
 
-    /// Tells every shard; waits for room, since this must not be lost.
+    /// Gives every shard another configuration, and waits until each has it.
+    pub(crate) async fn configure(&self, config: &SharedConfig) {
+        let (done, mut all_done) = mpsc::channel(1);
+        self.tell(|| Letter::Configure(config.clone(), done.clone())).await;
+        drop(done);
+        // Nothing is ever sent: it ends with the last of the senders.
+        let _ = all_done.recv().await;
+    }
+
+    /// Tells every shard to end.
     pub(crate) async fn drain(&self, within: std::time::Duration) {
+        self.tell(|| Letter::Drain(within)).await;
+    }
+
+    /// Tells every shard; waits for room, since this must not be lost.
+    async fn tell(&self, letter: impl Fn() -> Letter) {
         for sender in &self.0 {
             // A shard that has ended needs no telling.
-            let _ = sender.send(Letter::Drain(within)).await;
+            let _ = sender.send(letter()).await;
         }
     }
 }
@@ -79,6 +96,7 @@ pub(crate) async fn deliver(driver: &SharedDriver, letters: &mut mpsc::Receiver<
                 Ok(socket) => driver.borrow_mut().adopt(socket, conn),
                 Err(error) => tracing::warn!(%error, "a connection was lost on its way to another shard"),
             },
+            Letter::Configure(config, _done) => driver.borrow_mut().handle(Input::Configure(config)),
             Letter::Drain(within) => {
                 let deadline = driver.borrow().clock().now().mono + within;
                 driver.borrow_mut().handle(Input::Drain(deadline));

@@ -21,7 +21,8 @@ use tokio::{
 use crate::{
     mesh::{self, Letter, Mesh},
     shard::{self, Clock, Driver, SharedDriver, Start},
-    signal, udp,
+    signal::{self, Wish},
+    udp,
 };
 
 /// TCP connections that may wait to be accepted.
@@ -39,11 +40,16 @@ struct Bound {
     sockets: Vec<(SocketId, UdpSocket)>,
 }
 
-/// Runs the edge until it is told to stop and has stopped. `ready` is called once it answers.
+/// Runs the edge until it is told to stop and has stopped. `reload` gives another configuration when a signal asks for
+/// that, `ready` is called once it answers.
 ///
 /// # Errors
 /// What the administrator has to mend: each address that cannot be bound, or what the system refused.
-pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), String> {
+pub(crate) fn serve(
+    config: &SharedConfig,
+    mut reload: impl FnMut() -> Option<SharedConfig>,
+    ready: impl FnOnce(),
+) -> Result<(), String> {
     let shards = config.server.workers.unwrap_or_else(cpus).max(1);
     let descriptors = raise_descriptor_limit();
     let bound = bind(config, shards)?;
@@ -82,13 +88,26 @@ pub(crate) fn serve(config: &SharedConfig, ready: impl FnOnce()) -> Result<(), S
     ready();
 
     runtime.block_on(async {
-        tokio::select! {
-            () = signals.stop() => {}
-            // Its clients would find nobody: better that all are let go and whoever watches the process starts it again.
-            () = bell.notified() => tracing::error!("a shard has ended, and the others with it"),
+        let mut shutdown = config.server.shutdown;
+        loop {
+            tokio::select! {
+                wish = signals.next() => match wish {
+                    Wish::Stop => break,
+                    Wish::Reload => if let Some(config) = reload() {
+                        shutdown = config.server.shutdown;
+                        mesh.configure(&config).await;
+                        tracing::info!("the new configuration is in effect");
+                    },
+                },
+                // Its clients would find nobody: better that all are let go and whoever watches the process starts it again.
+                () = bell.notified() => {
+                    tracing::error!("a shard has ended, and the others with it");
+                    break;
+                }
+            }
         }
-        tracing::info!(within = ?config.server.shutdown, "stopping");
-        mesh.drain(config.server.shutdown).await;
+        tracing::info!(within = ?shutdown, "stopping");
+        mesh.drain(shutdown).await;
     });
     end_at_next_signal(runtime, signals);
     for thread in threads {

@@ -229,9 +229,12 @@ impl Driver {
         } = self;
         let turn = poller.turn(|at, event, egress| match event {
             Event::Datagrams { socket, runs } => shard.datagrams(clock.at(at), socket, runs, egress),
-            Event::Error { socket, peer, kind } => {
-                shard.handle(clock.at(at), Input::SocketError(socket, peer, kind), egress);
-            }
+            Event::Error {
+                socket,
+                peer,
+                kind,
+                icmp,
+            } => shard.handle(clock.at(at), Input::SocketError(socket, peer, kind, icmp), egress),
         });
         self.settle();
         turn

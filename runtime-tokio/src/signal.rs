@@ -1,4 +1,5 @@
-//! What does the system want of the process? SIGTERM and SIGINT end it in an orderly way.
+//! What does the system want of the process? SIGTERM and SIGINT end it in an orderly way, SIGHUP has it read its
+//! configuration again.
 
 use std::io;
 
@@ -9,6 +10,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Stop,
+    Reload,
 }
 
 impl Signals {
@@ -17,14 +26,21 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// The next signal.
+    pub(crate) async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
     }
 
     /// Until the process is told to stop.
     pub(crate) async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        while self.next().await != Wish::Stop {}
     }
 }

@@ -60,6 +60,16 @@ impl Edge {
         &self.process
     }
 
+    /// Puts another configuration in the place of the one it was started with, and has it read that.
+    ///
+    /// # Panics
+    /// When it does not take it.
+    pub fn reload(&self, site: &Site, config: &str) {
+        site.write("edge.toml", &site.fill(config));
+        self.process.signal(Signal::HUP);
+        self.process.wait_for("the new configuration is in effect");
+    }
+
     /// Sends SIGTERM and waits for the end.
     ///
     /// # Panics

@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod http_client;
+pub mod ip_witness;
 pub mod media;
 pub mod mediaserver;
 pub mod relay_client;

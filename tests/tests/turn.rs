@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeSet,
     io::Write as _,
+    iter,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use edgeward_tests::{
+    deadline,
     peers::{
+        ip_witness::{IpWitness, Seen},
         stream::Stream,
         stun::{self, Class, Message, RawClient, attribute, channel_data, method},
         turn_client::{Credentials, TurnClient},
@@ -16,6 +19,7 @@ use edgeward_tests::{
     },
     scene::{ALICE, ASTERISK, CONFIG, SECRETS, Scene},
 };
+use socket2::SockRef;
 
 /// A request to allocate.
 fn allocate() -> Message {
@@ -161,6 +165,74 @@ fn a_burst_arrives_whole_and_in_order() {
 }
 
 #[test]
+fn dscp_and_ecn_go_along_and_df_where_the_client_says_so() {
+    // RFC 8656 section 14.
+    let scene = Scene::new();
+    let peer = UdpPeer::bind(scene.site.at(120, 20_000));
+    let mut client = scene.raw_turn(100);
+    let at = client.socket().local_addr().expect("a bound socket");
+    let witnesses = (IpWitness::at(peer.address().ip()), IpWitness::at(at.ip()));
+    let (Some(mut at_peer), Some(mut at_client)) = witnesses else {
+        return;
+    };
+    let relayed = client.allocate();
+    assert_eq!(client.ask_signed(bind(0x4000, peer.address())).class, Class::Success);
+    let seen = |tos, dont_fragment, payload: &[u8]| Seen {
+        tos,
+        dont_fragment,
+        // Whatever the sender's was: it is an address of this host that sends here.
+        ttl: 64,
+        payload: payload.to_vec(),
+    };
+    SockRef::from(client.socket()).set_ttl_v4(9).expect("an option");
+    for tos in [0, 0xb8, 0x02, 0xbb] {
+        SockRef::from(client.socket())
+            .set_tos_v4(tos.into())
+            .expect("an option");
+        let port = peer.address().port();
+        // Linux sends this with DF, which nobody can see who receives it: "always assume the incoming DF bit is 0".
+        client.socket().send(&channel_data(0x4000, b"channel")).expect("sent");
+        assert_eq!(at_peer.see(port), seen(tos, false, b"channel"));
+        let send = Message::indication(method::SEND)
+            .with_peer(peer.address())
+            .with(attribute::DATA, *b"send");
+        let whole = send.clone().with(attribute::DONT_FRAGMENT, []);
+        for (message, dont_fragment) in [(&whole, true), (&send, false)] {
+            client.socket().send(&message.encode()).expect("sent");
+            assert_eq!(at_peer.see(port), seen(tos, dont_fragment, b"send"));
+        }
+        peer.mark(tos);
+        peer.send(relayed, b"down");
+        let expected = channel_data(0x4000, b"down");
+        let mut down = iter::repeat_with(|| at_client.see(at.port())).skip_while(|seen| seen.payload != expected);
+        assert_eq!(down.next(), Some(seen(tos, false, &expected)));
+    }
+}
+
+#[test]
+fn a_closed_port_is_told_by_its_icmp_message() {
+    let scene = Scene::new();
+    let mut client = scene.raw_turn(100);
+    client.allocate();
+    let gone = UdpPeer::bind(scene.site.at(120, 20_000)).address();
+    assert_eq!(client.ask_signed(permission(gone)).class, Class::Success);
+    let send = Message::indication(method::SEND)
+        .with_peer(gone)
+        .with(attribute::DATA, *b"anybody?");
+    client.socket().send(&send.encode()).expect("sent");
+    let told = client.receive(deadline()).and_then(|bytes| Message::decode(&bytes));
+    let told = told.expect("an indication");
+    assert_eq!((told.class, told.method), (Class::Indication, method::DATA));
+    assert_eq!(told.address(attribute::XOR_PEER_ADDRESS), Some(gone));
+    // RFC 792: "destination unreachable", for a port.
+    assert_eq!(
+        told.attribute(attribute::ICMP),
+        Some([0, 0, 3, 3, 0, 0, 0, 0].as_slice())
+    );
+    assert_eq!(told.attribute(attribute::DATA), None);
+}
+
+#[test]
 fn clients_of_every_shard_are_served() {
     let scene = Scene::new();
     let peer = UdpPeer::bind(scene.site.at(120, 20_000));
@@ -287,7 +359,7 @@ fn nothing_passes_without_a_permission() {
     client.socket().send(&channel_data(0x4000, b"now")).expect("sent");
     assert_eq!(peer.receive().0, b"now");
     peer.send(relayed, b"now");
-    let datagram = client.receive(edgeward_tests::deadline()).expect("a datagram");
+    let datagram = client.receive(deadline()).expect("a datagram");
     assert_eq!(&datagram[..7], channel_data(0x4000, b"now"));
 }
 
@@ -448,8 +520,8 @@ fn a_stream_without_an_allocation_is_let_go() {
     let credentials = Credentials::new(ALICE.0, ALICE.1);
     let mut allocated = TurnClient::tcp(scene.client(102), scene.turn(), &credentials);
     allocated.allocate().expect("an allocation");
-    assert!(silent.read_to_close(edgeward_tests::deadline()).is_empty());
-    assert!(!asked.read_to_close(edgeward_tests::deadline()).is_empty());
+    assert!(silent.read_to_close(deadline()).is_empty());
+    assert!(!asked.read_to_close(deadline()).is_empty());
     // With an allocation, silence is golden.
     let peer = UdpPeer::bind(scene.site.at(120, 20_000));
     allocated.bind(peer.address()).expect("a channel");
@@ -493,7 +565,7 @@ fn datagrams_that_cannot_be_read_are_dropped() {
     // Answers come in order, so the first one is the answer to what could be read.
     let asked = Message::request(method::BINDING);
     client.socket().send(&asked.encode()).expect("sent");
-    let answer = client.receive(edgeward_tests::deadline()).expect("an answer");
+    let answer = client.receive(deadline()).expect("an answer");
     let answer = Message::decode(&answer).expect("a STUN message");
     assert_eq!(answer.transaction, asked.transaction);
 }
@@ -512,9 +584,7 @@ fn messages_on_a_stream_are_found_however_they_are_split() {
     let mut answers = Vec::new();
     while answers.len() < 3 {
         let mut buffer = [0; 1000];
-        let length = stream
-            .read_until(edgeward_tests::deadline(), &mut buffer)
-            .expect("an answer");
+        let length = stream.read_until(deadline(), &mut buffer).expect("an answer");
         assert!(length > 0, "the connection was closed");
         read.extend_from_slice(&buffer[..length]);
         while read.len() >= 20 && read.len() >= 20 + usize::from(u16::from_be_bytes([read[2], read[3]])) {
@@ -541,7 +611,7 @@ fn a_stream_that_breaks_the_protocol_is_closed() {
     for (client, bytes) in (100..).zip(broken) {
         let mut stream = Stream::connect(scene.client(client), scene.turn()).expect("a connection");
         stream.write_all(bytes).expect("sent");
-        stream.read_to_close(edgeward_tests::deadline());
+        stream.read_to_close(deadline());
     }
     assert!(scene.allocated(110).relayed().is_some());
 }

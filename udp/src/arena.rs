@@ -3,7 +3,7 @@
 use std::io::{self, IoSliceMut};
 
 use arrayvec::ArrayVec;
-use edgeward_core::action::Run;
+use edgeward_core::action::{IpFields, Run};
 
 use crate::sys::Meta;
 
@@ -65,6 +65,10 @@ impl Arena {
             .map(|(index, meta)| Run {
                 peer: meta.peer,
                 local: meta.local,
+                fields: IpFields {
+                    traffic_class: meta.traffic_class,
+                    dont_fragment: false,
+                },
                 stride: meta.stride,
                 bytes: self.bytes(index),
             })

@@ -22,6 +22,8 @@ pub(crate) struct Outbox<'a, 'b> {
     counters: &'a mut Counters,
     /// What all messages are sent from.
     socket: SocketId,
+    /// Whether they may not be fragmented on the way.
+    dont_fragment: bool,
     messages: ArrayVec<Message, MESSAGES_MAX>,
     slices: ArrayVec<IoSlice<'b>, SLICES_MAX>,
 }
@@ -33,6 +35,7 @@ impl<'a, 'b> Outbox<'a, 'b> {
             sockets,
             counters,
             socket: SocketId::Sip,
+            dont_fragment: false,
             messages: ArrayVec::new(),
             slices: ArrayVec::new(),
         };
@@ -50,9 +53,10 @@ impl<'a, 'b> Outbox<'a, 'b> {
     fn push_one(&mut self, transmit: &Transmit, egress: &'b Egress, run: impl Fn(u32) -> &'b [u8]) {
         let pieces = &egress.pieces[transmit.pieces.clone()];
         let room = !self.messages.is_full() && self.slices.remaining_capacity() >= 2 * pieces.len();
-        if !room || self.socket != transmit.socket {
+        let dont_fragment = transmit.fields.dont_fragment;
+        if !room || self.socket != transmit.socket || self.dont_fragment != dont_fragment {
             self.flush();
-            self.socket = transmit.socket;
+            (self.socket, self.dont_fragment) = (transmit.socket, dont_fragment);
         }
         let first = self.slices.len();
         for piece in pieces {
@@ -67,6 +71,7 @@ impl<'a, 'b> Outbox<'a, 'b> {
         self.messages.push(Message {
             peer: transmit.peer,
             local: transmit.local,
+            traffic_class: transmit.fields.traffic_class,
             segment: (pieces.len() > 1).then_some(transmit.segment as u16),
             datagrams: pieces.len(),
             slices: first..self.slices.len(),
@@ -75,7 +80,10 @@ impl<'a, 'b> Outbox<'a, 'b> {
 
     fn flush(&mut self) {
         match self.sockets.get_mut(self.socket) {
-            Some(socket) => send(socket, &self.messages, &self.slices, self.counters),
+            Some(socket) => match socket.set_dont_fragment(self.dont_fragment) {
+                Ok(()) => send(socket, &self.messages, &self.slices, self.counters),
+                Err(_) => self.counters.dropped_refused += datagrams(&self.messages),
+            },
             None => self.counters.dropped_closed += datagrams(&self.messages),
         }
         self.messages.clear();
@@ -104,7 +112,7 @@ fn send(socket: &mut Socket, mut messages: &[Message], slices: &[IoSlice<'_>], c
                 return;
             }
             // Perhaps of a datagram sent before (ICMP); that is gone once told.
-            Err(_) if !retried => retried = true,
+            Err(error) if !retried && !socket.is_too_large(&error) => retried = true,
             Err(error) if first.segment.is_some() => {
                 // `EIO` is for good: the device cannot do it. Other errors are of this train, the datagrams of which
                 // may be too large for the next link, say.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeward_core::action::{BindError, Egress, IoKind, Run, SocketId};
+use edgeward_core::action::{BindError, Egress, Icmp, IoKind, Run, SocketId};
 use mio::{Events, Interest, Poll, unix::SourceFd};
 
 use crate::{
@@ -88,6 +88,8 @@ pub enum Event<'a> {
         peer: SocketAddr,
         /// Why.
         kind: IoKind,
+        /// The ICMP message that told it, or that a router would have sent.
+        icmp: Option<Icmp>,
     },
 }
 
@@ -280,8 +282,13 @@ impl Poller {
                 && let Some(report) = socket.receive_report()
             {
                 reports += 1;
-                let (peer, kind) = (report.peer, report.kind());
-                handle(now, Event::Error { socket: id, peer, kind }, &mut batch.egress);
+                let error = Event::Error {
+                    socket: id,
+                    peer: report.peer,
+                    kind: report.kind(),
+                    icmp: report.icmp(),
+                };
+                handle(now, error, &mut batch.egress);
             }
             self.counters.errors += reports as u64;
             socket.failed = reports == REPORTS_MAX;

@@ -6,7 +6,8 @@ use std::{
     os::fd::AsFd,
 };
 
-use edgeward_core::action::{IoKind, SocketId};
+use edgeward_core::action::{Icmp, IoKind, SocketId};
+use libc::c_int;
 use socket2::SockRef;
 
 use crate::sys::{self, Meta, Report};
@@ -21,6 +22,9 @@ pub(crate) struct Socket {
     pub(crate) failed: bool,
     /// Trains may be sent in one piece.
     pub(crate) trains: bool,
+    is_ipv4: bool,
+    /// What it sends may not be fragmented on the way.
+    dont_fragment: bool,
     /// How many runs to ask for.
     pub(crate) batch: u8,
     /// Datagrams that the kernel had dropped when last told.
@@ -43,10 +47,20 @@ impl Socket {
 
         // RFC 8656 section 14: the DF bit is 0 unless a client asks for it. SIP messages larger than a packet must be
         // fragmented as well.
-        if local.is_ipv4() {
-            set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
-        } else {
-            set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+        match (local.is_ipv4(), id) {
+            // This is the only way without DF by which a router's "fragmentation needed" is told, which may come later
+            // than the next datagram.
+            (true, SocketId::Relay(_)) => set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?,
+            (true, _) => set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?,
+            (false, _) => set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?,
+        }
+
+        // What goes through TURN keeps its DSCP and ECN (RFC 8656 section 14).
+        if !matches!(id, SocketId::Sip) {
+            match local.is_ipv4() {
+                true => set(libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?,
+                false => set(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?,
+            }
         }
 
         // A socket that has all addresses must know to which one it was spoken, and answer from it.
@@ -90,6 +104,8 @@ impl Socket {
             ready: false,
             failed: false,
             trains: true,
+            is_ipv4: local.is_ipv4(),
+            dont_fragment: false,
             batch: 2,
             dropped: 0,
         })
@@ -102,6 +118,32 @@ impl Socket {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => sys::receive(self.io.as_fd(), buffers, metas),
             result => result,
         }
+    }
+
+    /// Whether what is sent from now on may not be fragmented on the way. The kernel takes this for all of a socket
+    /// only, so it costs a system call where it changes from one datagram to the next.
+    pub(crate) fn set_dont_fragment(&mut self, dont_fragment: bool) -> io::Result<()> {
+        if dont_fragment {
+            // Of a datagram sent before; it is in the error queue as well. See `is_too_large`.
+            self.io.take_error()?;
+        }
+        if self.dont_fragment == dont_fragment {
+            return Ok(());
+        }
+        let (level, option, value) = match (self.is_ipv4, dont_fragment) {
+            (true, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+            (true, false) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
+            (false, _) => (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, c_int::from(dont_fragment)),
+        };
+        sys::set_option(self.io.as_fd(), level, option, value)?;
+        self.dont_fragment = dont_fragment;
+        Ok(())
+    }
+
+    /// Whether this is the error of a datagram that may not be fragmented and has to be. The kernel has put a report of
+    /// it into the error queue, and would put another one if it was sent again.
+    pub(crate) fn is_too_large(&self, error: &io::Error) -> bool {
+        self.dont_fragment && error.raw_os_error() == Some(libc::EMSGSIZE)
     }
 
     /// Takes a report from the error queue.
@@ -121,7 +163,7 @@ impl Socket {
 impl Report {
     /// The reason, as far as the core cares.
     pub(crate) const fn kind(&self) -> IoKind {
-        match self.errno {
+        match self.error.ee_errno as c_int {
             libc::ECONNREFUSED => IoKind::Refused,
             libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENONET | libc::EACCES => {
                 IoKind::Unreachable
@@ -129,6 +171,24 @@ impl Report {
             libc::EMSGSIZE => IoKind::MessageSize,
             libc::ETIMEDOUT => IoKind::TimedOut,
             _ => IoKind::Other,
+        }
+    }
+
+    /// The ICMP message, or what it would have been had the first link not been ours.
+    // RFC 792 and RFC 1191: "fragmentation needed and DF set" is type 3, code 4. RFC 4443: "packet too big" is type 2.
+    pub(crate) fn icmp(&self) -> Option<Icmp> {
+        let mtu = self.error.ee_info;
+        match self.error.ee_origin {
+            libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6 => Some(Icmp {
+                kind: self.error.ee_type,
+                code: self.error.ee_code,
+                mtu,
+            }),
+            libc::SO_EE_ORIGIN_LOCAL if self.kind() == IoKind::MessageSize => {
+                let (kind, code) = if self.peer.is_ipv4() { (3, 4) } else { (2, 0) };
+                Some(Icmp { kind, code, mtu })
+            }
+            _ => None,
         }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Meta {
     pub(crate) peer: SocketAddr,
     /// The address it was sent to, where the socket asks for it.
     pub(crate) local: Option<IpAddr>,
+    /// DSCP and ECN, where the socket asks for them.
+    pub(crate) traffic_class: u8,
     pub(crate) len: usize,
     /// Length of each datagram in the run.
     pub(crate) stride: usize,
@@ -32,6 +34,8 @@ pub(crate) struct Message {
     pub(crate) peer: SocketAddr,
     /// The address to send from.
     pub(crate) local: Option<IpAddr>,
+    /// DSCP and ECN. 0 is what a socket says by itself.
+    pub(crate) traffic_class: u8,
     /// Length of each datagram of a train, but perhaps of the last.
     pub(crate) segment: Option<u16>,
     /// How many datagrams it is.
@@ -45,8 +49,8 @@ pub(crate) struct Message {
 pub(crate) struct Report {
     /// Where it was sent to.
     pub(crate) peer: SocketAddr,
-    /// `ECONNREFUSED` and the like.
-    pub(crate) errno: c_int,
+    /// What the kernel says of it.
+    pub(crate) error: libc::sock_extended_err,
 }
 
 /// Runs and datagrams in one call at most.
@@ -113,7 +117,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, messages: &[Message], slices: &[IoSli
             ptr::null_mut::<Control>(),
             0,
         );
-        if message.segment.is_some() || message.local.is_some() {
+        if message.segment.is_some() || message.local.is_some() || message.traffic_class != 0 {
             let control = controls[n].write(Control([0; CONTROL_BYTES]));
             header.msg_hdr.msg_controllen = write_control(control, message) as _;
             header.msg_hdr.msg_control = ptr::from_mut(control).cast();
@@ -155,17 +159,17 @@ pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> io::Result<Option<Report
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
         result => result?,
     };
-    let mut errno = 0;
+    let mut error = None;
     // SAFETY: the kernel filled the name and the control messages, and a report is of the type its kind says.
     let peer = unsafe {
         each_control(&header, |kind, data| {
             if let (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) = kind {
-                errno = data.cast::<libc::sock_extended_err>().read_unaligned().ee_errno as c_int;
+                error = Some(data.cast::<libc::sock_extended_err>().read_unaligned());
             }
         });
         address(name.as_ptr(), header.msg_namelen)
     };
-    Ok(Some(Report { peer, errno }))
+    Ok(error.map(|error| Report { peer, error }))
 }
 
 /// Sets an option whose value is a number.
@@ -215,10 +219,10 @@ struct Control([u8; CONTROL_BYTES]);
 #[repr(C, align(8))]
 struct ReportControl([u8; 128]);
 
-/// The larger of what is received, address and segment and drops, and what is sent.
+/// The larger of what is received, address and segment and drops and traffic class, and what is sent.
 // SAFETY: only calculates.
 const CONTROL_BYTES: usize =
-    unsafe { libc::CMSG_SPACE(size_of::<libc::in6_pktinfo>() as _) + 2 * libc::CMSG_SPACE(size_of::<c_int>() as _) }
+    unsafe { libc::CMSG_SPACE(size_of::<libc::in6_pktinfo>() as _) + 3 * libc::CMSG_SPACE(size_of::<c_int>() as _) }
         as usize;
 
 /// A header that points to these things. They are dereferenced by the kernel only.
@@ -247,6 +251,7 @@ unsafe fn meta(header: &libc::msghdr, len: usize, peer: SocketAddr) -> Meta {
     let mut meta = Meta {
         peer,
         local: None,
+        traffic_class: 0,
         len,
         stride: len,
         dropped: None,
@@ -256,6 +261,11 @@ unsafe fn meta(header: &libc::msghdr, len: usize, peer: SocketAddr) -> Meta {
         each_control(header, |kind, data| match kind {
             (libc::SOL_UDP, libc::UDP_GRO) => meta.stride = data.cast::<c_int>().read_unaligned() as usize,
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => meta.dropped = Some(data.cast::<u32>().read_unaligned()),
+            // One byte here, but a number for IPv6.
+            (libc::IPPROTO_IP, libc::IP_TOS) => meta.traffic_class = *data,
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                meta.traffic_class = data.cast::<c_int>().read_unaligned() as u8;
+            }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 let address = data.cast::<libc::in_pktinfo>().read_unaligned().ipi_addr.s_addr;
                 meta.local = Some(Ipv4Addr::from_bits(u32::from_be(address)).into());
@@ -290,6 +300,13 @@ fn write_control(control: &mut Control, message: &Message) -> usize {
     let mut used = 0;
     if let Some(segment) = message.segment {
         used += control.write(used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+    }
+    if message.traffic_class != 0 {
+        let (level, kind) = match message.peer {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        used += control.write(used, level, kind, c_int::from(message.traffic_class));
     }
     match message.local {
         Some(IpAddr::V4(local)) => {

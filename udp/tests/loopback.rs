@@ -2,17 +2,20 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
 use edgeward_core::{
-    action::{BindError, Egress, IoKind, Prefix, RelayId, SocketId, Source},
+    action::{BindError, Egress, Icmp, IoKind, Prefix, RelayId, SocketId, Source},
     slab::Key,
 };
 use edgeward_udp::{Buffers, Counters, Event, Options, Poller, Turn, bind_shared};
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+
+#[path = "loopback/ip_header.rs"]
+mod ip_header;
 
 const CLIENTS: SocketId = SocketId::Turn(0);
 
@@ -289,28 +292,44 @@ fn busy_sockets_take_turns() -> io::Result<()> {
 
 #[test]
 fn a_closed_peer_is_reported() -> io::Result<()> {
-    let mut poller = Poller::new(Options::default())?;
-    let id = relay(0, 0);
-    let at = poller.bind(id, any()).map_err(failed)?;
-    let gone = UdpSocket::bind(any())?.local_addr()?;
-    let there = client()?;
-    let mut egress = Egress::default();
-    // The report of the first one must cost no other datagram.
-    for peer in [gone, there.local_addr()?] {
-        push_made(&mut egress, id, peer, b"anybody?");
-        poller.send(&mut egress);
+    // RFC 792 and RFC 4443: the port is unreachable.
+    for (host, kind, code) in [
+        (Ipv4Addr::LOCALHOST.into(), 3, 3),
+        (IpAddr::from(Ipv6Addr::LOCALHOST), 1, 4),
+    ] {
+        let Ok(gone) = UdpSocket::bind((host, 0)).and_then(|gone| gone.local_addr()) else {
+            // There are systems without IPv6.
+            continue;
+        };
+        let mut poller = Poller::new(Options::default())?;
+        let id = relay(0, 0);
+        let at = poller.bind(id, (host, 0).into()).map_err(failed)?;
+        let there = UdpSocket::bind((host, 0))?;
+        there.set_read_timeout(Some(PATIENCE))?;
+        let mut egress = Egress::default();
+        // The report of the first one must cost no other datagram.
+        for peer in [gone, there.local_addr()?] {
+            push_made(&mut egress, id, peer, b"anybody?");
+            poller.send(&mut egress);
+        }
+        assert_eq!(take(&there)?, (b"anybody?".to_vec(), at));
+        let mut reports = Vec::new();
+        drive(
+            &mut poller,
+            |event, _| match event {
+                Event::Error {
+                    socket,
+                    peer,
+                    kind,
+                    icmp,
+                } => reports.push((socket, peer, kind, icmp)),
+                Event::Datagrams { .. } => panic!("nobody answered"),
+            },
+            |counters| counters.errors == 1,
+        )?;
+        let icmp = Icmp { kind, code, mtu: 0 };
+        assert_eq!(reports, [(id, gone, IoKind::Refused, Some(icmp))]);
     }
-    assert_eq!(take(&there)?, (b"anybody?".to_vec(), at));
-    let mut reports = Vec::new();
-    drive(
-        &mut poller,
-        |event, _| match event {
-            Event::Error { socket, peer, kind } => reports.push((socket, peer, kind)),
-            Event::Datagrams { .. } => panic!("nobody answered"),
-        },
-        |counters| counters.errors == 1,
-    )?;
-    assert_eq!(reports, [(id, gone, IoKind::Refused)]);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use crate::{
     action::{ConnId, ShardId},
-    config::{Keys, Offer},
+    config::{self, Keys, Offer, SharedConfig},
     http::{Accept, Client, Method, Server},
     sip::FlowId,
     time::{Instant, Now},
@@ -97,7 +97,8 @@ impl Exchange {
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) client: Client,
-    /// Index in the configuration.
+    /// The configuration that it was dialled under, and its place there.
+    pub(crate) config: SharedConfig,
     pub(crate) index: usize,
     /// The browser whose request it serves, while it serves one.
     pub(crate) pair: Option<ConnId>,
@@ -112,6 +113,17 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
+    /// What is configured of it.
+    pub(crate) fn target(&self) -> Option<&config::Upstream> {
+        self.config.web.as_ref()?.upstreams.get(self.index)
+    }
+
+    /// Whether it waits for the addresses of this host.
+    pub(crate) fn awaits(&self, host: &str) -> bool {
+        let is_there = |target: &config::Upstream| matches!(&target.host, config::Host::Name(name) if name == host);
+        self.awaits_address && self.target().is_some_and(is_there)
+    }
+
     pub(crate) fn body(&mut self, data: &[u8], write: &mut BytesMut) {
         self.replay = None;
         self.client.body(data, write);
@@ -185,8 +197,8 @@ pub(crate) struct Opening {
     pub(crate) server: Server,
     /// What the handshake is answered with.
     pub(crate) accept: Accept,
-    /// Index of the mediaserver.
-    pub(crate) mediaserver: usize,
+    /// Name of the mediaserver: its place may be another one on the home shard, while a configuration spreads.
+    pub(crate) mediaserver: Box<str>,
     /// The client's address; behind a trusted proxy it is not that of the connection.
     pub(crate) client: SocketAddr,
     /// The client's token, if it brought one.

@@ -45,18 +45,22 @@ impl Shard {
         let (Stage::Opening(opening), write) = conn.stage_and_out() else {
             return Step::Gone;
         };
-        let flow = FlowOpening {
-            conn: id,
-            mediaserver: opening.mediaserver,
-            peer: opening.client,
-            secure: true,
-            subject: None,
-        };
-        let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
-        let opened = match bridge.is_available(opening.mediaserver) {
-            true => bridge.open(cx, flow).ok(),
-            false => None,
-        };
+        let mut names = sip.mediaservers.iter().map(|mediaserver| mediaserver.name.as_str());
+        let available = names
+            .position(|name| *name == *opening.mediaserver)
+            .filter(|mediaserver| bridge.is_available(*mediaserver));
+        let opened = available.and_then(|mediaserver| {
+            let flow = FlowOpening {
+                conn: id,
+                mediaserver,
+                peer: opening.client,
+                secure: true,
+                subject: None,
+            };
+            bridge
+                .open(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), flow)
+                .ok()
+        });
         let Some(flow) = opened else {
             opening
                 .server
@@ -134,6 +138,7 @@ impl Shard {
                                 socket: SocketId::Sip,
                                 peer: run.peer,
                                 local: run.local,
+                                fields: run.fields,
                                 bytes: datagram.into(),
                             })),
                         });

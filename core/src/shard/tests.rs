@@ -11,6 +11,7 @@ use crate::{
     tls::{ClientTls, Provider, Tls},
 };
 
+mod reload;
 mod session;
 mod tcp_relay;
 mod tunnels;
@@ -60,10 +61,21 @@ listen = "10.0.0.1:5060"
 address = "10.0.0.2"
 "#;
 
+#[derive(Clone)]
 struct Files {
     provider: Provider,
     cert: Vec<u8>,
     key: Vec<u8>,
+}
+
+impl Files {
+    fn parse(&mut self, text: &str) -> Config {
+        let keys = Keys {
+            nonce: [1; 32],
+            flow: vec![[2; 32]],
+        };
+        Config::parse(text, self, keys).expect("a configuration")
+    }
 }
 
 impl Sources for Files {
@@ -87,6 +99,7 @@ impl Sources for Files {
 /// A shard and the smallest runtime there can be.
 struct World {
     shard: Shard,
+    files: Files,
     now: Now,
     out: Egress,
     trust: ClientTls,
@@ -121,11 +134,7 @@ impl World {
             cert: made.cert.pem().into(),
             key: made.signing_key.serialize_pem().into(),
         };
-        let keys = Keys {
-            nonce: [1; 32],
-            flow: vec![[2; 32]],
-        };
-        let config = Config::parse(CONFIG, &mut files, keys).expect("a configuration");
+        let config = files.parse(CONFIG);
         let trust = ClientTls::new(&files.provider, &files.cert, "edge.example.org").expect("a client");
         let now = Now {
             mono: Instant::ZERO,
@@ -134,6 +143,7 @@ impl World {
         let config = Arc::new(config);
         let world = |number| Self {
             shard: Shard::new(config.clone(), ShardId(number), shards, [7; 32], now),
+            files: files.clone(),
             now,
             out: Egress::default(),
             trust: trust.clone(),
@@ -147,6 +157,20 @@ impl World {
             drained: false,
         };
         (0..shards).map(world).collect()
+    }
+
+    fn configure(&mut self, text: &str) {
+        let config = self.files.parse(text);
+        self.handle(Input::Configure(Arc::new(config)));
+    }
+
+    /// From here on a request that this route lets through fails by a fault of ours.
+    fn break_route(&mut self, path: &str) {
+        let mut config = self.files.parse(CONFIG);
+        let web = config.web.as_mut().expect("a web role");
+        let broken = web.routes.iter_mut().filter(|route| route.path == path);
+        broken.for_each(|route| route.upstream = usize::MAX);
+        self.handle(Input::Configure(Arc::new(config)));
     }
 
     /// Carries out what the shard asks; everything is written at once unless `stuck` names the connection.

@@ -4,12 +4,13 @@ use core::ops::Range;
 
 use crate::{
     action::{
-        Action, BindError, ConnId, Egress, Foreign, IoKind, Parcel, Prefix, RelayId, Run, ShardId, SocketId, Source,
+        Action, BindError, ConnId, Egress, Foreign, Icmp, IpFields, Parcel, Prefix, RelayId, Run, ShardId, SocketId,
+        Source,
     },
     conn::Stage,
     shard::{Shard, Step},
     time::{Instant, Now},
-    turn::{self, Ask, Client, Payload, To, Verdict},
+    turn::{self, Ask, Client, IpHeader, Payload, To, Verdict},
 };
 use core::net::SocketAddr;
 
@@ -17,9 +18,14 @@ use core::net::SocketAddr;
 #[derive(Clone, Copy)]
 enum Input<'a> {
     /// A datagram: this many bytes into this run.
-    Run { index: u32, start: usize, bytes: &'a [u8] },
+    Run {
+        index: u32,
+        start: usize,
+        bytes: &'a [u8],
+        fields: IpFields,
+    },
     /// Cut out of a stream.
-    Bytes(&'a [u8]),
+    Bytes { bytes: &'a [u8], fields: IpFields },
     /// There were none.
     Nothing,
 }
@@ -40,8 +46,13 @@ impl Shard {
                     self.forward_datagram(to, on, run, bytes);
                     continue;
                 }
-                let start = segment.start;
-                self.carry(verdict, Input::Run { index, start, bytes }, out);
+                let input = Input::Run {
+                    index,
+                    start: segment.start,
+                    bytes,
+                    fields: run.fields,
+                };
+                self.carry(verdict, input, out);
             }
         }
         self.turn_asks(now, out);
@@ -58,8 +69,13 @@ impl Shard {
                     run.peer,
                     bytes,
                 );
-                let start = segment.start;
-                self.carry(verdict, Input::Run { index, start, bytes }, out);
+                let input = Input::Run {
+                    index,
+                    start: segment.start,
+                    bytes,
+                    fields: run.fields,
+                };
+                self.carry(verdict, input, out);
             }
         }
     }
@@ -88,7 +104,11 @@ impl Shard {
         }
         // Before the asks, one of which may make a tunnel of it.
         self.set_deadline(id, self.turn_stream_deadline(now));
-        self.carry(verdict, Input::Bytes(message), out);
+        let input = Input::Bytes {
+            bytes: message,
+            fields: IpFields::default(),
+        };
+        self.carry(verdict, input, out);
         self.turn_asks(now, out);
         Step::Used(unit.consumed)
     }
@@ -106,24 +126,20 @@ impl Shard {
         self.turn_asks(now, out);
     }
 
-    pub(super) fn socket_error(
+    pub(super) fn relay_error(
         &mut self,
         now: Now,
-        socket: SocketId,
+        relay: RelayId,
         peer: SocketAddr,
-        kind: IoKind,
+        icmp: Option<Icmp>,
         out: &mut Egress,
     ) {
-        match (socket, &mut self.turn) {
-            (SocketId::Relay(relay), Some(turn)) => {
-                let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
-                let verdict = turn.socket_error(cx, relay, peer, kind);
-                self.carry(verdict, Input::Nothing, out);
-            }
-            (SocketId::Sip, _) => self.trunk_error(now, peer, kind, out),
-            // A TURN client that is gone; its allocation ends by its lifetime.
-            _ => {}
-        }
+        let (Some(turn), Some(icmp)) = (&mut self.turn, icmp) else {
+            return;
+        };
+        let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
+        let verdict = turn.socket_error(cx, relay, peer, icmp);
+        self.carry(verdict, Input::Nothing, out);
     }
 
     pub(super) fn turn_stream_gone(&mut self, now: Now, id: ConnId, out: &mut Egress) {
@@ -183,15 +199,27 @@ impl Shard {
                     (Payload::Input(range), Input::Run { index, start, .. }) => {
                         Source::Run(index, start + range.start..start + range.end)
                     }
-                    (Payload::Input(range), Input::Bytes(bytes)) => Source::Made(copy(&bytes[range], out)),
+                    (Payload::Input(range), Input::Bytes { bytes, .. }) => Source::Made(copy(&bytes[range], out)),
                     (Payload::Input(_), Input::Nothing) => return,
                 };
-                out.push(socket, peer, local, verdict.prefix, payload);
+                let came = match input {
+                    Input::Run { fields, .. } | Input::Bytes { fields, .. } => fields,
+                    Input::Nothing => IpFields::default(),
+                };
+                let fields = match verdict.header {
+                    IpHeader::Own => IpFields::default(),
+                    IpHeader::Relayed => came,
+                    IpHeader::RelayedWhole => IpFields {
+                        dont_fragment: true,
+                        ..came
+                    },
+                };
+                out.push_with(fields, socket, peer, local, verdict.prefix, payload);
             }
             To::Stream(conn) => {
                 let payload = match (verdict.payload, input) {
                     (Payload::Made(range), _) => &out.made[range],
-                    (Payload::Input(range), Input::Run { bytes, .. } | Input::Bytes(bytes)) => &bytes[range],
+                    (Payload::Input(range), Input::Run { bytes, .. } | Input::Bytes { bytes, .. }) => &bytes[range],
                     (Payload::Input(_), Input::Nothing) => return,
                 };
                 self.write_turn_stream(conn, &verdict.prefix, payload);
@@ -217,6 +245,7 @@ impl Shard {
             socket: on,
             peer: run.peer,
             local: run.local,
+            fields: run.fields,
             bytes: bytes.into(),
         }));
         self.actions.push_back(Action::Forward { to, parcel });
@@ -231,7 +260,8 @@ impl Shard {
                 let client = Client::Datagram { socket, peer, local };
                 let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
                 let verdict = turn.client_of_other_shard(cx, client, bytes);
-                self.carry(verdict, Input::Bytes(bytes), out);
+                let fields = foreign.fields;
+                self.carry(verdict, Input::Bytes { bytes, fields }, out);
                 self.turn_asks(now, out);
             }
             _ => {}

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use crate::{
     action::{ConnId, Egress},
-    config::{Config, HttpLimits, Offer, Route},
+    config::{Config, Host, HttpLimits, Offer, Route},
     conn::{Downstream, Exchange, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
     shard::{Shard, Step},
@@ -25,23 +25,28 @@ pub(super) struct Web {
 
 impl Web {
     pub(super) fn new(config: &Config) -> Self {
-        let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
-        let limits = config
-            .https
-            .as_ref()
-            .map(|https| https.limits.clone())
-            .unwrap_or_default();
         Self {
-            pool: Pool::new(upstreams, &limits),
-            resolver: upstream::Resolver::new(upstreams),
+            pool: pool(config),
+            resolver: upstream::Resolver::new(),
         }
     }
 
-    /// From here on a request to an upstream that has a name fails by a fault of ours.
-    #[cfg(test)]
-    pub(super) fn forget_names(&mut self) {
-        self.resolver = upstream::Resolver::new(0);
+    /// The configuration is another one. No connection rests in the pool.
+    pub(super) fn configure(&mut self, config: &Config) {
+        let upstreams = config.web.as_ref().map_or(&[][..], |web| &web.upstreams);
+        self.pool = pool(config);
+        self.resolver.retain(|host| {
+            upstreams
+                .iter()
+                .any(|upstream| matches!(&upstream.host, Host::Name(name) if name == host))
+        });
     }
+}
+
+fn pool(config: &Config) -> Pool {
+    let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
+    let limits = config.https.as_ref().map(|https| &https.limits);
+    Pool::new(upstreams, limits.unwrap_or(&HttpLimits::default()))
 }
 
 impl Shard {
@@ -111,7 +116,8 @@ impl Shard {
             .https
             .as_ref()
             .map_or(&[][..], |https| &https.trusted_proxies);
-        let Some(conn) = self.conns.get_mut(id.0) else {
+        let mediaservers = self.config.sip.as_ref().map_or(&[][..], |sip| &sip.mediaservers);
+        let (Some(conn), Some(mediaserver)) = (self.conns.get_mut(id.0), mediaservers.get(mediaserver)) else {
             return Step::Gone;
         };
         let mut client = conn.peer;
@@ -124,7 +130,7 @@ impl Shard {
         conn.stage = Stage::Opening(Box::new(Opening {
             server: browser.server,
             accept,
-            mediaserver,
+            mediaserver: mediaserver.name.as_str().into(),
             client,
             token: token.map(|token| token.as_ref().into()),
         }));

@@ -28,6 +28,7 @@ pub(super) struct Request<'a> {
     connection: Option<&'a [u8]>,
     /// MOBILITY-TICKET; empty where one is asked for.
     pub(super) ticket: Option<&'a [u8]>,
+    dont_fragment: Option<&'a [u8]>,
     change: Option<&'a [u8]>,
     response_port: Option<&'a [u8]>,
     padding: Option<&'a [u8]>,
@@ -62,6 +63,7 @@ impl<'a> Request<'a> {
             peer: None,
             connection: None,
             ticket: None,
+            dont_fragment: None,
             change: None,
             response_port: None,
             padding: None,
@@ -86,6 +88,7 @@ impl<'a> Request<'a> {
                 Kind::XOR_PEER_ADDRESS => &mut request.peer,
                 Kind::CONNECTION_ID => &mut request.connection,
                 Kind::MOBILITY_TICKET => &mut request.ticket,
+                Kind::DONT_FRAGMENT => &mut request.dont_fragment,
                 kind if !also.contains(&kind) => {
                     request.has_unknown |= is_unknown(kind);
                     continue;
@@ -148,6 +151,11 @@ impl<'a> Request<'a> {
         decode(self.token, |value| value.try_into().ok())
     }
 
+    /// Whether there is DONT-FRAGMENT.
+    pub(super) fn dont_fragment(&self) -> bool {
+        self.dont_fragment.is_some()
+    }
+
     /// CHANNEL-NUMBER, which has to be there.
     pub(super) fn channel(&self) -> Result<u16, Code> {
         decode(self.channel, read_u16)?.ok_or(Code::BAD_REQUEST)
@@ -202,14 +210,12 @@ fn decode<'a, T>(value: Option<&'a [u8]>, read: impl Fn(&'a [u8]) -> Option<T>) 
 }
 
 /// Whether an attribute has to be understood but is not.
-// RFC 8656 section 7.2: a server that cannot set the DF bit "treats the DONT-FRAGMENT attribute in the Allocate request
-// as an unknown comprehension-required attribute", and section 11.2 says the same of Send indications.
 pub(super) fn is_unknown(kind: Kind) -> bool {
     kind.must_be_understood() && !UNDERSTOOD.contains(&kind)
 }
 
 /// What has to be understood and is.
-const UNDERSTOOD: [Kind; 20] = [
+const UNDERSTOOD: [Kind; 21] = [
     Kind::USERNAME,
     Kind::MESSAGE_INTEGRITY,
     Kind::ERROR_CODE,
@@ -228,6 +234,7 @@ const UNDERSTOOD: [Kind; 20] = [
     Kind::REQUESTED_ADDRESS_FAMILY,
     Kind::EVEN_PORT,
     Kind::REQUESTED_TRANSPORT,
+    Kind::DONT_FRAGMENT,
     Kind::RESERVATION_TOKEN,
     Kind::CONNECTION_ID,
 ];

@@ -311,10 +311,7 @@ impl Server {
         };
         let form = form.signed(identity.integrity, identity.session.key.clone());
         if request.has_unknown {
-            return match self.forbids_fragments_of_tcp(request) {
-                true => refuse(cx, &from, &form, Code::BAD_REQUEST),
-                false => refuse_unknown(cx, &from, &form, request),
-            };
+            return refuse_unknown(cx, &from, &form, request);
         }
         if let Some(ticket) = ticket {
             return match ticket.and_then(|ticket| self.follow(cx, from, door, request, &identity.user, ticket)) {

@@ -13,7 +13,7 @@ use super::{
     peers::Peers,
     rate::{Meter, Rate},
     reply::Form,
-    verdict::{Payload, To, Verdict},
+    verdict::{IpHeader, Payload, To, Verdict},
 };
 use crate::{
     action::{ConnId, Prefix, RelayId, SocketId, Transport},
@@ -60,7 +60,20 @@ impl Client {
             Self::Datagram { socket, peer, local } => To::Datagram { socket, peer, local },
             Self::Stream { conn, .. } => To::Stream(conn),
         };
-        Verdict { to, prefix, payload }
+        Verdict {
+            to,
+            header: IpHeader::Own,
+            prefix,
+            payload,
+        }
+    }
+
+    /// Sends something of a peer to the client.
+    pub(super) fn relay(&self, prefix: Prefix, payload: Payload) -> Verdict {
+        Verdict {
+            header: IpHeader::Relayed,
+            ..self.send(prefix, payload)
+        }
     }
 }
 

@@ -37,6 +37,8 @@ struct Lab {
     stats: Stats,
     now: Now,
     transactions: u64,
+    /// What the IP header of the last verdict was to say.
+    header: IpHeader,
     /// Sockets that were to be closed.
     closed: Vec<RelayId>,
     /// What was asked about TCP connections.
@@ -184,6 +186,7 @@ impl Lab {
                 unix: START,
             },
             transactions: 0,
+            header: IpHeader::Own,
             closed: vec![],
             asked: vec![],
         }
@@ -204,6 +207,7 @@ impl Lab {
             stats: &mut self.stats,
         };
         let verdict = call(&mut self.server, &mut cx);
+        self.header = verdict.header;
         if verdict.to == To::Nobody {
             assert_eq!(verdict, Verdict::NOTHING);
             assert_eq!(made, b"earlier");

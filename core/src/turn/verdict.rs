@@ -12,6 +12,8 @@ use crate::action::{ConnId, Prefix, ShardId, SocketId};
 pub struct Verdict {
     /// To whom.
     pub to: To,
+    /// What the IP header of a datagram is to say.
+    pub header: IpHeader,
     /// What goes in front of the payload.
     pub prefix: Prefix,
     /// The payload.
@@ -22,6 +24,7 @@ impl Verdict {
     /// Nothing is sent.
     pub const NOTHING: Self = Self {
         to: To::Nobody,
+        header: IpHeader::Own,
         prefix: Prefix::NONE,
         payload: Payload::Made(0..0),
     };
@@ -33,6 +36,19 @@ impl Verdict {
             ..Self::NOTHING
         }
     }
+}
+
+/// What an IP header is to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpHeader {
+    /// What any packet of ours says.
+    Own,
+    /// The same DSCP and ECN as the packet that came in.
+    // RFC 8656 section 14: "Set the outgoing value to the incoming value." What came by a stream has none, and then best
+    // effort and Not-ECT are right (section 15).
+    Relayed,
+    /// The same, and that nobody may fragment it.
+    RelayedWhole,
 }
 
 /// Where bytes go.

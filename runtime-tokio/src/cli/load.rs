@@ -53,14 +53,36 @@ impl std::error::Error for LoadError {}
 /// # Errors
 /// In words for the administrator, with everything that is wrong.
 pub(crate) fn load(path: &Path, key_file: KeyFile) -> Result<Config, LoadError> {
-    let text = fs::read_to_string(path).map_err(|error| LoadError::File(path.into(), error))?;
-    let keys = keys::fresh().map_err(LoadError::Random)?;
+    parse(path, &read(path)?, key_file, fresh_keys()?)
+}
+
+/// Keys for a process that names no file for them.
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub(crate) fn fresh_keys() -> Result<Keys, LoadError> {
+    keys::fresh().map_err(LoadError::Random)
+}
+
+/// The text of a configuration.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn read(path: &Path) -> Result<String, LoadError> {
+    fs::read_to_string(path).map_err(|error| LoadError::File(path.into(), error))
+}
+
+/// Makes a configuration of its text and everything that it names. `keys` are those where it names no file for them.
+///
+/// # Errors
+/// In words for the administrator, with everything that is wrong.
+pub(crate) fn parse(path: &Path, text: &str, key_file: KeyFile, keys: Keys) -> Result<Config, LoadError> {
     let mut sources = Files {
         directory: path.parent().unwrap_or(Path::new("")).into(),
         key_file,
         provider: provider(),
     };
-    Config::parse(&text, &mut sources, keys).map_err(|errors| LoadError::Config(path.into(), errors))
+    Config::parse(text, &mut sources, keys).map_err(|errors| LoadError::Config(path.into(), errors))
 }
 
 /// The cryptography of this binary.

@@ -24,6 +24,8 @@ pub mod method {
     pub const REFRESH: u16 = 0x004;
     /// Send, an indication.
     pub const SEND: u16 = 0x006;
+    /// Data, an indication.
+    pub const DATA: u16 = 0x007;
     /// CreatePermission.
     pub const CREATE_PERMISSION: u16 = 0x008;
     /// ChannelBind.
@@ -64,10 +66,14 @@ pub mod attribute {
     pub const EVEN_PORT: u16 = 0x0018;
     /// REQUESTED-TRANSPORT.
     pub const REQUESTED_TRANSPORT: u16 = 0x0019;
+    /// DONT-FRAGMENT.
+    pub const DONT_FRAGMENT: u16 = 0x001a;
     /// XOR-MAPPED-ADDRESS.
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
     /// CONNECTION-ID (RFC 6062 section 6.2).
     pub const CONNECTION_ID: u16 = 0x002a;
+    /// ICMP.
+    pub const ICMP: u16 = 0x8004;
 }
 
 /// REQUESTED-TRANSPORT for UDP (RFC 8656 section 18.7).

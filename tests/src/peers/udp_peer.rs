@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use socket2::SockRef;
+
 use crate::{deadline, remaining};
 
 /// A UDP socket.
@@ -38,6 +40,14 @@ impl UdpPeer {
     /// When it is too large.
     pub fn send(&self, to: SocketAddr, payload: &[u8]) {
         self.socket.send_to(payload, to).expect("sent");
+    }
+
+    /// Sends with this DSCP and ECN from now on.
+    ///
+    /// # Panics
+    /// Never: the system takes any.
+    pub fn mark(&self, tos: u8) {
+        SockRef::from(&self.socket).set_tos_v4(tos.into()).expect("an option");
     }
 
     /// The next datagram and who sent it.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn open_sip(token: u16) -> String {
+pub(super) fn open_sip(token: u16) -> String {
     UPGRADE.replace(
         "GET /cti?token=a.b.c HTTP/1.1\r\n",
         &format!("GET /wssip?token={token} HTTP/1.1\r\nSec-WebSocket-Protocol: sip\r\n"),
@@ -15,7 +15,7 @@ fn ping() -> Vec<u8> {
 
 impl World {
     /// Takes in what another shard gave away.
-    fn adopt(&mut self, conn: Box<Conn>) -> ConnId {
+    pub(super) fn adopt(&mut self, conn: Box<Conn>) -> ConnId {
         let id = self.shard.adopt(self.now, conn).expect("adopted");
         self.shard.resume(self.now, id, &mut self.out);
         self.act(None);
@@ -110,7 +110,7 @@ fn a_flow_ends_with_its_websocket_however_that_ends() {
 #[test]
 fn a_fault_of_ours_ends_what_caused_it_and_nothing_else() {
     let mut world = World::new();
-    world.shard.web.forget_names();
+    world.break_route("/named");
     // By the door for bytes.
     let mut browser = world.browser();
     world.send(&mut browser, &get("/named"));

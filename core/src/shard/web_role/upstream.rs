@@ -1,13 +1,14 @@
 //! How does a request reach an upstream, and its answer the browser? Connections from the pool or dialled, names looked
 //! up, and what is done when one fails.
 
+use alloc::sync::Arc;
 use core::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 
 use crate::{
     action::{Action, Addresses, ConnId, Egress, IoKind, QueryId, ResolveError},
-    config::Host,
+    config::{Host, SharedConfig},
     conn::{Conn, Stage, Tunnel, Upstream},
     http::{Answer, BodyLength, Client, ClientItem, Forward, Request, UpstreamError},
     shard::{Shard, Step},
@@ -22,15 +23,16 @@ const ADDRESS_LIFETIME: core::time::Duration = core::time::Duration::from_secs(3
 /// Addresses of upstreams that are named.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    /// By upstream.
+    /// A handful: those of the configuration, and those that somebody waits for.
     names: Vec<Name>,
-    /// The upstream that each question is about.
-    queries: Slab<usize>,
+    /// The name that each question is about.
+    queries: Slab<String>,
 }
 
 /// What is known of a name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 struct Name {
+    host: String,
     /// The addresses, and until when they hold.
     known: Option<(Vec<IpAddr>, Instant)>,
     /// Whether a question is out: one at a time, however many wait for the answer.
@@ -38,11 +40,28 @@ struct Name {
 }
 
 impl Resolver {
-    pub(super) fn new(upstreams: usize) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
-            names: vec![Name::default(); upstreams],
+            names: Vec::new(),
             queries: Slab::new(),
         }
+    }
+
+    /// Forgets the names for which `named` does not hold, but for those that are being looked up.
+    pub(super) fn retain(&mut self, named: impl Fn(&str) -> bool) {
+        self.names.retain(|name| name.asked || named(&name.host));
+    }
+
+    fn name(&mut self, host: &str) -> &mut Name {
+        let index = self.names.iter().position(|name| name.host == host).unwrap_or_else(|| {
+            self.names.push(Name {
+                host: host.into(),
+                known: None,
+                asked: false,
+            });
+            self.names.len() - 1
+        });
+        &mut self.names[index]
     }
 }
 
@@ -63,7 +82,8 @@ impl Shard {
             Some(_) => None,
             None => self.idle_upstream(now, index, out),
         };
-        let Some(id) = pooled.or_else(|| self.new_upstream(index)) else {
+        let config = self.config.clone();
+        let Some(id) = pooled.or_else(|| self.new_upstream(config, index)) else {
             return self.fail(now, browser, 503, out);
         };
         if let Some((browser, _)) = self.browser(browser) {
@@ -82,7 +102,7 @@ impl Shard {
             self.upstream_ready(now, id);
         } else {
             self.set_deadline(id, self.http_deadline(now, |limits| limits.connect));
-            self.locate(now, id, index, out);
+            self.locate(now, id, out);
         }
         self.list(id);
     }
@@ -100,10 +120,9 @@ impl Shard {
         None
     }
 
-    fn new_upstream(&mut self, index: usize) -> Option<ConnId> {
-        let config = self.config.clone();
+    fn new_upstream(&mut self, config: SharedConfig, index: usize) -> Option<ConnId> {
         let upstream = config.web.as_ref()?.upstreams.get(index)?;
-        if self.conns.len() >= config.server.connections_max {
+        if self.conns.len() >= self.config.server.connections_max {
             return None;
         }
         let tls = match upstream.tls.as_ref().map(Tls::client) {
@@ -116,6 +135,7 @@ impl Shard {
         };
         let stage = Stage::Upstream(Box::new(Upstream {
             client: Client::new(&config.https.as_ref()?.limits),
+            config,
             index,
             pair: None,
             awaits_address: false,
@@ -127,25 +147,26 @@ impl Shard {
     }
 
     /// Finds the addresses of an upstream, then dials the first.
-    fn locate(&mut self, now: Now, id: ConnId, index: usize, out: &mut Egress) {
-        let config = self.config.clone();
-        let Some(upstream) = config.web.as_ref().and_then(|web| web.upstreams.get(index)) else {
+    fn locate(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        let Some(target) = self.upstream(id).and_then(|(upstream, _)| upstream.target()) else {
             return;
         };
-        let host = match &upstream.host {
-            Host::Address(address) => return self.dial_first(now, id, &[*address], upstream.port, out),
+        let host = match &target.host {
+            Host::Address(address) => {
+                let address = *address;
+                return self.dial_first(now, id, &[address], out);
+            }
             Host::Name(host) => host.clone(),
         };
-        let resolver = &mut self.web.resolver;
-        let name = &mut resolver.names[index];
+        let name = self.web.resolver.name(&host);
         if let Some((addresses, until)) = &name.known
             && *until > now.mono
         {
             let addresses = addresses.clone();
-            return self.dial_first(now, id, &addresses, upstream.port, out);
+            return self.dial_first(now, id, &addresses, out);
         }
         if !core::mem::replace(&mut name.asked, true) {
-            let query = QueryId(resolver.queries.insert(index));
+            let query = QueryId(self.web.resolver.queries.insert(host.clone()));
             self.actions.push_back(Action::Resolve { query, host });
         }
         if let Some((waiting, _)) = self.upstream(id) {
@@ -160,21 +181,17 @@ impl Shard {
         result: Result<Addresses, ResolveError>,
         out: &mut Egress,
     ) {
-        let Some(index) = self.web.resolver.queries.remove(query.0) else {
+        let Some(host) = self.web.resolver.queries.remove(query.0) else {
             return;
         };
-        let config = self.config.clone();
-        let Some(upstream) = config.web.as_ref().and_then(|web| web.upstreams.get(index)) else {
-            return;
-        };
-        let name = &mut self.web.resolver.names[index];
+        let name = self.web.resolver.name(&host);
         name.asked = false;
         // What was known is better than nothing, while the resolver is away.
         if let Ok(found) = result {
             name.known = Some((found.addresses, now.mono + ADDRESS_LIFETIME));
         }
         let addresses = name.known.clone().map(|(addresses, _)| addresses).unwrap_or_default();
-        let waits = |conn: &Conn| matches!(&conn.stage, Stage::Upstream(waiting) if waiting.awaits_address && waiting.index == index);
+        let waits = |conn: &Conn| matches!(&conn.stage, Stage::Upstream(waiting) if waiting.awaits(&host));
         let waiting: Vec<ConnId> = self
             .conns
             .iter()
@@ -182,12 +199,13 @@ impl Shard {
             .map(|(key, _)| ConnId(key))
             .collect();
         for id in waiting {
-            self.dial_first(now, id, &addresses, upstream.port, out);
+            self.dial_first(now, id, &addresses, out);
         }
     }
 
-    fn dial_first(&mut self, now: Now, id: ConnId, addresses: &[IpAddr], port: u16, out: &mut Egress) {
+    fn dial_first(&mut self, now: Now, id: ConnId, addresses: &[IpAddr], out: &mut Egress) {
         let Some((upstream, _)) = self.upstream(id) else { return };
+        let port = upstream.target().map_or(0, |target| target.port);
         upstream.awaits_address = false;
         upstream.untried = addresses
             .iter()
@@ -316,13 +334,14 @@ impl Shard {
     }
 
     fn rest_upstream(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
-        let draining = self.draining.is_some();
+        let (draining, config) = (self.draining.is_some(), self.config.clone());
         let Some((upstream, _)) = self.upstream(id) else {
             return Step::Gone;
         };
         upstream.pair = None;
         let index = upstream.index;
-        if draining || !upstream.client.reusable() {
+        let is_current = Arc::ptr_eq(&upstream.config, &config);
+        if draining || !is_current || !upstream.client.reusable() {
             self.close(now, id, out);
             return Step::Gone;
         }
@@ -386,10 +405,9 @@ impl Shard {
 
     /// Sends the request of a dead connection on a new one.
     fn replay(&mut self, now: Now, dead: ConnId, request: &[u8], out: &mut Egress) {
-        let Some(index) = self.upstream(dead).map(|(upstream, _)| upstream.index) else {
-            return;
-        };
-        let Some(id) = self.new_upstream(index) else {
+        let Some((old, _)) = self.upstream(dead) else { return };
+        let (config, index) = (old.config.clone(), old.index);
+        let Some(id) = self.new_upstream(config, index) else {
             return self.give_up(now, dead, 503, out);
         };
         let Some((old, _)) = self.upstream(dead) else { return };
@@ -405,7 +423,7 @@ impl Shard {
         }
         self.close(now, dead, out);
         self.set_deadline(id, self.http_deadline(now, |limits| limits.connect));
-        self.locate(now, id, index, out);
+        self.locate(now, id, out);
         self.list(id);
     }
 
@@ -496,11 +514,9 @@ impl Shard {
     }
 
     fn upstream_name(&self, id: ConnId) -> &str {
-        let index = match self.conns.get(id.0).map(|conn| &conn.stage) {
-            Some(Stage::Upstream(upstream)) => upstream.index,
-            _ => return "",
-        };
-        let upstream = self.config.web.as_ref().and_then(|web| web.upstreams.get(index));
-        upstream.map_or("", |upstream| &upstream.name)
+        match self.conns.get(id.0).map(|conn| &conn.stage) {
+            Some(Stage::Upstream(upstream)) => upstream.target().map_or("", |target| &target.name),
+            _ => "",
+        }
     }
 }

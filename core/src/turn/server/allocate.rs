@@ -21,7 +21,7 @@ use crate::{
         token::{Held, STEP_SECS, TOKEN_LIFETIME_SECS},
         verdict::{Payload, Verdict},
     },
-    wire::stun::{Code, Family, Kind, Method},
+    wire::stun::{Code, Family, Kind},
 };
 
 /// Lifetime of an allocation in seconds when the client asks for less, or for nothing.
@@ -164,25 +164,16 @@ impl Server {
     fn transport(&self, from: &Client, request: &Request<'_>) -> Result<Transport, Code> {
         match request.requested_transport()? {
             UDP => Ok(Transport::Udp),
-            // RFC 6062 section 5.1: over another transport than TCP or TLS, or with EVEN-PORT or RESERVATION-TOKEN, "the
-            // server MUST reject the request with a 400".
+            // RFC 6062 section 5.1: over another transport than TCP or TLS, or with DONT-FRAGMENT, EVEN-PORT or
+            // RESERVATION-TOKEN, "the server MUST reject the request with a 400".
             TCP if self.tcp_relay => {
-                let is_udp_only = request.even_port()?.is_some() || request.token()?.is_some();
+                let is_udp_only =
+                    request.dont_fragment() || request.even_port()?.is_some() || request.token()?.is_some();
                 let is_misplaced = is_udp_only || matches!(from, Client::Datagram { .. });
                 (!is_misplaced).then_some(Transport::Tcp).ok_or(Code::BAD_REQUEST)
             }
             _ => Err(Code::UNSUPPORTED_TRANSPORT_PROTOCOL),
         }
-    }
-
-    /// Whether all that an Allocate request has too much is a DONT-FRAGMENT where TCP is asked for.
-    // RFC 6062 section 5.1: that is a 400, not a 420 as for UDP.
-    pub(super) fn forbids_fragments_of_tcp(&self, request: &Request<'_>) -> bool {
-        let mut unknown = request.unknown();
-        self.tcp_relay
-            && request.header().method == Method::ALLOCATE
-            && request.requested_transport() == Ok(TCP)
-            && unknown.all(|kind| kind == Kind::DONT_FRAGMENT)
     }
 
     /// Makes the allocation and asks for its sockets; the answer waits for them.

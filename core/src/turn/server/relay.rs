@@ -4,13 +4,13 @@ use core::{net::SocketAddr, ops::Range};
 
 use super::{Server, dropped};
 use crate::{
-    action::{IoKind, Prefix, RelayId, SocketId, Transport},
+    action::{Icmp, Prefix, RelayId, SocketId, Transport},
     cx::Cx,
     slab::Key,
     turn::{
         request::is_unknown,
         table::{Allocation, Client, Relayed},
-        verdict::{Payload, To, Verdict},
+        verdict::{IpHeader, Payload, To, Verdict},
     },
     wire::{
         channel::{self, ChannelData},
@@ -47,11 +47,12 @@ impl Server {
     /// Client to peer, by Send indication.
     // RFC 8656 section 11.2: whatever is missing, wrong or not allowed, "the message is discarded".
     pub(super) fn send(&mut self, cx: &mut Cx<'_>, from: &Client, message: &Message<'_>, bytes: &[u8]) -> Verdict {
-        let (mut peer, mut data) = (None, None);
+        let (mut peer, mut data, mut dont_fragment) = (None, None, false);
         for attribute in message.attributes() {
             match attribute.kind {
                 Kind::XOR_PEER_ADDRESS if peer.is_none() => peer = Some(attribute.value),
                 Kind::DATA if data.is_none() => data = Some(attribute.range),
+                Kind::DONT_FRAGMENT => dont_fragment = true,
                 kind if is_unknown(kind) => return dropped(cx),
                 _ => {}
             }
@@ -67,7 +68,18 @@ impl Server {
             return dropped(cx);
         }
         let relayed = allocation.relayed(Family::of(peer.ip()), cx.now.mono).copied();
-        self.to_peer(cx, key, relayed, peer, bytes, data)
+        let verdict = self.to_peer(cx, key, relayed, peer, bytes, data);
+        match verdict.to {
+            To::Datagram {
+                socket: SocketId::Relay(_),
+                peer,
+                ..
+            } if dont_fragment && is_whole(from, peer) => Verdict {
+                header: IpHeader::RelayedWhole,
+                ..verdict
+            },
+            _ => verdict,
+        }
     }
 
     /// Takes one datagram that arrived at a relayed transport address, for the client: by channel where there is one.
@@ -143,16 +155,17 @@ impl Server {
         cx.stats.turn.to_client_bytes += len as u64;
         if let Some(number) = channel {
             let prefix = Prefix::four(channel::header(number, len as u16));
-            return client.send(prefix, Payload::Input(range));
+            return client.relay(prefix, Payload::Input(range));
         }
         let made = data_indication(cx, peer, |writer| writer.attribute(Kind::DATA, &bytes[range]));
-        client.send(Prefix::NONE, Payload::Made(made))
+        client.relay(Prefix::NONE, Payload::Made(made))
     }
 
     /// Takes notice that a datagram to `peer` came to nothing, and tells the client.
-    // RFC 8656 section 11.5: the permission that counts is that of the encapsulated packet's destination, and "the server
-    // forms and sends a Data indication" even where a channel is bound.
-    pub fn socket_error(&self, cx: &mut Cx<'_>, relay: RelayId, peer: SocketAddr, kind: IoKind) -> Verdict {
+    // RFC 8656 section 11.5: the permission that counts is that of the encapsulated packet's destination, of which "only
+    // addresses are compared", since the port may not be known and is zero then; and "the server forms and sends a Data
+    // indication" even where a channel is bound.
+    pub fn socket_error(&self, cx: &mut Cx<'_>, relay: RelayId, peer: SocketAddr, icmp: Icmp) -> Verdict {
         let Some((_, allocation)) = self.allocation_at(relay) else {
             return Verdict::NOTHING;
         };
@@ -161,15 +174,13 @@ impl Server {
         let live = allocation
             .relayed(family, cx.now.mono)
             .is_some_and(|relayed| relayed.relay == relay);
-        let Some([kind, code]) = icmp_type_and_code(family, kind) else {
+        let Some(value) = icmp_value(family, icmp) else {
             return Verdict::NOTHING;
         };
-        if !live || !self.may_exchange(cx, allocation, peer) {
+        let address = self.policy.seen_address(peer.ip());
+        if !live || !allocation.peers.permits(address, cx.now.mono) || !self.policy.allows_address(peer.ip()) {
             return Verdict::NOTHING;
         }
-        // RFC 8656 section 18.13: two reserved bytes, type, code, and four bytes that are the MTU where the type has one;
-        // 0 is "not known" there, as from routers that are older than RFC 1191.
-        let value = [0, 0, kind, code, 0, 0, 0, 0];
         let range = data_indication(cx, peer, |writer| writer.attribute(Kind::ICMP, &value));
         allocation.client.send(Prefix::NONE, Payload::Made(range))
     }
@@ -203,6 +214,7 @@ impl Server {
                 peer: self.policy.reached(peer),
                 local: None,
             },
+            header: IpHeader::Relayed,
             prefix: Prefix::NONE,
             payload: Payload::Input(data),
         }
@@ -260,17 +272,22 @@ fn data_indication_len(peer: SocketAddr, data: usize) -> usize {
     20 + (4 + address) + (4 + data.next_multiple_of(4))
 }
 
-/// The type and code of the ICMP message that makes a socket fail in this way; `None` where it was none.
-// RFC 792: type 3 (destination unreachable) with code 1 (host), 3 (port), 4 (fragmentation needed). RFC 4443: type 1
-// (destination unreachable) with code 3 (address), 4 (port); type 2 (packet too big).
-fn icmp_type_and_code(family: Family, kind: IoKind) -> Option<[u8; 2]> {
-    match (family, kind) {
-        (Family::V4, IoKind::Unreachable) => Some([3, 1]),
-        (Family::V4, IoKind::Refused) => Some([3, 3]),
-        (Family::V4, IoKind::MessageSize) => Some([3, 4]),
-        (Family::V6, IoKind::Unreachable) => Some([1, 3]),
-        (Family::V6, IoKind::Refused) => Some([1, 4]),
-        (Family::V6, IoKind::MessageSize) => Some([2, 0]),
-        (_, IoKind::TimedOut | IoKind::Reset | IoKind::Other) => None,
-    }
+/// Whether a DONT-FRAGMENT of this client counts for this peer.
+// RFC 8656 section 13: between the families and from IPv6 to IPv6, it "MUST be ignored by the server", but "only [...]
+// for UDP-to-UDP relay and not for TCP-to-UDP relay".
+fn is_whole(client: &Client, peer: SocketAddr) -> bool {
+    matches!(client, Client::Stream { .. }) || client.source().is_ipv4() && peer.is_ipv4()
+}
+
+/// The value of the ICMP attribute; `None` where the client is not told.
+// RFC 8656 section 11.5: "the type is either 3 or 11 for an ICMPv4 packet or either 1, 2, or 3 for an ICMPv6 packet".
+// Section 18.13: two reserved bytes, type, code, and four bytes that are the MTU where the message is about that.
+fn icmp_value(family: Family, icmp: Icmp) -> Option<[u8; 8]> {
+    let mtu = match (family, icmp.kind, icmp.code) {
+        (Family::V4, 3, 4) | (Family::V6, 2, _) => icmp.mtu,
+        (Family::V4, 3 | 11, _) | (Family::V6, 1 | 3, _) => 0,
+        _ => return None,
+    };
+    let [a, b, c, d] = mtu.to_be_bytes();
+    Some([0, 0, icmp.kind, icmp.code, a, b, c, d])
 }

@@ -1,7 +1,7 @@
 //! RFC 8656 sections 9, 11 and 12: which packets pass, and in what form.
 
 use super::*;
-use crate::action::{IoKind, Prefix};
+use crate::action::{Icmp, Prefix};
 
 const HERE: &str = "198.51.100.7:40000";
 const PEER: &str = "203.0.113.1:5000";
@@ -128,10 +128,9 @@ fn a_send_indication_needs_peer_and_data() {
         &|draft| draft.peer("127.0.0.1:1").peer(PEER).raw(Kind::DATA, b"a"),
         None,
     );
-    // RFC 8656 section 11.2: as long as DF cannot be set, DONT-FRAGMENT is not understood.
     check(
         &|draft| draft.peer(PEER).raw(Kind::DATA, b"abc").raw(Kind::DONT_FRAGMENT, b""),
-        None,
+        Some(b"abc"),
     );
     check(
         &|draft| draft.peer(PEER).raw(Kind::DATA, b"abc").raw(Kind(0x7fff), b""),
@@ -538,17 +537,19 @@ fn a_service_beside_ours_on_the_same_host_can_be_named() {
 #[test]
 fn an_icmp_message_is_told_to_the_client() {
     let v6 = "[2001:db8:1::1]:5000";
-    let check = |client: Client, peer: &str, kind: IoKind, expected: Option<[u8; 2]>| {
+    let check = |client: Client, peer: &str, [kind, code]: [u8; 2], expected: Option<u32>| {
         let mut lab = Lab::new();
         let login = lab.login(client, ALICE);
         let family = Family::of(address(peer).ip());
         let (relay, _) = lab.allocated(client, &login, |draft| draft.family(family));
-        let report = |lab: &mut Lab| lab.call(&[], |server, cx| server.socket_error(cx, relay, address(peer), kind));
+        let icmp = Icmp { kind, code, mtu: 1400 };
+        let report = |lab: &mut Lab| lab.call(&[], |server, cx| server.socket_error(cx, relay, address(peer), icmp));
         // RFC 8656 section 11.5: without a permission for the destination, the message is discarded.
         assert_eq!(report(&mut lab), None);
         assert_eq!(lab.permit(client, &login, &[peer]), 0);
         // It is an indication also where a channel is bound.
-        assert_eq!(lab.bind(client, &login, 0x4000, peer), 0);
+        let bound = SocketAddr::new(address(peer).ip(), 5000).to_string();
+        assert_eq!(lab.bind(client, &login, 0x4000, &bound), 0);
         let sent = report(&mut lab);
         let told = sent.map(|sent| {
             let reply = Reply::read(sent.bytes);
@@ -558,25 +559,105 @@ fn an_icmp_message_is_told_to_the_client() {
             assert_eq!(reply.value(Kind::DATA), None);
             reply.value(Kind::ICMP).expect("the ICMP attribute")
         });
-        assert_eq!(
-            told,
-            expected.map(|[kind, code]| vec![0, 0, kind, code, 0, 0, 0, 0]),
-            "{peer} {kind:?}"
-        );
+        let expected = expected.map(|mtu| [[0, 0, kind, code], mtu.to_be_bytes()].concat());
+        assert_eq!(told, expected, "{peer} {kind} {code}");
         lab.pass(300);
         assert_eq!(report(&mut lab), None);
     };
     for client in [datagrams(HERE), stream(1, HERE)] {
-        check(client, PEER, IoKind::Refused, Some([3, 3]));
-        check(client, PEER, IoKind::Unreachable, Some([3, 1]));
-        check(client, PEER, IoKind::MessageSize, Some([3, 4]));
-        check(client, PEER, IoKind::Other, None);
-        check(client, PEER, IoKind::TimedOut, None);
-        check(client, v6, IoKind::Refused, Some([1, 4]));
-        check(client, v6, IoKind::Unreachable, Some([1, 3]));
-        check(client, v6, IoKind::MessageSize, Some([2, 0]));
-        check(client, v6, IoKind::Reset, None);
+        // RFC 8656 section 18.13: of all but these two types, the error data is zero.
+        check(client, PEER, [3, 4], Some(1400));
+        check(client, v6, [2, 0], Some(1400));
+        // Where the port is not known, it is zero.
+        check(client, "203.0.113.1:0", [3, 4], Some(1400));
+        for kind in [[3, 0], [3, 1], [3, 3], [3, 13], [11, 0], [11, 1]] {
+            check(client, PEER, kind, Some(0));
+        }
+        for kind in [[1, 0], [1, 3], [1, 4], [1, 6], [3, 0], [3, 1]] {
+            check(client, v6, kind, Some(0));
+        }
+        // RFC 8656 section 11.5: of all other types the client is not told.
+        for kind in [[0, 0], [1, 4], [2, 0], [4, 0], [5, 1], [12, 0]] {
+            check(client, PEER, kind, None);
+        }
+        for kind in [[0, 0], [4, 1], [11, 0], [128, 0]] {
+            check(client, v6, kind, None);
+        }
     }
+}
+
+#[test]
+fn what_is_relayed_keeps_its_ip_header_and_what_we_say_does_not() {
+    let mut lab = Lab::new();
+    for client in [datagrams(HERE), stream(1, HERE)] {
+        let (login, relay) = permitted(&mut lab, client);
+        assert_eq!(lab.header, IpHeader::Own);
+        for channel in [false, true] {
+            if channel {
+                assert_eq!(lab.bind(client, &login, 0x4000, PEER), 0);
+                assert!(lab.channel(client, 0x4000, b"x").is_some());
+                assert_eq!(lab.header, IpHeader::Relayed);
+            }
+            assert!(lab.send(client, PEER, b"x").is_some());
+            assert_eq!(lab.header, IpHeader::Relayed);
+            assert!(lab.peer(relay, PEER, b"x").is_some());
+            assert_eq!(lab.header, IpHeader::Relayed);
+        }
+        let icmp = Icmp {
+            kind: 3,
+            code: 3,
+            mtu: 0,
+        };
+        let sent = lab.call(&[], |server, cx| server.socket_error(cx, relay, address(PEER), icmp));
+        assert!(sent.is_some());
+        assert_eq!(lab.header, IpHeader::Own);
+    }
+}
+
+#[test]
+fn dont_fragment_counts_from_ipv4_to_ipv4_and_from_streams() {
+    let (v4, v6) = (PEER, "[2001:db8:1::1]:5000");
+    let check = |client: Client, peer: &str, expected: IpHeader| {
+        let mut lab = Lab::new();
+        let login = lab.login(client, ALICE);
+        let family = Family::of(address(peer).ip());
+        lab.allocated(client, &login, |draft| draft.family(family));
+        assert_eq!(lab.bind(client, &login, 0x4000, peer), 0);
+        let draft = lab.draft(Method::SEND).indication().peer(peer);
+        let draft = draft.raw(Kind::DONT_FRAGMENT, b"").raw(Kind::DATA, b"x");
+        assert!(lab.client(client, &draft.plain()).is_some());
+        assert_eq!(lab.header, expected, "{client:?} {peer}");
+        // It is said of one datagram, not of the allocation.
+        for next in [lab.send(client, peer, b"x"), lab.channel(client, 0x4000, b"x")] {
+            assert!(next.is_some());
+            assert_eq!(lab.header, IpHeader::Relayed);
+        }
+    };
+    let here6 = "[2001:db8:2::7]:40000";
+    check(datagrams(HERE), v4, IpHeader::RelayedWhole);
+    check(stream(1, HERE), v4, IpHeader::RelayedWhole);
+    check(stream(1, here6), v4, IpHeader::RelayedWhole);
+    check(stream(1, here6), v6, IpHeader::RelayedWhole);
+    check(stream(1, HERE), v6, IpHeader::RelayedWhole);
+    // RFC 8656 section 13: what is translated, and what is IPv6 on both sides, ignores it.
+    check(datagrams(HERE), v6, IpHeader::Relayed);
+    check(datagrams(here6), v4, IpHeader::Relayed);
+    check(datagrams(here6), v6, IpHeader::Relayed);
+}
+
+#[test]
+fn dont_fragment_ends_at_a_client_of_ours() {
+    let mut lab = Lab::new();
+    let (one, two) = (datagrams(HERE), datagrams("198.51.100.8:40000"));
+    let (login1, _, relayed1) = lab.allocation(one);
+    let (login2, _, relayed2) = lab.allocation(two);
+    assert_eq!(lab.permit(one, &login1, &[&relayed2.to_string()]), 0);
+    assert_eq!(lab.permit(two, &login2, &[&relayed1.to_string()]), 0);
+    let draft = lab.draft(Method::SEND).indication().peer(&relayed2.to_string());
+    let draft = draft.raw(Kind::DONT_FRAGMENT, b"").raw(Kind::DATA, b"x");
+    assert_eq!(data(lab.client(one, &draft.plain())), Some((relayed1, b"x".into())));
+    // RFC 8656 section 14: only "in response to a Send indication" is it set, not for a Data indication.
+    assert_eq!(lab.header, IpHeader::Relayed);
 }
 
 #[test]
