@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 mod stage;
 
-pub(crate) use stage::{Downstream, Exchange, Opening, Side, SipSocket, Stage, Tunnel, Upstream};
+pub(crate) use stage::{Downstream, Exchange, Opening, Reader, Side, SipSocket, Stage, Tunnel, TurnStream, Upstream};
 
 use crate::{
     config::Offer,

@@ -33,7 +33,7 @@ pub(crate) enum Stage {
     /// SIP over WebSocket that ends here.
     Sip(Box<SipSocket>),
     /// TURN.
-    Turn(turn::Stream),
+    Turn(TurnStream),
 }
 
 impl Stage {
@@ -175,6 +175,25 @@ impl Tunnel {
             relayed: Some(side),
         }
     }
+}
+
+/// TURN by TCP or TLS.
+#[derive(Debug, Default)]
+pub(crate) struct TurnStream {
+    pub(crate) stream: turn::Stream,
+    pub(crate) reader: Reader,
+}
+
+/// Whether a client takes what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Reader {
+    /// As far as we know.
+    #[default]
+    Reads,
+    /// Something was dropped since it last took anything.
+    IsFull,
+    /// That was so at the last deadline, too.
+    WasFull,
 }
 
 /// A WebSocket whose messages are SIP.

@@ -5,12 +5,11 @@ use core::time::Duration;
 use crate::{
     action::{ConnId, Egress},
     config::Offer,
-    conn::{Downstream, Stage},
+    conn::{Downstream, Stage, TurnStream},
     http::{Answer, Server},
     shard::{Shard, Step},
     time::Now,
     tls::{ALPN_TURN, Tls},
-    turn,
 };
 
 /// The content type of a TLS handshake record (RFC 8446 section 5.1).
@@ -77,7 +76,7 @@ impl Shard {
 
     fn start_turn(&mut self, now: Now, id: ConnId) -> Step {
         if let Some(conn) = self.conns.get_mut(id.0) {
-            conn.stage = Stage::Turn(turn::Stream::default());
+            conn.stage = Stage::Turn(TurnStream::default());
         }
         self.set_deadline(id, self.turn_stream_deadline(now));
         Step::Used(0)

@@ -7,7 +7,7 @@ use crate::{
         Action, BindError, ConnId, Egress, Foreign, Icmp, IpFields, Parcel, Prefix, RelayId, Run, ShardId, SocketId,
         Source,
     },
-    conn::Stage,
+    conn::{Reader, Stage, TurnStream},
     shard::{Shard, Step},
     time::{Instant, Now},
     turn::{self, Ask, Client, IpHeader, Payload, To, Verdict},
@@ -84,7 +84,7 @@ impl Shard {
         let (Some(conn), Some(turn)) = (self.conns.get_mut(id.0), &mut self.turn) else {
             return Step::Gone;
         };
-        let Stage::Turn(stream) = &mut conn.stage else {
+        let Stage::Turn(TurnStream { stream, reader }) = &mut conn.stage else {
             return Step::Gone;
         };
         let client = Client::Stream {
@@ -92,6 +92,7 @@ impl Shard {
             peer: conn.peer,
             local: conn.local,
         };
+        let reads = *reader == Reader::Reads;
         let unit = match stream.next(bytes) {
             Ok(Some(unit)) => unit,
             Ok(None) => return Step::Wait,
@@ -102,8 +103,10 @@ impl Shard {
         if let To::Shard(to) = verdict.to {
             return self.send_to_shard(id, to, bytes);
         }
-        // Before the asks, one of which may make a tunnel of it.
-        self.set_deadline(id, self.turn_stream_deadline(now));
+        // Before the asks, one of which may make a tunnel of it. Who does not read has to do so by the deadline that stands.
+        if reads {
+            self.set_deadline(id, self.turn_stream_deadline(now));
+        }
         let input = Input::Bytes {
             bytes: message,
             fields: IpFields::default(),
@@ -148,12 +151,29 @@ impl Shard {
         self.turn_asks(now, out);
     }
 
-    /// Nothing has come for a while: fine for who has an allocation, the end for who has none.
+    /// Nothing has come for a while: fine for who has an allocation and reads, the end for everybody else.
     pub(super) fn turn_stream_is_silent(&mut self, now: Now, id: ConnId, out: &mut Egress) {
-        if self.turn.as_ref().is_some_and(|turn| turn.has_allocation(id)) {
-            self.set_deadline(id, self.turn_stream_deadline(now));
-        } else {
-            self.close(now, id, out);
+        if !self.turn.as_ref().is_some_and(|turn| turn.has_allocation(id)) {
+            return self.close(now, id, out);
+        }
+        let Some(Stage::Turn(TurnStream { reader, .. })) = self.conns.get_mut(id.0).map(|conn| &mut conn.stage) else {
+            return;
+        };
+        match reader {
+            Reader::Reads => {}
+            Reader::IsFull => *reader = Reader::WasFull,
+            Reader::WasFull => {
+                self.fault(now, id, "a TURN client does not read", out);
+                return;
+            }
+        }
+        self.set_deadline(id, self.turn_stream_deadline(now));
+    }
+
+    /// A client has taken what it was sent.
+    pub(super) fn turn_stream_reads(&mut self, id: ConnId) {
+        if let Some(Stage::Turn(TurnStream { reader, .. })) = self.conns.get_mut(id.0).map(|conn| &mut conn.stage) {
+            *reader = Reader::Reads;
         }
     }
 
@@ -231,8 +251,13 @@ impl Shard {
         let limit = self.config.turn.as_ref().map_or(0, |turn| turn.limits.buffer_bytes_max);
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         if conn.backlog() > limit {
-            // A client that reads too slowly loses datagrams, as by any other bottleneck.
+            // A client that reads too slowly loses datagrams, as by any other bottleneck; one that never reads is let go.
             self.stats.turn.dropped += 1;
+            if let Stage::Turn(TurnStream { reader, .. }) = &mut conn.stage
+                && *reader == Reader::Reads
+            {
+                *reader = Reader::IsFull;
+            }
             return;
         }
         turn::write_to_stream(prefix, payload, conn.out());

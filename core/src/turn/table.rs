@@ -132,9 +132,9 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct Mobility {
     /// Which allocation it is, in its tickets.
-    pub(super) name: u64,
+    pub(super) name: u32,
     /// The number of the ticket that is good.
-    pub(super) serial: u32,
+    pub(super) serial: u16,
     /// When the ticket before that was used.
     pub(super) moved: Option<Instant>,
     /// Where the client has said that it is, until it sends data from there.
@@ -145,7 +145,7 @@ impl Mobility {
     /// For an allocation whose client has not moved yet.
     pub(super) fn new(rng: &mut Rng) -> Self {
         Self {
-            name: rng.u64(),
+            name: rng.u32(),
             serial: 0,
             moved: None,
             next: None,

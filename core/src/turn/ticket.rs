@@ -1,27 +1,30 @@
 //! Which allocation does this ticket stand for, on whichever shard? MOBILITY-TICKET. (RFC 8016 sections 3.1.2 and 5)
 //!
 //! ```text
-//! +----------------+--------------------------------------------------------+---------+
-//! | nonce          | shard, slot, generation, name and serial, encrypted    |   tag   |
-//! +----------------+--------------------------------------------------------+---------+
-//!  0               24                                                       46        62
+//! +---------------------+-------+------+------------+------+--------+
+//! | authentication code | shard | slot | generation | name | serial |
+//! +---------------------+-------+------+------------+------+--------+
+//!  0                     16      18     22           26     30       32
 //! ```
+//!
+//! The code is that of the content, and what the content is encrypted with follows from the code: a synthetic
+//! initialization vector (RFC 5297 section 2), so that no two tickets are ever encrypted alike. There are clients that
+//! keep no more than 32 bytes.
 
-use chacha20poly1305::{AeadInOut as _, KeyInit as _, XChaCha20Poly1305};
-use hmac::{Hmac, Mac as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
-use crate::{action::ShardId, rng::Rng, slab::Key};
+use crate::{action::ShardId, slab::Key};
 
-/// Length of a ticket in bytes: nonce, content and tag.
-pub(super) const TICKET_BYTES: usize = NONCE_BYTES + CONTENT_BYTES + TAG_BYTES;
+/// Length of a ticket in bytes: code and content.
+pub(super) const TICKET_BYTES: usize = 2 * HALF;
 
-const NONCE_BYTES: usize = 24;
-const CONTENT_BYTES: usize = 2 + 8 + 8 + 4;
-const TAG_BYTES: usize = 16;
+/// Length of either half.
+const HALF: usize = 16;
 
-/// Sets the key of tickets apart from what else is made of the same one.
-const PURPOSE: &[u8] = b"MOBILITY-TICKET";
+/// Sets the keys of tickets apart from each other and from what else is made of the same one.
+const PURPOSES: [&[u8]; 2] = [b"MOBILITY-TICKET code", b"MOBILITY-TICKET content"];
 
 /// What a ticket says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +34,18 @@ pub(super) struct Ticket {
     /// Where it is.
     pub(super) allocation: Key,
     /// Which one it is, among all that any server of the fleet ever had there.
-    pub(super) name: u64,
+    pub(super) name: u32,
     /// How many tickets it had before.
-    pub(super) serial: u32,
+    pub(super) serial: u16,
 }
 
 /// Writes and reads tickets.
 // RFC 8016 section 5: "The TURN server MUST always ensure that the ticket is authenticated and encrypted using strong
 // cryptographic algorithms".
-pub(super) struct Tickets(XChaCha20Poly1305);
+pub(super) struct Tickets {
+    code: [u8; 32],
+    content: [u8; 32],
+}
 
 impl core::fmt::Debug for Tickets {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -50,52 +56,76 @@ impl core::fmt::Debug for Tickets {
 impl Tickets {
     /// All shards share the key.
     pub(super) fn new(key: &[u8; 32]) -> Self {
-        let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
-        mac.update(PURPOSE);
-        Self(XChaCha20Poly1305::new(&mac.finalize().into_bytes()))
+        let [code, content] = PURPOSES.map(|purpose| hmac(key, purpose));
+        Self { code, content }
     }
 
-    /// A ticket. Two of the same content differ.
-    pub(super) fn seal(&self, ticket: Ticket, rng: &mut Rng) -> [u8; TICKET_BYTES] {
-        let nonce: [u8; NONCE_BYTES] = rng.bytes();
-        let mut content = [0; CONTENT_BYTES];
+    /// The ticket that says this.
+    pub(super) fn seal(&self, ticket: Ticket) -> [u8; TICKET_BYTES] {
+        let mut content = [0; HALF];
         content[..2].copy_from_slice(&ticket.shard.0.to_be_bytes());
         content[2..6].copy_from_slice(&ticket.allocation.index().to_be_bytes());
         content[6..10].copy_from_slice(&ticket.allocation.generation().to_be_bytes());
-        content[10..18].copy_from_slice(&ticket.name.to_be_bytes());
-        content[18..].copy_from_slice(&ticket.serial.to_be_bytes());
-        let tag = self
-            .0
-            .encrypt_inout_detached(&nonce.into(), &[], content.as_mut_slice().into());
-        let tag = tag.expect("a short text can be encrypted");
+        content[10..14].copy_from_slice(&ticket.name.to_be_bytes());
+        content[14..].copy_from_slice(&ticket.serial.to_be_bytes());
+        let code = self.code_of(&content);
         let mut sealed = [0; TICKET_BYTES];
-        sealed[..NONCE_BYTES].copy_from_slice(&nonce);
-        sealed[NONCE_BYTES..NONCE_BYTES + CONTENT_BYTES].copy_from_slice(&content);
-        sealed[NONCE_BYTES + CONTENT_BYTES..].copy_from_slice(&tag);
+        sealed[..HALF].copy_from_slice(&code);
+        sealed[HALF..].copy_from_slice(&self.encrypt(&code, content));
         sealed
     }
 
     /// What a ticket says, if it is one of ours.
     pub(super) fn open(&self, sealed: &[u8]) -> Option<Ticket> {
-        let sealed: &[u8; TICKET_BYTES] = sealed.try_into().ok()?;
-        let (nonce, rest) = sealed.split_first_chunk::<NONCE_BYTES>()?;
-        let (content, tag) = rest.split_first_chunk::<CONTENT_BYTES>()?;
-        let (mut content, tag) = (*content, <[u8; TAG_BYTES]>::try_from(tag).ok()?);
-        let opened = self
-            .0
-            .decrypt_inout_detached(&(*nonce).into(), &[], content.as_mut_slice().into(), &tag.into());
-        opened.ok()?;
-        let (shard, rest) = content.split_first_chunk()?;
-        let (index, rest) = rest.split_first_chunk()?;
-        let (generation, rest) = rest.split_first_chunk()?;
-        let (name, serial) = rest.split_first_chunk()?;
-        Some(Ticket {
-            shard: ShardId(u16::from_be_bytes(*shard)),
-            allocation: Key::from_parts(u32::from_be_bytes(*index), u32::from_be_bytes(*generation)),
-            name: u64::from_be_bytes(*name),
-            serial: u32::from_be_bytes(serial.try_into().ok()?),
+        let (code, content) = sealed.split_first_chunk::<HALF>()?;
+        let content = self.encrypt(code, content.try_into().ok()?);
+        let is_ours: bool = self.code_of(&content).ct_eq(code).into();
+        let [
+            shard_high,
+            shard_low,
+            i0,
+            i1,
+            i2,
+            i3,
+            g0,
+            g1,
+            g2,
+            g3,
+            n0,
+            n1,
+            n2,
+            n3,
+            serial_high,
+            serial_low,
+        ] = content;
+        is_ours.then(|| Ticket {
+            shard: ShardId(u16::from_be_bytes([shard_high, shard_low])),
+            allocation: Key::from_parts(
+                u32::from_be_bytes([i0, i1, i2, i3]),
+                u32::from_be_bytes([g0, g1, g2, g3]),
+            ),
+            name: u32::from_be_bytes([n0, n1, n2, n3]),
+            serial: u16::from_be_bytes([serial_high, serial_low]),
         })
     }
+
+    fn code_of(&self, content: &[u8; HALF]) -> [u8; HALF] {
+        *hmac(&self.code, content).first_chunk().expect("half of a hash")
+    }
+
+    /// Encrypts and decrypts.
+    fn encrypt(&self, code: &[u8; HALF], mut content: [u8; HALF]) -> [u8; HALF] {
+        for (byte, mask) in content.iter_mut().zip(hmac(&self.content, code)) {
+            *byte ^= mask;
+        }
+        content
+    }
+}
+
+fn hmac(key: &[u8; 32], text: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    mac.update(text);
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]
@@ -105,25 +135,25 @@ mod tests {
     const TICKET: Ticket = Ticket {
         shard: ShardId(3),
         allocation: Key::from_parts(70_000, 2),
-        name: 0x0123_4567_89ab_cdef,
+        name: 0x89ab_cdef,
         serial: 9,
     };
 
     #[test]
     fn a_ticket_says_what_was_put_into_it_and_nothing_to_others() {
-        let (tickets, mut rng) = (Tickets::new(&[7; 32]), Rng::new([1; 32]));
-        let sealed = tickets.seal(TICKET, &mut rng);
+        let tickets = Tickets::new(&[7; 32]);
+        let sealed = tickets.seal(TICKET);
         assert_eq!(tickets.open(&sealed), Some(TICKET));
-        assert_ne!(sealed, tickets.seal(TICKET, &mut rng));
         assert_eq!(Tickets::new(&[8; 32]).open(&sealed), None);
-        let name = TICKET.name.to_be_bytes();
-        assert!(!sealed.windows(name.len()).any(|bytes| bytes == name));
+        let next = tickets.seal(Ticket { serial: 10, ..TICKET });
+        let alike = sealed.iter().zip(next).filter(|(byte, other)| **byte == *other);
+        assert!(alike.count() < 4, "{sealed:02x?} {next:02x?}");
     }
 
     #[test]
     fn nothing_about_a_ticket_can_be_changed() {
         let tickets = Tickets::new(&[7; 32]);
-        let sealed = tickets.seal(TICKET, &mut Rng::new([1; 32]));
+        let sealed = tickets.seal(TICKET);
         for bit in 0..8 * TICKET_BYTES {
             let mut changed = sealed;
             changed[bit / 8] ^= 1 << (bit % 8);

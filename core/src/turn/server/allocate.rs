@@ -359,7 +359,7 @@ impl Server {
             return Verdict::NOTHING;
         };
         let now = cx.now.mono;
-        let ticket = self.ticket(key, cx.rng);
+        let ticket = self.ticket(key);
         let range = form.success(cx.made, |writer| {
             let mut left = Duration::ZERO;
             for relayed in allocation.relayed.iter().flatten() {

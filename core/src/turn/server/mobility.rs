@@ -73,7 +73,7 @@ impl Server {
     }
 
     /// The ticket of an allocation that may follow its client.
-    pub(super) fn ticket(&self, key: Key, rng: &mut Rng) -> Option<[u8; TICKET_BYTES]> {
+    pub(super) fn ticket(&self, key: Key) -> Option<[u8; TICKET_BYTES]> {
         let mobility = self.table.allocations.get(key)?.mobility.as_ref()?;
         let ticket = Ticket {
             shard: self.roaming.shard,
@@ -81,7 +81,7 @@ impl Server {
             name: mobility.name,
             serial: mobility.serial,
         };
-        Some(self.roaming.tickets.seal(ticket, rng))
+        Some(self.roaming.tickets.seal(ticket))
     }
 
     /// The ticket in a Refresh request, or what is wrong with it.
@@ -149,7 +149,7 @@ impl Server {
             Moved::Here(key, secs) => (key, secs),
             Moved::Elsewhere(shard) => return Verdict::to_shard(shard),
         };
-        let ticket = self.ticket(key, cx.rng);
+        let ticket = self.ticket(key);
         let range = form.success(cx.made, |writer| {
             writer.u32(Kind::LIFETIME, secs);
             if let Some(ticket) = ticket {
