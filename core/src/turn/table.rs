@@ -139,6 +139,8 @@ pub(super) struct Mobility {
     pub(super) moved: Option<Instant>,
     /// Where the client has said that it is, until it sends data from there.
     pub(super) next: Option<Client>,
+    /// Whether the connection that the client came by is closed, and it may come back by another one.
+    pub(super) is_away: bool,
 }
 
 impl Mobility {
@@ -149,6 +151,7 @@ impl Mobility {
             serial: 0,
             moved: None,
             next: None,
+            is_away: false,
         }
     }
 }

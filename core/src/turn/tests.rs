@@ -23,6 +23,7 @@ mod mobility;
 mod model;
 mod relay;
 mod tcp;
+mod tcp_model;
 
 const REALM: &str = "example.org";
 const ALICE: (&str, &str) = ("alice", "wonderland");

@@ -1,15 +1,15 @@
 //! Which allocation does this ticket stand for, on whichever shard? MOBILITY-TICKET. (RFC 8016 sections 3.1.2 and 5)
 //!
 //! ```text
-//! +---------------------+-------+------+------------+------+--------+
-//! | authentication code | shard | slot | generation | name | serial |
-//! +---------------------+-------+------+------------+------+--------+
-//!  0                     16      18     22           26     30       32
+//! +---------------------+-------+------+------------+------+--------+------+
+//! | authentication code | shard | slot | generation | name | serial | salt |
+//! +---------------------+-------+------+------------+------+--------+------+
+//!  0                     16      18     22           26     29       31     32
 //! ```
 //!
 //! The code is that of the content, and what the content is encrypted with follows from the code: a synthetic
 //! initialization vector (RFC 5297 section 2), so that no two tickets are ever encrypted alike. There are clients that
-//! keep no more than 32 bytes.
+//! keep no more than 32 bytes, as a text that ends at the first zero: the salt is such that a ticket has none.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -33,7 +33,7 @@ pub(super) struct Ticket {
     pub(super) shard: ShardId,
     /// Where it is.
     pub(super) allocation: Key,
-    /// Which one it is, among all that any server of the fleet ever had there.
+    /// Which one it is, among all that any server of the fleet ever had there; 24 bits.
     pub(super) name: u32,
     /// How many tickets it had before.
     pub(super) serial: u16,
@@ -62,12 +62,19 @@ impl Tickets {
 
     /// The ticket that says this.
     pub(super) fn seal(&self, ticket: Ticket) -> [u8; TICKET_BYTES] {
+        let mut salted = (0..=u8::MAX).map(|salt| self.seal_with(ticket, salt));
+        let sealed = salted.find(|sealed| !sealed.contains(&0));
+        sealed.unwrap_or_else(|| self.seal_with(ticket, 0))
+    }
+
+    fn seal_with(&self, ticket: Ticket, salt: u8) -> [u8; TICKET_BYTES] {
         let mut content = [0; HALF];
         content[..2].copy_from_slice(&ticket.shard.0.to_be_bytes());
         content[2..6].copy_from_slice(&ticket.allocation.index().to_be_bytes());
         content[6..10].copy_from_slice(&ticket.allocation.generation().to_be_bytes());
-        content[10..14].copy_from_slice(&ticket.name.to_be_bytes());
-        content[14..].copy_from_slice(&ticket.serial.to_be_bytes());
+        content[10..13].copy_from_slice(&ticket.name.to_be_bytes()[1..]);
+        content[13..15].copy_from_slice(&ticket.serial.to_be_bytes());
+        content[15] = salt;
         let code = self.code_of(&content);
         let mut sealed = [0; TICKET_BYTES];
         sealed[..HALF].copy_from_slice(&code);

@@ -171,17 +171,26 @@ impl Server {
         }
     }
 
-    /// A connection of a client is gone; says whether its allocation stays, because the client is somewhere else too.
-    // RFC 8016 section 3.2.2: "or a message from the client to close the old connection".
+    /// A connection of a client is gone; says whether its allocation stays, because the client is somewhere else too or
+    /// has a ticket to come back by.
+    // RFC 8016 section 3.2.2: the old 5-tuple is good until "a message from the client to close the old connection". Who
+    // leaves a network before it is in the next one ("Break Before Make") closes it earlier.
     pub(super) fn goes_on_without(&mut self, key: Key, conn: ConnId) -> bool {
         let is_gone = |client: &Client| matches!(client, Client::Stream { conn: held, .. } if *held == conn);
-        let Some(next) = self.mobility(key).and_then(|mobility| mobility.next) else {
+        let Some(allocation) = self.table.allocations.get_mut(key) else {
             return false;
         };
-        if is_gone(&next) {
-            self.forget_next(key);
-        } else {
-            self.arrive(key);
+        let client = allocation.client;
+        let Some(mobility) = allocation.mobility.as_mut().filter(|_| allocation.pending.is_none()) else {
+            return false;
+        };
+        match mobility.next {
+            Some(next) if is_gone(&next) => self.forget_next(key),
+            Some(_) => self.arrive(key),
+            None => {
+                mobility.is_away = true;
+                self.table.unlink(&client);
+            }
         }
         true
     }
@@ -207,8 +216,12 @@ impl Server {
         mobility.serial = mobility.serial.wrapping_add(1);
         mobility.moved = Some(now);
         mobility.next = Some(from);
+        let is_away = core::mem::take(&mut mobility.is_away);
         self.roaming.moving += 1;
         self.table.link(&from, key);
+        if is_away {
+            self.arrive(key);
+        }
         tracing::debug!(client = %from.source(), "an allocation follows its client");
     }
 
