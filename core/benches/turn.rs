@@ -206,6 +206,7 @@ impl World {
             tcp_relay: false,
             listen_udp: vec![SocketAddr::new(relay, 3478)],
             listen_tcp: vec![],
+            proxy_protocol_from: vec![],
             relays: vec![config::Relay {
                 bind: relay,
                 advertise: relay,
@@ -234,16 +235,12 @@ impl World {
             },
         };
         let config = Config {
-            server: config::Server {
-                workers: None,
-                shutdown: Duration::ZERO,
-                connections_max: 1,
-                connections_per_address_max: 1,
-            },
+            server: config::Server::default(),
             https: None,
             web: None,
             sip: None,
             turn: Some(turn),
+            metrics: None,
             keys: config::Keys {
                 nonce: [9; 32],
                 flow: vec![],

@@ -355,7 +355,7 @@ pub enum Input {
     /// From now on this is the configuration. What goes on, goes on; one that
     /// [only a restart can follow](crate::config::Config::fixed_differences) changes nothing.
     Configure(SharedConfig),
-    /// Stop accepting, let go of what is idle, close the rest at the given time.
+    /// Take nothing new, let exchanges, transactions and calls end, close the rest at the given time.
     Drain(Instant),
 }
 

@@ -12,12 +12,14 @@ use ipnet::IpNet;
 
 use crate::{
     time::UnixTime,
-    tls::{ClientTls, ServerTls},
+    tls::{ClientTls, Finding, ServerTls},
 };
 
+mod certificates;
 mod change;
 mod parse;
 
+pub use certificates::{Acme, CertificateFiles, Reloaded};
 pub use change::changes;
 pub use parse::{ConfigError, ConfigErrors, Sources};
 
@@ -34,8 +36,17 @@ pub struct Config {
     pub sip: Option<Sip>,
     /// The turn role.
     pub turn: Option<Turn>,
+    /// Where numbers and health are asked for.
+    pub metrics: Option<Metrics>,
     /// Secrets that all shards share.
     pub keys: Keys,
+}
+
+/// Where numbers and health are asked for, by HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// A private address: nothing there is asked for a password.
+    pub listen: SocketAddr,
 }
 
 /// The process.
@@ -45,6 +56,8 @@ pub struct Server {
     pub workers: Option<u16>,
     /// How long a stop may take until what is left is cut.
     pub shutdown: Duration,
+    /// Over how long WebSockets are closed at a stop, at the most.
+    pub drain: Duration,
     /// TCP connections of one shard, accepted and dialled together.
     pub connections_max: usize,
     /// TCP connections that one client address may hold on one shard.
@@ -56,6 +69,7 @@ impl Default for Server {
         Self {
             workers: None,
             shutdown: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
             connections_max: 40_000,
             connections_per_address_max: 2_000,
         }
@@ -69,12 +83,49 @@ pub struct Https {
     pub listen: Vec<SocketAddr>,
     /// Certificates and what follows from them; also serves TURN over TLS.
     pub tls: ServerTls,
+    /// The files that they come from.
+    pub certificates: Vec<CertificateFiles>,
+    /// A certificate that we fetch ourselves; its file is among the others.
+    pub acme: Option<Acme>,
     /// Host names that are answered, lower case, without port; a request for another gets 421.
     pub hosts: Vec<String>,
+    /// Server names under which TURN alone is spoken, lower case.
+    pub turn_hosts: Vec<String>,
+    /// Whether TLS is refused to who asks for a name that is not ours (RFC 6066 section 3).
+    pub refuse_unknown_names: bool,
+    /// Whether TURN and STUN are spoken without TLS too.
+    pub plain_turn: bool,
+    /// Proxies that must say by the PROXY protocol for whom they connect; nobody else may.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Proxies in front of us whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Timeouts and limits of connections.
     pub limits: HttpLimits,
+}
+
+impl Https {
+    /// Whether this server name is ours.
+    pub(crate) fn knows(&self, server_name: &str) -> bool {
+        let own = self.hosts.iter().chain(&self.turn_hosts);
+        own.chain(self.acme.iter().flat_map(|acme| &acme.domains))
+            .any(|name| name.eq_ignore_ascii_case(server_name))
+            || self.tls.has(server_name)
+    }
+
+    /// Whether TURN alone is spoken under this server name.
+    pub(crate) fn is_for_turn(&self, server_name: &str) -> bool {
+        self.turn_hosts
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(server_name))
+    }
+
+    /// What clients may dislike about the certificates now.
+    pub fn findings(&self, now: UnixTime) -> Vec<Finding> {
+        let named = |host: &&String| self.acme.is_none() || self.tls.has(host);
+        let listened = self.hosts.iter().filter(|_| !self.listen.is_empty());
+        let hosts: Vec<String> = listened.chain(&self.turn_hosts).filter(named).cloned().collect();
+        self.tls.findings(now, &hosts)
+    }
 }
 
 /// Timeouts and limits of HTTP connections, both sides.
@@ -187,6 +238,10 @@ pub struct Sip {
     pub public_host: String,
     /// Mediaservers, each with a path of its own.
     pub mediaservers: Vec<Mediaserver>,
+    /// How it is found out whether they are alive.
+    pub health: Health,
+    /// For how long the addresses of a mediaserver's name hold, and how long after a failure it is asked for again.
+    pub resolve: Duration,
     /// Values of `Origin` from which a WebSocket is accepted; empty is those of [`Https::hosts`].
     pub origins: Vec<String>,
     /// Whether a WebSocket must bring a `token` in its query.
@@ -200,8 +255,10 @@ pub struct Sip {
 pub struct Mediaserver {
     /// `default` is reached by `/wssip`, any other by `/wssip-NAME`.
     pub name: String,
-    /// Where it speaks SIP over UDP, and the only source that its messages are taken from.
-    pub address: SocketAddr,
+    /// Where it speaks SIP, in order of priority; never empty. Its messages are taken from nowhere else.
+    pub addresses: Vec<HostPort>,
+    /// By what messages go there.
+    pub transport: TrunkTransport,
     /// How it is told to reach a browser.
     pub reach: Reach,
     /// Its RTP ports, which TURN clients may reach.
@@ -214,6 +271,76 @@ impl Mediaserver {
         match self.name.as_str() {
             "default" => "/wssip".into(),
             name => format!("/wssip-{name}"),
+        }
+    }
+
+    /// Where its media is, as far as that is known without looking a name up.
+    pub fn media(&self) -> impl Iterator<Item = PeerRule> + '_ {
+        self.addresses.iter().filter_map(|address| match address.host {
+            Host::Address(address) => Some(PeerRule::one_host(address, self.media_ports.clone())),
+            Host::Name(_) => None,
+        })
+    }
+}
+
+/// Host and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// An address, or a name to look up.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            host: Host::Address(address.ip()),
+            port: address.port(),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Address(address) => SocketAddr::new(*address, self.port).fmt(f),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+/// By what messages go to a mediaserver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrunkTransport {
+    /// UDP, in fragments where a message is larger than a packet.
+    #[default]
+    Udp,
+    /// The same, but that requests of more than 1300 bytes go by TCP as long as there is a connection (RFC 3261 section
+    /// 18.1.1).
+    TcpWhenLarge,
+}
+
+/// How it is found out whether an address of a mediaserver is alive: by OPTIONS (RFC 3261 section 11).
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// Between two questions.
+    pub interval: Duration,
+    /// Questions in a row without an answer, after which an address is down.
+    pub failures: u32,
+    /// Questions in a row with an answer, after which it is up again.
+    pub successes: u32,
+    /// A request without any response for so long goes to another address, unless this one has spoken meanwhile.
+    pub failover: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            failures: 3,
+            successes: 1,
+            failover: Duration::from_secs(4),
         }
     }
 }
@@ -262,6 +389,8 @@ pub struct Turn {
     pub listen_udp: Vec<SocketAddr>,
     /// TCP addresses for clients; TLS is recognised by its first byte when there is a certificate.
     pub listen_tcp: Vec<SocketAddr>,
+    /// As [`Https::proxy_protocol_from`], for [`Turn::listen_tcp`].
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Addresses of relayed transport addresses, at most one of each family.
     pub relays: Vec<Relay>,
     /// Ports of relayed transport addresses, shared out among the shards.
@@ -371,6 +500,16 @@ pub struct PeerRule {
     pub ports: RangeInclusive<u16>,
 }
 
+impl PeerRule {
+    /// Ports of one address.
+    pub fn one_host(address: IpAddr, ports: RangeInclusive<u16>) -> Self {
+        Self {
+            net: IpNet::from(address.to_canonical()),
+            ports,
+        }
+    }
+}
+
 /// Limits of the turn role.
 #[derive(Debug, Clone)]
 pub struct TurnLimits {
@@ -475,6 +614,15 @@ impl Config {
             .flat_map(|turn| &turn.listen_tcp)
             .map(|at| (*at, Offer::Turn));
         https.chain(turn).collect()
+    }
+
+    /// Who must say by the PROXY protocol for whom it connects, on a listener of this kind.
+    pub(crate) fn proxies(&self, offer: Offer) -> &[IpNet] {
+        match offer {
+            Offer::Https => self.https.as_ref().map(|https| &https.proxy_protocol_from),
+            Offer::Turn => self.turn.as_ref().map(|turn| &turn.proxy_protocol_from),
+        }
+        .map_or(&[], Vec::as_slice)
     }
 
     /// Tells TLS what time it is.

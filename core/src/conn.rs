@@ -12,6 +12,7 @@ use crate::{
     config::Offer,
     time::Instant,
     tls::{Tls, TlsError},
+    wire::proxy::Ends,
 };
 
 /// One TCP connection, accepted or dialled. It may move to another shard as it is.
@@ -74,6 +75,21 @@ impl Conn {
         Self {
             accepted: true,
             ..Self::new(Stage::Sniff(offer), Link::Up, None, local, peer)
+        }
+    }
+
+    /// A connection from a proxy, which must say first for whom.
+    pub(crate) fn proxied(offer: Offer, local: SocketAddr, peer: SocketAddr) -> Self {
+        Self::new(Stage::Proxied(offer), Link::Up, None, local, peer)
+    }
+
+    /// The proxy has spoken: from here on it is the connection of a client, whose ends are named where it has any.
+    pub(crate) fn unwrap_proxied(&mut self, offer: Offer, ends: Ends) {
+        self.stage = Stage::Sniff(offer);
+        if let Ends::Relayed { source, destination } = ends {
+            self.accepted = true;
+            self.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
+            self.local = SocketAddr::new(destination.ip().to_canonical(), destination.port());
         }
     }
 
@@ -217,7 +233,7 @@ impl Conn {
         self.link == Link::Up && self.can_seal()
     }
 
-    /// Whether a client opened it, rather than we.
+    /// Whether a client opened it, rather than we, and counts as one.
     pub(crate) const fn is_accepted(&self) -> bool {
         self.accepted
     }

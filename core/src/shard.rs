@@ -9,17 +9,19 @@ use bytes::{Buf as _, BytesMut};
 
 use crate::{
     action::{
-        Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, Refused, RelayId, Run, ShardId, SocketId,
+        Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, QueryId, Refused, RelayId, Run, ShardId,
+        SocketId,
     },
     config::{Offer, SharedConfig},
     conn::{Conn, Stage},
     cx::Cx,
     rng::Rng,
-    sip::Bridge,
+    sip::{self, Bridge},
     slab::Slab,
     stats::Stats,
     time::{Instant, Now},
     timers::Timers,
+    tls::ALPN_ACME,
     turn,
 };
 
@@ -27,7 +29,9 @@ mod configure;
 mod drain;
 mod peer_role;
 pub(crate) mod sip_role;
+mod snapshot;
 mod sniff;
+mod trunk_role;
 mod turn_role;
 pub(crate) mod web_role;
 
@@ -53,12 +57,21 @@ pub struct Shard {
     plain: Vec<u8>,
     /// Accepted connections by client address.
     clients: HashMap<IpAddr, usize, RandomState>,
+    /// What each name that is being looked up is wanted for.
+    questions: Slab<Question>,
     web: web_role::Web,
     sip: Option<Bridge>,
     turn: Option<turn::Server>,
-    /// When a drain must be over.
-    draining: Option<Instant>,
-    drained: bool,
+    draining: Option<drain::Drain>,
+}
+
+/// What a name is looked up for.
+#[derive(Debug)]
+enum Question {
+    /// Upstreams that have it.
+    Upstream(String),
+    /// A mediaserver.
+    Mediaserver(sip::Question),
 }
 
 /// How a connection goes on after one item.
@@ -100,11 +113,11 @@ impl Shard {
             actions: VecDeque::new(),
             plain: Vec::new(),
             clients,
+            questions: Slab::new(),
             web,
             sip,
             turn,
             draining: None,
-            drained: false,
         };
         shard.set_clock(now);
         shard
@@ -117,25 +130,19 @@ impl Shard {
     pub fn accept(&mut self, now: Now, on: ListenerId, local: SocketAddr, peer: SocketAddr) -> Result<ConnId, Refused> {
         let offer = self.offers.get(usize::from(on.0)).copied().ok_or(Refused)?;
         let server = &self.config.server;
-        let client = peer.ip().to_canonical();
-        let held = self.clients.get(&client).copied().unwrap_or(0);
-        // A proxy in front of us brings the connections of many.
-        let trusted = self
-            .config
-            .https
-            .as_ref()
-            .map_or(&[][..], |https| &https.trusted_proxies);
-        let held_max = match trusted.iter().any(|net| net.contains(&client)) {
-            true => usize::MAX,
-            false => server.connections_per_address_max,
-        };
-        if self.draining.is_some() || self.conns.len() >= server.connections_max || held >= held_max {
+        let is_full = self.draining.is_some() || self.conns.len() >= server.connections_max;
+        let source = peer.ip().to_canonical();
+        let is_proxied = self.config.proxies(offer).iter().any(|net| net.contains(&source));
+        if is_full || !is_proxied && !self.admit(source) {
             self.stats.edge.refused += 1;
             return Err(Refused);
         }
         self.stats.edge.accepted += 1;
-        self.clients.insert(client, held + 1);
-        let conn = ConnId(self.conns.insert(Conn::accepted(offer, local, peer)));
+        let conn = match is_proxied {
+            true => Conn::proxied(offer, local, peer),
+            false => Conn::accepted(offer, local, peer),
+        };
+        let conn = ConnId(self.conns.insert(conn));
         self.set_deadline(conn, Some(now.mono + self.sniff_limit(offer)));
         Ok(conn)
     }
@@ -170,8 +177,10 @@ impl Shard {
             self.stats.edge.refused += 1;
             return Err(Refused);
         }
-        let client = conn.peer.ip().to_canonical();
-        *self.clients.entry(client).or_default() += 1;
+        if conn.is_accepted() {
+            let client = conn.peer.ip().to_canonical();
+            *self.clients.entry(client).or_default() += 1;
+        }
         let deadline = conn.deadline;
         let mut conn = *conn;
         conn.moved();
@@ -240,7 +249,7 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let sip = self.sip.as_ref().and_then(Bridge::poll_timeout);
         let turn = self.turn.as_ref().and_then(turn::Server::poll_timeout);
-        let drain = self.draining.filter(|_| !self.drained);
+        let drain = self.draining.as_ref().and_then(drain::Drain::poll_timeout);
         [self.timers.next(), sip, turn, drain].into_iter().flatten().min()
     }
 
@@ -291,6 +300,12 @@ impl Shard {
         result.is_ok()
     }
 
+    /// Looks a name up.
+    fn resolve(&mut self, host: String, question: Question) {
+        let query = QueryId(self.questions.insert(question));
+        self.actions.push_back(Action::Resolve { query, host });
+    }
+
     /// Certificates are judged by the time of the last input.
     fn set_clock(&self, now: Now) {
         self.config.set_time(now.unix);
@@ -302,7 +317,11 @@ impl Shard {
             Input::Failed(conn, kind) => self.failed(now, conn, kind, out),
             Input::Written(conn) => self.written(now, conn, out),
             Input::Dialed(conn, result) => self.dialed(now, conn, result, out),
-            Input::Resolved(query, result) => self.resolved(now, query, result, out),
+            Input::Resolved(query, result) => match self.questions.remove(query.0) {
+                Some(Question::Upstream(host)) => self.upstream_resolved(now, &host, result, out),
+                Some(Question::Mediaserver(question)) => self.mediaserver_resolved(now, &question, result, out),
+                None => {}
+            },
             Input::RelayBound(relay, result) => self.relay_bound(now, relay, result, out),
             Input::SocketError(socket, peer, kind, icmp) => match socket {
                 SocketId::Relay(relay) => self.relay_error(now, relay, peer, icmp, out),
@@ -339,6 +358,7 @@ impl Shard {
         plain.clear();
         self.plain = plain;
         match opened {
+            Ok(()) if self.is_served(id) => self.close(now, id, out),
             Ok(()) if self.conns.get(id.0).is_some_and(|conn| conn.ended) => self.eof(now, id, out),
             Ok(()) => {}
             Err(error) => {
@@ -375,6 +395,7 @@ impl Shard {
             };
             let fresh = &mut bytes[used..];
             let step = match &conn.stage {
+                Stage::Proxied(_) => self.proxied(now, id, fresh, out),
                 Stage::Sniff(_) => self.sniff(now, id, fresh, out),
                 Stage::Http(_) => self.from_browser(now, id, fresh, out),
                 Stage::Upstream(_) => self.from_upstream(now, id, fresh, out),
@@ -382,6 +403,7 @@ impl Shard {
                 Stage::Opening(_) => self.send_home(now, id, fresh, out),
                 Stage::Peer => Step::Wait,
                 Stage::Sip(_) => self.from_websocket(now, id, fresh, out),
+                Stage::Trunk(_) => self.from_trunk(now, id, fresh, out),
                 Stage::Turn(_) => self.from_turn_stream(now, id, fresh, out),
             };
             match step {
@@ -415,7 +437,9 @@ impl Shard {
             Stage::Tunnel(_) => self.tunnel_ended(now, id),
             // Moves as it is; its new shard finds the end. So does the client that comes for a peer.
             Stage::Opening(_) | Stage::Peer => {}
-            Stage::Sniff(_) | Stage::Sip(_) | Stage::Turn(_) => self.close(now, id, out),
+            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Sip(_) | Stage::Trunk(_) | Stage::Turn(_) => {
+                self.close(now, id, out)
+            }
         }
     }
 
@@ -442,8 +466,10 @@ impl Shard {
 
     fn dialed(&mut self, now: Now, id: ConnId, result: Result<Endpoints, IoKind>, out: &mut Egress) {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
-        if matches!(conn.stage, Stage::Peer) {
-            return self.peer_dialed(now, id, result, out);
+        match conn.stage {
+            Stage::Peer => return self.peer_dialed(now, id, result, out),
+            Stage::Trunk(_) => return self.trunk_dialed(now, id, result, out),
+            _ => {}
         }
         match result {
             Ok(endpoints) => match conn.connected(endpoints.local) {
@@ -467,6 +493,13 @@ impl Shard {
         }
     }
 
+    /// Whether a handshake was all that its client wanted.
+    fn is_served(&self, id: ConnId) -> bool {
+        let tls = self.conns.get(id.0).and_then(Conn::tls);
+        // RFC 8737 section 3: the authority looks at the certificate, nothing is said.
+        tls.is_some_and(|tls| tls.is_ready() && tls.alpn() == Some(ALPN_ACME))
+    }
+
     fn deadline_popped(&mut self, now: Now, at: Instant, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         if conn.armed != Some(at) {
@@ -486,7 +519,9 @@ impl Shard {
     fn deadline(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
         match &conn.stage {
-            Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) => self.close(now, id, out),
+            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) | Stage::Trunk(_) => {
+                self.close(now, id, out)
+            }
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
             Stage::Peer => self.peer_failed(now, id, out),
@@ -522,9 +557,27 @@ impl Shard {
             Stage::Tunnel(tunnel) => self.tunnel_gone(now, id, &tunnel, out),
             Stage::Peer => self.turn_stream_gone(now, id, out),
             Stage::Sip(socket) => self.websocket_gone(now, &socket, out),
+            Stage::Trunk(link) => self.trunk_gone(now, id, link, out),
             Stage::Turn(_) => self.turn_stream_gone(now, id, out),
-            Stage::Sniff(_) | Stage::Opening(_) => {}
+            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Opening(_) => {}
         }
+    }
+
+    /// Counts one more connection of a client, unless it has too many.
+    fn admit(&mut self, client: IpAddr) -> bool {
+        let held = self.clients.get(&client).copied().unwrap_or(0);
+        // A proxy in front of us brings the connections of many.
+        let trusted = self
+            .config
+            .https
+            .as_ref()
+            .map_or(&[][..], |https| &https.trusted_proxies);
+        let is_trusted = trusted.iter().any(|net| net.contains(&client));
+        let is_admitted = is_trusted || held < self.config.server.connections_per_address_max;
+        if is_admitted {
+            self.clients.insert(client, held + 1);
+        }
+        is_admitted
     }
 
     fn release_client(&mut self, conn: &Conn) {

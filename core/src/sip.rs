@@ -14,8 +14,9 @@
 //! repeated here, and nothing ever over a WebSocket.
 //!
 //! `wire::sip` reads and edits messages, `check` says whether they may pass, `rewrite` what changes in them, `local` what
-//! we say ourselves. `transaction` is the state machine; `transactions`, `flows`, `register` and `trunk` carry out what
-//! happens to transactions, browsers, registrations and mediaservers. `from_flow` and `from_trunk` bring it together.
+//! we say ourselves. `transaction` is the state machine, `trunk` with `health` and `link` what is known of a
+//! mediaserver; `transactions`, `flows`, `register` and `trunks` carry out what happens to transactions, browsers,
+//! registrations and mediaservers. `from_flow` and `from_trunk` bring it together.
 
 mod branch;
 pub mod bridge;
@@ -24,8 +25,10 @@ mod flow;
 mod flows;
 mod from_flow;
 mod from_trunk;
+mod health;
 mod home;
 mod limit;
+mod link;
 mod local;
 mod names;
 mod register;
@@ -34,8 +37,11 @@ mod token;
 mod transaction;
 mod transactions;
 mod trunk;
+mod trunks;
 
 #[cfg(test)]
 mod tests;
 
 pub use bridge::{Bridge, FlowId, Full, Opening, Out};
+pub use link::LinkId;
+pub use trunks::Question;

@@ -3,6 +3,8 @@
 pub mod channel;
 pub mod chunked;
 pub mod http1;
+pub mod proxy;
 pub mod sip;
 pub mod stun;
+pub mod tls;
 pub mod ws;

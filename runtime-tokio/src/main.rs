@@ -4,12 +4,15 @@ use std::process::ExitCode;
 
 use edgeward_core::config::SharedConfig;
 
+mod certificates;
 mod cli;
 #[cfg(feature = "demo")]
 mod demo;
 mod dial;
 mod log;
 mod mesh;
+mod metrics;
+mod notify;
 mod relay;
 mod reload;
 mod serve;
@@ -33,10 +36,21 @@ fn main() -> ExitCode {
 
 /// `edgeward run`.
 fn run(args: &cli::Config) -> ExitCode {
-    match reload::Source::open(args.config.clone()) {
-        Ok(mut source) => serve(&source.config().clone(), || source.reload(), || ()),
-        Err(error) => fail(&error.to_string()),
-    }
+    let mut source = match reload::Source::open(args.config.clone()) {
+        Ok(source) => source,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let config = source.config().clone();
+    let watch = match certificates::Watch::start(&args.config, &config) {
+        Ok(watch) => watch,
+        Err(error) => return fail(&format!("cannot start a thread: {error}")),
+    };
+    let reload = || {
+        let config = source.reload()?;
+        watch.follow(&config);
+        Some(config)
+    };
+    serve(&config, reload, || ())
 }
 
 /// `edgeward demo`: the same edge, before a LAN of our own.

@@ -1,8 +1,11 @@
 //! How do parcels get from shard to shard? Bounded channels, one into each shard.
 
+use std::time::Duration;
+
 use edgeward_core::{
     action::{Conn, Input, Parcel, ShardId},
     config::SharedConfig,
+    stats::Snapshot,
     time::Instant,
 };
 use tokio::{
@@ -22,10 +25,12 @@ pub(crate) enum Letter {
     Parcel(Parcel),
     /// A connection that moves, with its descriptor.
     Stream(std::net::TcpStream, Box<Conn>),
+    /// Tell how you are.
+    Snapshot(mpsc::Sender<Snapshot>),
     /// Go on with this configuration; drop the other when that is done.
     Configure(SharedConfig, mpsc::Sender<()>),
     /// The process is to end by then, in its own time.
-    Drain(std::time::Duration),
+    Drain(Duration),
 }
 
 /// The way to every shard.
@@ -73,8 +78,23 @@ impl Mesh {
         let _ = all_done.recv().await;
     }
 
+    /// What is known of all shards together; `None` when one of them does not answer in time.
+    pub(crate) async fn snapshot(&self, patience: Duration) -> Option<Snapshot> {
+        let (answer, mut answers) = mpsc::channel(self.0.len());
+        let ask = async {
+            self.tell(|| Letter::Snapshot(answer.clone())).await;
+            drop(answer);
+            let mut all = Snapshot::default();
+            while let Some(one) = answers.recv().await {
+                all.add(&one);
+            }
+            all
+        };
+        tokio::time::timeout(patience, ask).await.ok()
+    }
+
     /// Tells every shard to end.
-    pub(crate) async fn drain(&self, within: std::time::Duration) {
+    pub(crate) async fn drain(&self, within: Duration) {
         self.tell(|| Letter::Drain(within)).await;
     }
 
@@ -97,6 +117,10 @@ pub(crate) async fn deliver(driver: &SharedDriver, letters: &mut mpsc::Receiver<
                 Err(error) => tracing::warn!(%error, "a connection was lost on its way to another shard"),
             },
             Letter::Configure(config, _done) => driver.borrow_mut().handle(Input::Configure(config)),
+            Letter::Snapshot(to) => {
+                // Whoever asked may have given up.
+                let _ = to.try_send(driver.borrow().snapshot());
+            }
             Letter::Drain(within) => {
                 let deadline = driver.borrow().clock().now().mono + within;
                 driver.borrow_mut().handle(Input::Drain(deadline));

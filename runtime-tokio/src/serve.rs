@@ -14,12 +14,14 @@ use edgeward_core::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Barrier, Notify, mpsc, watch},
     task::LocalSet,
 };
 
 use crate::{
     mesh::{self, Letter, Mesh},
+    metrics,
+    notify::{self, notify},
     shard::{self, Clock, Driver, SharedDriver, Start},
     signal::{self, Wish},
     udp,
@@ -53,6 +55,7 @@ pub(crate) fn serve(
     let shards = config.server.workers.unwrap_or_else(cpus).max(1);
     let descriptors = raise_descriptor_limit();
     let bound = bind(config, shards)?;
+    let metrics = config.metrics.map(|metrics| bind_metrics(metrics.listen)).transpose()?;
     announce(config, shards, descriptors);
 
     let runtime = runtime().map_err(|error| format!("cannot start: {error}"))?;
@@ -62,6 +65,7 @@ pub(crate) fn serve(
     let clock = Clock::start();
     let (mesh, letters) = Mesh::new(shards);
     let bell = Arc::new(Notify::new());
+    let last = Arc::new(Barrier::new(usize::from(shards)));
     let threads = bound
         .into_iter()
         .zip(letters)
@@ -77,27 +81,39 @@ pub(crate) fn serve(
                 mesh: mesh.clone(),
             };
             let ending = Ending(bell.clone());
+            let last = last.clone();
             let spawned = thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
                 let _ending = ending;
-                run_shard(start, bound.listeners, letters)
+                run_shard(start, bound.listeners, letters, &last)
             });
             spawned.map_err(|error| format!("cannot start a thread: {error}"))
         })
         .collect::<Result<Vec<_>, String>>()?;
+    let (state, state_seen) = watch::channel(metrics::State {
+        config: config.clone(),
+        is_draining: false,
+    });
+    if let Some(listener) = metrics {
+        runtime.spawn(metrics::serve(listener, mesh.clone(), state_seen));
+    }
     tracing::info!("ready");
+    notify(notify::READY);
     ready();
 
     runtime.block_on(async {
-        let mut shutdown = config.server.shutdown;
         loop {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => break,
-                    Wish::Reload => if let Some(config) = reload() {
-                        shutdown = config.server.shutdown;
-                        mesh.configure(&config).await;
-                        tracing::info!("the new configuration is in effect");
-                    },
+                    Wish::Reload => {
+                        notify(notify::RELOADING);
+                        if let Some(config) = reload() {
+                            mesh.configure(&config).await;
+                            state.send_modify(|state| state.config = config);
+                            tracing::info!("the new configuration is in effect");
+                        }
+                        notify(notify::READY);
+                    }
                 },
                 // Its clients would find nobody: better that all are let go and whoever watches the process starts it again.
                 () = bell.notified() => {
@@ -106,6 +122,9 @@ pub(crate) fn serve(
                 }
             }
         }
+        notify(notify::STOPPING);
+        state.send_modify(|state| state.is_draining = true);
+        let shutdown = state.borrow().config.server.shutdown;
         tracing::info!(within = ?shutdown, "stopping");
         mesh.drain(shutdown).await;
     });
@@ -140,11 +159,21 @@ impl Drop for Ending {
 }
 
 /// The thread of one shard: everything that happens on it is a task of one runtime.
-fn run_shard(start: Start, listeners: Vec<TcpListener>, letters: mpsc::Receiver<Letter>) -> io::Result<()> {
-    LocalSet::new().block_on(&runtime()?, live(start, listeners, letters))
+fn run_shard(
+    start: Start,
+    listeners: Vec<TcpListener>,
+    letters: mpsc::Receiver<Letter>,
+    last: &Barrier,
+) -> io::Result<()> {
+    LocalSet::new().block_on(&runtime()?, live(start, listeners, letters, last))
 }
 
-async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: mpsc::Receiver<Letter>) -> io::Result<()> {
+async fn live(
+    start: Start,
+    listeners: Vec<TcpListener>,
+    mut letters: mpsc::Receiver<Letter>,
+    last: &Barrier,
+) -> io::Result<()> {
     let driver = Driver::start(start)?;
     let mut accepting = Vec::new();
     for (number, listener) in (0..).zip(listeners) {
@@ -160,10 +189,15 @@ async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: mpsc::Rece
         }
         if let Some(deadline) = deadline {
             let alarm = driver.borrow().alarm();
-            // Letters go on arriving while exchanges end.
+            // Letters go on arriving while exchanges end. The sockets of all shards close together: the kernel would share
+            // the clients of those that are left out anew, and calls would end up on a shard that does not know them.
+            let all_drained = async {
+                alarm.drained().await;
+                last.wait().await;
+            };
             let ended = async {
                 tokio::select! {
-                    () = alarm.drained() => {}
+                    () = all_drained => {}
                     _ = mesh::deliver(&driver, &mut letters) => {}
                 }
                 alarm.quiet().await;
@@ -216,14 +250,13 @@ fn bind(config: &SharedConfig, shards: u16) -> Result<Vec<Bound>, String> {
     let sip = config.sip.iter().map(|sip| (SocketId::Sip, sip.listen));
     let udp: Vec<(SocketId, SocketAddr)> = turn.chain(sip).collect();
 
-    let mut refused: Vec<String> = tcp
+    let tcp_refused = tcp
         .iter()
-        .filter_map(|at| refusal("TCP", *at, probe_tcp(*at)))
-        .collect();
-    refused.extend(
-        udp.iter()
-            .filter_map(|(_, at)| refusal("UDP", *at, UdpSocket::bind(at).map(drop))),
-    );
+        .filter_map(|at| Some(refusal("TCP", *at, &probe_tcp(*at).err()?)));
+    let udp_refused = udp
+        .iter()
+        .filter_map(|(_, at)| Some(refusal("UDP", *at, &UdpSocket::bind(at).err()?)));
+    let refused: Vec<String> = tcp_refused.chain(udp_refused).collect();
     if !refused.is_empty() {
         return Err(refused.join("\n"));
     }
@@ -237,6 +270,17 @@ fn bind(config: &SharedConfig, shards: u16) -> Result<Vec<Bound>, String> {
         .map(|_| one())
         .collect::<io::Result<_>>()
         .map_err(|error| format!("cannot bind: {error}"))
+}
+
+/// The listener for numbers and health, which no other process shares.
+fn bind_metrics(at: SocketAddr) -> Result<TcpListener, String> {
+    let bound = tcp_socket(at).and_then(|socket| {
+        socket.bind(&at.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(TcpListener::from(socket))
+    });
+    bound.map_err(|error| refusal("TCP", at, &error))
 }
 
 /// Whether another process has the port: shards share theirs, so only a socket that does not share can tell.
@@ -266,8 +310,7 @@ fn tcp_socket(at: SocketAddr) -> io::Result<Socket> {
 }
 
 /// What to tell the administrator of an address that cannot be bound.
-fn refusal(protocol: &str, at: SocketAddr, result: io::Result<()>) -> Option<String> {
-    let error = result.err()?;
+fn refusal(protocol: &str, at: SocketAddr, error: &io::Error) -> String {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => "another process has this port: stop it, or choose another port",
         io::ErrorKind::AddrNotAvailable => "no interface of this host has this address: choose one of its own",
@@ -276,7 +319,7 @@ fn refusal(protocol: &str, at: SocketAddr, result: io::Result<()>) -> Option<Str
         }
         _ => "the system refused it",
     };
-    Some(format!("cannot listen on {protocol} {at}: {remedy} ({error})"))
+    format!("cannot listen on {protocol} {at}: {remedy} ({error})")
 }
 
 /// Raises the limit of open files to what the system allows, and returns it.
@@ -308,7 +351,16 @@ fn announce(config: &SharedConfig, shards: u16, descriptors: u64) {
     if let Some(sip) = &config.sip {
         tracing::info!(at = %sip.listen, advertise = %sip.advertise, "listening on UDP for SIP");
         for mediaserver in &sip.mediaservers {
-            tracing::info!(path = mediaserver.path(), address = %mediaserver.address, "mediaserver");
+            let addresses = mediaserver
+                .addresses
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>();
+            tracing::info!(
+                path = mediaserver.path(),
+                addresses = addresses.join(", "),
+                "mediaserver"
+            );
         }
     }
     if let Some(turn) = &config.turn {

@@ -15,9 +15,10 @@ use edgeward_core::{
         Transport,
     },
     config::SharedConfig,
+    stats::{Sample, Snapshot},
     time::{Instant, Now, UnixTime},
 };
-use edgeward_udp::{Event, Options, Poller, Turn};
+use edgeward_udp::{Counters, Event, Options, Poller, Turn};
 use tokio::{net::TcpStream, sync::Notify};
 
 use crate::{
@@ -253,6 +254,54 @@ impl Driver {
 
     pub(crate) fn put_scratch(&mut self, scratch: Vec<u8>) {
         self.scratch = scratch;
+    }
+
+    /// What is known of the shard and its UDP sockets.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.shard.snapshot();
+        let Counters {
+            turns,
+            naps,
+            runs,
+            received,
+            sent,
+            send_calls,
+            dropped_full,
+            dropped_refused,
+            dropped_closed,
+            dropped_unread,
+            errors,
+        } = self.poller.counters();
+        snapshot.counters.extend([
+            Sample::new("udp_turns", "Turns of the UDP poller", turns),
+            Sample::new("udp_naps", "Turns that began with a nap", naps),
+            Sample::new("udp_runs", "Runs of datagrams received", runs),
+            Sample::new("udp_received", "Datagrams received", received),
+            Sample::new("udp_sent", "Datagrams sent", sent),
+            Sample::new("udp_send_calls", "Calls that sent them", send_calls),
+            Sample::new(
+                "udp_dropped_full",
+                "Datagrams dropped because a send buffer was full",
+                dropped_full,
+            ),
+            Sample::new(
+                "udp_dropped_refused",
+                "Datagrams that the kernel refused",
+                dropped_refused,
+            ),
+            Sample::new(
+                "udp_dropped_closed",
+                "Datagrams to be sent from a socket that is closed",
+                dropped_closed,
+            ),
+            Sample::new(
+                "udp_dropped_unread",
+                "Datagrams dropped because a receive buffer was full",
+                dropped_unread,
+            ),
+            Sample::new("udp_errors", "Reports that a datagram came to nothing (ICMP)", errors),
+        ]);
+        snapshot
     }
 
     pub(crate) fn poller(&self) -> &Poller {

@@ -73,11 +73,7 @@ impl Stream {
             fate: RefCell::new(Fate::Live),
             waker: RefCell::default(),
         });
-        let task = run(driver.clone(), conn, stream.clone(), read);
-        tokio::task::spawn_local(async move {
-            task.await;
-            drop(counted);
-        });
+        tokio::task::spawn_local(run(driver.clone(), conn, stream.clone(), read, counted));
         stream
     }
 
@@ -180,7 +176,8 @@ enum Turn {
     Let,
 }
 
-async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut read: OwnedReadHalf) {
+/// The task of a stream; `_counted` lives as long as it does.
+async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut read: OwnedReadHalf, _counted: Counted) {
     let mut eof = false;
     loop {
         let turn = std::future::poll_fn(|cx| poll_turn(cx, &driver, conn, &stream, &mut read, eof)).await;
@@ -202,9 +199,10 @@ async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut read: O
     // The driver has dropped its reference with the connection, so that both halves meet again here.
     let Some(stream) = Rc::into_inner(stream) else { return };
     let Ok(socket) = read.reunite(stream.write) else { return };
+    // Boxed, since a task is as large as its largest part, and most of the time a stream is only waiting.
     match fate {
-        Fate::Move(sender) => move_away(socket, pending, sender).await,
-        Fate::Close | Fate::Live => linger(socket, pending, eof).await,
+        Fate::Move(sender) => Box::pin(move_away(socket, pending, sender)).await,
+        Fate::Close | Fate::Live => Box::pin(linger(socket, pending, eof)).await,
     }
 }
 

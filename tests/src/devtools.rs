@@ -95,17 +95,7 @@ impl Page {
     /// When it throws, or does not become true in time.
     #[track_caller]
     pub fn until(&mut self, expression: &str) -> Value {
-        let look = format!(
-            "(async () => {{
-                for (;;) {{
-                    const value = {expression};
-                    if (value) return value;
-                    await new Promise((resolve) => setTimeout(resolve, {}));
-                }}
-            }})()",
-            LOOK.as_millis(),
-        );
-        match self.try_evaluate(&look) {
+        match self.try_evaluate(&awaited(expression)) {
             Ok(value) => value,
             Err(error) => panic!("{expression} did not become true: {error}"),
         }
@@ -184,6 +174,20 @@ impl Drop for Page {
         let _ = self.try_command("Browser.close", &json!({}));
         self.browser.wait();
     }
+}
+
+/// An expression for a promise of the value of another one, once that is a true one.
+pub(crate) fn awaited(expression: &str) -> String {
+    format!(
+        "(async () => {{
+            for (;;) {{
+                const value = await {expression};
+                if (value) return value;
+                await new Promise((resolve) => setTimeout(resolve, {}));
+            }}
+        }})()",
+        LOOK.as_millis(),
+    )
 }
 
 /// What a person would read in the console because of an event.

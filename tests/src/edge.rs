@@ -79,6 +79,14 @@ impl Edge {
         self.process.wait()
     }
 
+    /// Waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn wait(mut self) -> ExitStatus {
+        self.process.wait()
+    }
+
     /// Sends a signal and gives the process back, to wait for its end.
     pub fn signal(self, signal: Signal) -> Process {
         self.process.signal(signal);
@@ -105,16 +113,31 @@ pub fn binary() -> &'static Path {
     BUILT.get_or_init(|| env::var_os(BINARY).map_or_else(build, PathBuf::from))
 }
 
+/// Where cargo puts what it makes of this profile.
+///
+/// # Panics
+/// When this is neither a test nor a binary of cargo.
+fn profile_folder() -> PathBuf {
+    // target/PROFILE/deps/TEST, or target/PROFILE/bench
+    let running = env::current_exe().expect("the path of this test");
+    let folder = running.parent().expect("a target folder");
+    match folder.ends_with("deps") {
+        true => folder.parent().expect("a target folder").to_owned(),
+        false => folder.to_owned(),
+    }
+}
+
+/// Where cargo puts what it makes.
+pub(crate) fn target_folder() -> PathBuf {
+    profile_folder().parent().expect("a target folder").to_owned()
+}
+
 /// A test of one package does not build the binaries of another, so this asks cargo for it: in the same target folder
 /// and profile, and for the whole workspace, since that is how `cargo test --workspace` chooses features.
 fn build() -> PathBuf {
-    let test = env::current_exe().expect("the path of this test");
-    // target/PROFILE/deps/TEST
-    let out = test.ancestors().nth(2).expect("a target folder");
-    let (target, profile) = (
-        out.parent().expect("a target folder"),
-        out.file_name().expect("a profile"),
-    );
+    let target = target_folder();
+    let out = profile_folder();
+    let profile = out.file_name().expect("a profile");
     let profile = match profile.to_str().expect("a profile in ASCII") {
         "debug" => "dev",
         other => other,
@@ -132,7 +155,7 @@ fn build() -> PathBuf {
             profile,
         ])
         .arg("--target-dir")
-        .arg(target);
+        .arg(&target);
     // What cargo told this test about its own package is not true for the others.
     for (name, _) in env::vars_os() {
         let own = |name: &str| {

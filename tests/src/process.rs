@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
     time::Instant,
@@ -41,8 +41,21 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(name: &str, command: &mut Command) -> Self {
+        Self::start(name, command.stdin(Stdio::null()))
+    }
+
+    /// Starts a program that is told what to do.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn_with_input(name: &str, command: &mut Command) -> (Self, ChildStdin) {
+        let mut process = Self::start(name, command.stdin(Stdio::piped()));
+        let input = process.child.stdin.take().expect("a pipe");
+        (process, input)
+    }
+
+    fn start(name: &str, command: &mut Command) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -124,6 +137,11 @@ impl Process {
         }
         drop(said);
         self.child.wait().expect("a child of ours")
+    }
+
+    /// Whether it and all that hold its outputs have ended.
+    pub fn has_ended(&self) -> bool {
+        self.log.said().ended == 2
     }
 
     fn find(&self, deadline: Instant, wanted: impl Fn(&str) -> bool) -> Option<String> {

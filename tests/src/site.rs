@@ -4,12 +4,16 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use rustls::ClientConfig;
 
-use crate::{random, tls::Authority, word};
+use crate::{
+    random,
+    tls::{Authority, Identity},
+    word,
+};
 
 /// Networks are claimed by holding this port on their last address.
 const CLAIM: u16 = 61_999;
@@ -23,6 +27,7 @@ pub struct Site {
     net: [u8; 3],
     _claim: UdpSocket,
     authority: Authority,
+    identity: OnceLock<Identity>,
     folder: PathBuf,
 }
 
@@ -53,6 +58,7 @@ impl Site {
             net,
             _claim: claim,
             authority: Authority::new(),
+            identity: OnceLock::new(),
             folder,
         };
         site.write("ca.pem", site.authority.pem());
@@ -98,11 +104,18 @@ impl Site {
         fs::write(self.folder.join(name), text).expect("a file in the folder of the test");
     }
 
-    /// Writes `edge.pem` and `edge.key` into the folder: a certificate for [`NAME`] and the first four hosts.
+    /// The certificate of edges, for [`NAME`] and the first four hosts.
+    pub fn identity(&self) -> &Identity {
+        self.identity.get_or_init(|| {
+            let hosts: Vec<String> = (1..=4).map(|number| self.host(number).to_string()).collect();
+            let names: Vec<&str> = [NAME].into_iter().chain(hosts.iter().map(String::as_str)).collect();
+            self.authority.identity(&names)
+        })
+    }
+
+    /// Writes `edge.pem` and `edge.key` into the folder.
     pub fn write_certificate(&self) {
-        let hosts: Vec<String> = (1..=4).map(|number| self.host(number).to_string()).collect();
-        let names: Vec<&str> = [NAME].into_iter().chain(hosts.iter().map(String::as_str)).collect();
-        let identity = self.authority.identity(&names);
+        let identity = self.identity();
         self.write("edge.pem", &identity.certificate);
         self.write("edge.key", &identity.key);
     }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData as _};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
+use sha2::{Digest as _, Sha256};
 
 /// A certificate authority of one test.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct Identity {
     pub certificate: String,
     /// The private key.
     pub key: String,
+    /// The hash of the public key by which Chromium can be told to trust it.
+    pub trusted: String,
 }
 
 impl Default for Authority {
@@ -61,6 +65,7 @@ impl Authority {
         Identity {
             certificate: params.signed_by(&key, &self.issuer).expect("a certificate").pem(),
             key: key.serialize_pem(),
+            trusted: BASE64_STANDARD.encode(Sha256::digest(key.subject_public_key_info())),
         }
     }
 

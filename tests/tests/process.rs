@@ -43,8 +43,8 @@ fn signals_end_it_in_an_orderly_way() {
         let client = scene.client(104);
         let mut process = scene.edge.signal(signal);
         process.wait_for("stopping");
-        // RFC 6455 section 7.4.1: 1001 is "going away".
-        assert_eq!(telephone.socket.closed(), Some(1001));
+        // RFC 6455 section 7.4.1 and its registry: 1012 is "service restart", 1001 "going away".
+        assert_eq!(telephone.socket.closed(), Some(1012));
         assert_eq!(tunnel.closed(), Some(1001));
         idle.closed();
         // What is under way may end.
@@ -85,10 +85,11 @@ fn what_does_not_end_is_cut_in_time() {
 fn a_stop_is_quick_when_nothing_is_going_on() {
     let scene = Scene::with(&CONFIG.replace("shutdown_secs = 2", "shutdown_secs = 60"));
     let mut telephone = scene.registered(100, "alice");
+    // It has nobody to talk to.
     let _allocation = scene.allocated(101);
     let began = Instant::now();
     let mut process = scene.edge.signal(Signal::TERM);
-    assert_eq!(telephone.socket.closed(), Some(1001));
+    assert_eq!(telephone.socket.closed(), Some(1012));
     drop(telephone);
     assert_eq!(process.wait().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());

@@ -10,6 +10,7 @@ use crate::tls::Provider;
 
 mod addresses;
 mod https;
+mod metrics;
 mod nearest;
 mod reader;
 mod secret;
@@ -105,8 +106,10 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
     let web = root.optional(cx, "web", web::parse);
     let sip = root.optional(cx, "sip", |cx, value| sip::parse(cx, value, https.as_ref()));
     let turn = root.optional(cx, "turn", |cx, value| turn::parse(cx, value, sip.as_ref()));
+    let metrics = root.optional(cx, "metrics", metrics::parse);
     check_peers(cx, &root, turn.as_ref());
     check_listener(cx, &root, https.as_ref(), turn.as_ref());
+    check_shared_port(cx, &root, https.as_ref());
     root.finish(cx);
     let (server, key_file) = server.unwrap_or((Server::default(), None));
     Some(Config {
@@ -115,6 +118,7 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
         web,
         sip,
         turn,
+        metrics,
         keys: key_file.unwrap_or(keys),
     })
 }
@@ -152,6 +156,19 @@ fn check_listener(cx: &mut Reader<'_>, root: &Section<'_, '_>, https: Option<&Ht
             site,
             "[https] listens nowhere",
             "write listen = \"0.0.0.0:443\"; an empty list is for a host with TURN over TLS alone",
+        );
+    }
+}
+
+/// What [https] says about TURN means nothing without [turn].
+fn check_shared_port(cx: &mut Reader<'_>, root: &Section<'_, '_>, https: Option<&Https>) {
+    if let (Some(https), Some(site), None) = (https, root.site("https"), root.site("turn"))
+        && (https.plain_turn || !https.turn_hosts.is_empty())
+    {
+        cx.refuse::<()>(
+            site,
+            "[https] names `turn_hosts` or `plain_turn`, but there is no TURN server",
+            "add [turn], or remove both from [https]",
         );
     }
 }

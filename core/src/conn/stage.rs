@@ -9,7 +9,7 @@ use crate::{
     action::{ConnId, ShardId},
     config::{self, Keys, Offer, SharedConfig},
     http::{Accept, Client, Method, Server},
-    sip::FlowId,
+    sip::{FlowId, LinkId},
     time::{Instant, Now},
     turn,
     ws::{self, Boundary, Kind},
@@ -18,6 +18,8 @@ use crate::{
 /// What a connection carries.
 #[derive(Debug)]
 pub(crate) enum Stage {
+    /// Accepted from a proxy that has not said yet for whom.
+    Proxied(Offer),
     /// Accepted, and too little has come to tell.
     Sniff(Offer),
     /// HTTP from a client.
@@ -32,6 +34,8 @@ pub(crate) enum Stage {
     Opening(Box<Opening>),
     /// SIP over WebSocket that ends here.
     Sip(Box<SipSocket>),
+    /// SIP with a mediaserver.
+    Trunk(LinkId),
     /// TURN.
     Turn(TurnStream),
 }
@@ -43,7 +47,13 @@ impl Stage {
             Self::Http(browser) => browser.pair,
             Self::Upstream(upstream) => upstream.pair,
             Self::Tunnel(tunnel) => Some(tunnel.pair),
-            Self::Sniff(_) | Self::Peer | Self::Opening(_) | Self::Sip(_) | Self::Turn(_) => None,
+            Self::Proxied(_)
+            | Self::Sniff(_)
+            | Self::Peer
+            | Self::Opening(_)
+            | Self::Sip(_)
+            | Self::Trunk(_)
+            | Self::Turn(_) => None,
         }
     }
 }

@@ -3,11 +3,11 @@
 use core::{net::SocketAddr, ops::Range, time::Duration};
 
 use crate::{
-    action::{Action, ConnId, Egress, Foreign, IoKind, Parcel, Prefix, Run, SocketId, Source},
+    action::{Action, Addresses, ConnId, Egress, Foreign, IoKind, Parcel, Prefix, ResolveError, Run, SocketId, Source},
     conn::{SipSocket, Stage},
     http::Answer,
-    shard::{Shard, Step},
-    sip::{Bridge, Opening as FlowOpening, Out},
+    shard::{Question, Shard, Step},
+    sip::{self, Bridge, Opening as FlowOpening, Out},
     time::{Instant, Now},
     ws::{self, Item, Kind, close_code},
 };
@@ -57,9 +57,7 @@ impl Shard {
                 secure: true,
                 subject: None,
             };
-            bridge
-                .open(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), flow)
-                .ok()
+            bridge.open(flow).ok()
         });
         let Some(flow) = opened else {
             opening
@@ -161,6 +159,30 @@ impl Shard {
         self.sip_out(now, out);
     }
 
+    pub(super) fn mediaserver_resolved(
+        &mut self,
+        now: Now,
+        question: &sip::Question,
+        result: Result<Addresses, ResolveError>,
+        out: &mut Egress,
+    ) {
+        let Some(bridge) = &mut self.sip else { return };
+        let found = result.map(|found| found.addresses).unwrap_or_default();
+        bridge.resolved(
+            &mut Self::cx(now, &mut self.rng, &mut self.stats, out),
+            question,
+            &found,
+        );
+        self.sip_out(now, out);
+    }
+
+    /// Clients of TURN may reach the media of the mediaservers, wherever they are by now.
+    fn mediaservers_moved(&mut self) {
+        if let (Some(bridge), Some(turn)) = (&self.sip, &mut self.turn) {
+            turn.follow(&bridge.media());
+        }
+    }
+
     pub(super) fn sip_timeout(&mut self, now: Now, out: &mut Egress) {
         let Some(bridge) = &mut self.sip else { return };
         if bridge.poll_timeout().is_some_and(|at| at <= now.mono) {
@@ -218,6 +240,13 @@ impl Shard {
         while let Some(said) = self.sip.as_mut().and_then(Bridge::poll_out) {
             match said {
                 Out::Trunk { to, bytes } => out.push(SocketId::Sip, to, None, Prefix::NONE, Source::Made(bytes)),
+                Out::Link { conn, bytes } => self.write_trunk(now, conn, bytes, out),
+                Out::Dial(link) => self.dial_trunk(now, link, out),
+                Out::Unlink { conn } => self.close(now, conn, out),
+                Out::Resolve(question) => {
+                    self.resolve(question.host().to_owned(), Question::Mediaserver(question));
+                }
+                Out::Moved => self.mediaservers_moved(),
                 Out::Flow { conn, bytes } => self.write_websocket(now, conn, bytes, out),
                 Out::Probe { conn } => self.ping_websocket(conn, now.mono + PROBE_WAIT),
                 Out::Close { conn, code, reason } => self.close_websocket(now, conn, code, reason, out),

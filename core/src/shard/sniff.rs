@@ -1,19 +1,23 @@
-//! What does a client that has just connected speak? TLS or not, then HTTP or TURN, told by the first bytes.
+//! What does a client that has just connected speak? Told by who it is, then by the server name that it calls, the
+//! protocol that it agrees to, and its first bytes.
 
 use core::time::Duration;
 
+use bytes::BytesMut;
+
 use crate::{
-    action::{ConnId, Egress},
+    action::{Action, ConnId, Egress},
     config::Offer,
     conn::{Downstream, Stage, TurnStream},
     http::{Answer, Server},
     shard::{Shard, Step},
     time::Now,
-    tls::{ALPN_TURN, Tls},
+    tls::{ALPN_ACME, ALPN_HTTP, ALPN_STUN, ALPN_TURN, Protocols, Tls},
+    wire::{
+        proxy,
+        tls::{Alert, ClientHello, HANDSHAKE},
+    },
 };
-
-/// The content type of a TLS handshake record (RFC 8446 section 5.1).
-const TLS_HANDSHAKE: u8 = 22;
 
 /// What the first byte tells (RFC 7983 section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +32,7 @@ impl Speech {
         match first {
             // A STUN message. ChannelData cannot come first, and its first byte may be that of an HTTP method.
             0..=3 => Self::Turn,
-            TLS_HANDSHAKE => Self::Tls,
+            HANDSHAKE => Self::Tls,
             _ => Self::Other,
         }
     }
@@ -53,25 +57,107 @@ impl Shard {
         let Stage::Sniff(offer) = conn.stage else {
             return Step::Wait;
         };
-        let agreed_turn = conn.tls().is_some_and(|tls| tls.alpn() == Some(ALPN_TURN));
-        match (conn.tls().is_some(), offer, Speech::of(*first)) {
-            (false, _, Speech::Tls) => self.start_tls(now, id, bytes, out),
-            (false, Offer::Turn, Speech::Turn) => self.start_turn(now, id),
-            (true, _, Speech::Turn) if self.turn.is_some() => self.start_turn(now, id),
-            (true, Offer::Https, _) if !agreed_turn => self.start_http(now, id),
-            (false, Offer::Https, _) => self.misdirected(now, id, "this port speaks HTTPS", out),
-            _ => self.misdirected(now, id, "this port speaks TURN", out),
+        let speech = Speech::of(*first);
+        let Some(tls) = conn.tls() else {
+            let is_turn = offer == Offer::Turn || self.config.https.as_ref().is_some_and(|https| https.plain_turn);
+            return match (speech, offer) {
+                (Speech::Tls, _) => self.start_tls(now, id, offer, bytes, out),
+                (Speech::Turn, _) if is_turn => self.start_turn(now, id),
+                _ if proxy::is_likely(bytes) => self.fault(
+                    now,
+                    id,
+                    "a PROXY header, but proxy_protocol_from does not list the sender",
+                    out,
+                ),
+                (_, Offer::Https) => self.misdirected(now, id, "this port speaks HTTPS", out),
+                (_, Offer::Turn) => self.misdirected(now, id, "this port speaks TURN", out),
+            };
+        };
+        let is_turn = match tls.alpn() {
+            Some(ALPN_TURN | ALPN_STUN) => true,
+            Some(ALPN_HTTP) => false,
+            _ => offer == Offer::Turn || self.is_turn_host(tls.server_name()) || speech == Speech::Turn,
+        };
+        match is_turn {
+            true if self.turn.is_some() && speech == Speech::Turn => self.start_turn(now, id),
+            true => self.misdirected(now, id, "this port speaks TURN", out),
+            false => self.start_http(now, id),
         }
     }
 
-    fn start_tls(&mut self, now: Now, id: ConnId, bytes: &mut [u8], out: &mut Egress) -> Step {
-        let server = self.config.https.as_ref().map(|https| Tls::server(&https.tls));
-        let (Some(Ok(tls)), Some(conn)) = (server, self.conns.get_mut(id.0)) else {
-            return self.fault(now, id, "TLS is not configured", out);
+    /// Reads for whom a proxy has connected. (The PROXY protocol, section 2)
+    pub(super) fn proxied(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return Step::Gone;
+        };
+        let Stage::Proxied(offer) = conn.stage else {
+            return Step::Wait;
+        };
+        match proxy::parse(bytes) {
+            Ok(Some((ends, used))) => {
+                let proxy = conn.peer;
+                conn.unwrap_proxied(offer, ends);
+                let client = conn.peer;
+                tracing::debug!(%client, %proxy, "a connection through a proxy");
+                if conn.is_accepted() && !self.admit(client.ip()) {
+                    self.stats.edge.refused += 1;
+                    self.conns.remove(id.0);
+                    self.actions.push_back(Action::Close(id, BytesMut::new()));
+                    return Step::Gone;
+                }
+                Step::Used(used)
+            }
+            Ok(None) => Step::Wait,
+            Err(_) => self.fault(
+                now,
+                id,
+                "no PROXY header, but proxy_protocol_from lists the sender",
+                out,
+            ),
+        }
+    }
+
+    fn start_tls(&mut self, now: Now, id: ConnId, offer: Offer, bytes: &mut [u8], out: &mut Egress) -> Step {
+        let hello = match ClientHello::parse(bytes) {
+            Ok(Some(hello)) => hello,
+            Ok(None) => return Step::Wait,
+            Err(_) => return self.refuse_tls(now, id, Alert::DecodeError, "not a ClientHello", out),
+        };
+        let Some(https) = &self.config.https else {
+            return self.refuse_tls(now, id, Alert::HandshakeFailure, "TLS is not configured", out);
+        };
+        let name = hello.server_name();
+        if https.refuse_unknown_names && name.is_some_and(|name| !https.knows(name)) {
+            // RFC 6066 section 3: "abort the handshake by sending a fatal-level unrecognized_name(112) alert".
+            return self.refuse_tls(now, id, Alert::UnrecognizedName, "a server name that is not ours", out);
+        }
+        let protocols = match offer {
+            _ if https.acme.is_some() && hello.protocols().any(|name| name == ALPN_ACME) => Protocols::Challenge,
+            Offer::Turn => Protocols::Turn,
+            Offer::Https if self.turn.is_none() => Protocols::Http,
+            Offer::Https if self.is_turn_host(name) => Protocols::Turn,
+            Offer::Https => Protocols::HttpAndTurn,
+        };
+        let tls = Tls::server(&https.tls, protocols, name);
+        let (Ok(tls), Some(conn)) = (tls, self.conns.get_mut(id.0)) else {
+            return self.refuse_tls(now, id, Alert::HandshakeFailure, "TLS cannot be served", out);
         };
         conn.start_tls(tls);
         self.take_in(now, id, bytes, out);
         Step::Used(bytes.len())
+    }
+
+    /// Ends a connection that has not come so far that anything could be encrypted.
+    fn refuse_tls(&mut self, now: Now, id: ConnId, alert: Alert, why: &str, out: &mut Egress) -> Step {
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.out().extend_from_slice(&alert.record());
+        }
+        self.fault(now, id, why, out)
+    }
+
+    fn is_turn_host(&self, server_name: Option<&str>) -> bool {
+        let https = self.config.https.as_ref();
+        server_name.is_some_and(|name| https.is_some_and(|https| https.is_for_turn(name)))
     }
 
     fn start_turn(&mut self, now: Now, id: ConnId) -> Step {

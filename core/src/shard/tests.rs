@@ -11,6 +11,7 @@ use crate::{
     tls::{ClientTls, Provider, Tls},
 };
 
+mod drain;
 mod reload;
 mod session;
 mod tcp_relay;
@@ -525,24 +526,6 @@ fn a_tunnel_opens_only_on_a_good_101() {
         world.receive(upstream, bad.as_bytes());
         assert!(world.read(&mut browser).starts_with("HTTP/1.1 502 "), "{bad}");
     }
-}
-
-#[test]
-fn a_drain_says_goodbye_between_frames_and_ends() {
-    let mut world = World::new();
-    let mut browser = world.browser();
-    world.send(&mut browser, UPGRADE);
-    let upstream = world.answer_dial();
-    world.receive(upstream, SWITCH.as_bytes());
-    world.read(&mut browser);
-    world.receive(upstream, b"\x81\x04ha");
-    world.handle(Input::Drain(world.now.mono + Duration::from_secs(10)));
-    assert_eq!(world.closed, []);
-    world.receive(upstream, b"lf");
-    let last = world.read_bytes(&mut browser);
-    assert_eq!(last[..8], *b"\x81\x04half\x88\x18");
-    assert_eq!(last[8..10], 1001_u16.to_be_bytes());
-    assert!(world.drained);
 }
 
 #[test]

@@ -7,10 +7,11 @@ use bytes::BytesMut;
 use crate::{
     action::{ConnId, Egress},
     config::{Config, Host, HttpLimits, Offer, Route},
-    conn::{Downstream, Exchange, Opening, Stage},
+    conn::{Conn, Downstream, Exchange, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
     shard::{Shard, Step},
     time::{Instant, Now},
+    tls::Tls,
 };
 
 mod tunnel;
@@ -98,6 +99,10 @@ impl Shard {
             status: 0,
         });
         self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        if !self.is_own_server(id, request) {
+            self.stats.web.refused += 1;
+            return self.answer(now, id, &Answer::new(421), out);
+        }
         let config = self.config.clone();
         match route(&config, request) {
             Decision::Refuse(answer) => {
@@ -107,6 +112,20 @@ impl Shard {
             Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, mediaserver, accept),
             Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
         }
+    }
+
+    /// Whether the request is for the server that the client called when it connected.
+    // RFC 9110 section 7.4: a request may not reach what its connection was not made, and its certificate not shown, for.
+    fn is_own_server(&self, id: ConnId, request: &Request<'_>) -> bool {
+        let conn = self.conns.get(id.0);
+        let name = conn.and_then(Conn::tls).and_then(Tls::server_name);
+        let (Some(https), Some(conn), Some(name), Some(host)) = (&self.config.https, conn, name, request.host) else {
+            return true;
+        };
+        // A proxy in front calls us by a name of its own and passes on what a browser wants.
+        let client = conn.peer.ip().to_canonical();
+        let is_proxy = https.trusted_proxies.iter().any(|net| net.contains(&client));
+        is_proxy || https.tls.is_same_server(name, host.host)
     }
 
     /// The connection becomes a WebSocket that ends here; before it is opened, it goes to its home shard.

@@ -12,10 +12,13 @@ use super::{
     flow::{Flow, Owner},
     home,
     limit::Locks,
+    link::LinkId,
     names::Names,
+    rewrite,
     token::{Identity, Token, TokenText},
     transaction::{ServerId, Transaction},
     trunk::{Trunk, TrunkId},
+    trunks::Question,
 };
 use crate::{
     action::{ConnId, ShardId},
@@ -30,8 +33,8 @@ use crate::{
 
 /// The largest UDP payload over IPv4.
 pub(super) const DATAGRAM_MAX: usize = 65_507;
-/// What fits one Ethernet frame, with the headers of IPv4 and UDP.
-const UNFRAGMENTED_MAX: usize = 1472;
+/// What fits one Ethernet frame, with the headers of IP and UDP.
+const UNFRAGMENTED_MAX: [usize; 2] = [1472, 1452];
 
 /// A browser, by its WebSocket; outlives a lost WebSocket for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +77,24 @@ pub enum Out {
         /// The datagram.
         bytes: Range<usize>,
     },
+    /// Part of a TCP connection with a mediaserver.
+    Link {
+        /// The connection.
+        conn: ConnId,
+        /// A message, or the sign that keeps the connection alive.
+        bytes: Range<usize>,
+    },
+    /// Make a TCP connection with a mediaserver; answered by [`Bridge::linked`] or [`Bridge::unlinked`].
+    Dial(LinkId),
+    /// Close a TCP connection with a mediaserver, about which nothing need be said any more.
+    Unlink {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Look up the name of a mediaserver; answered by [`Bridge::resolved`], or not at all when that fails.
+    Resolve(Question),
+    /// Mediaservers have other addresses: [`Bridge::media`] tells which.
+    Moved,
     /// Ping a WebSocket whose user has come back on another one: if it does not answer within seconds, it is
     /// [lost](Bridge::lost).
     Probe {
@@ -128,7 +149,8 @@ impl Bridge {
     /// When the configuration has no sip role.
     pub fn new(config: Arc<Config>, shard: ShardId, shards: u16, rng: &mut Rng) -> Self {
         let sip = config.sip.as_ref().expect("the sip role is configured");
-        Self {
+        let trunks = sip.mediaservers.iter();
+        let mut bridge = Self {
             names: Names::new(sip),
             shard,
             shards,
@@ -139,7 +161,7 @@ impl Bridge {
             servers: HashMap::with_hasher(rng.hasher()),
             server_hashers: [rng.hasher(), rng.hasher()],
             identities: HashMap::with_hasher(rng.hasher()),
-            trunks: sip.mediaservers.iter().map(Trunk::new).collect(),
+            trunks: trunks.map(|trunk| Trunk::new(Instant::ZERO, trunk)).collect(),
             locks: Locks::new(rng.hasher()),
             begun: 0,
             timers: Timers::new(),
@@ -147,7 +169,11 @@ impl Bridge {
             splices: Splices::new(),
             stamped: Vec::new(),
             config,
+        };
+        for trunk in 0..bridge.trunks.len() {
+            bridge.arm_trunk(TrunkId(trunk));
         }
+        bridge
     }
 
     /// When the clock must be shown to it at the latest.
@@ -161,7 +187,7 @@ impl Bridge {
             match owner {
                 Owner::Transaction(key) => self.wake(cx, key, at),
                 Owner::Flow(flow) => self.give_up(cx, flow),
-                Owner::Trunk(trunk) => self.ping(cx, trunk),
+                Owner::Trunk(trunk) => self.tend(cx, trunk, at),
             }
         }
     }
@@ -179,6 +205,11 @@ impl Bridge {
     /// How many flows there are, lost ones included.
     pub fn flows(&self) -> usize {
         self.flows.len()
+    }
+
+    /// Whether a flow has a transaction that waits for a final response.
+    pub fn is_busy(&self, flow: FlowId) -> bool {
+        self.flows.get(flow.0).is_some_and(|flow| flow.pending > 0)
     }
 
     /// How many transactions there are, those that only absorb repeats included.
@@ -240,7 +271,20 @@ impl Bridge {
 
     pub(super) fn send_trunk(&mut self, cx: &mut Cx<'_>, to: SocketAddr, bytes: Range<usize>) {
         cx.stats.sip.to_trunk += 1;
-        cx.stats.sip.fragmented += u64::from(bytes.len() > UNFRAGMENTED_MAX);
+        cx.stats.sip.fragmented += u64::from(bytes.len() > UNFRAGMENTED_MAX[usize::from(to.is_ipv6())]);
         self.out.push_back(Out::Trunk { to, bytes });
+    }
+
+    /// The same by TCP, where `by_stream` says so and there is a connection; else by UDP.
+    pub(super) fn send_remote(&mut self, cx: &mut Cx<'_>, to: SocketAddr, by_stream: bool, bytes: Range<usize>) {
+        if !by_stream {
+            return self.send_trunk(cx, to, bytes);
+        }
+        let Some(conn) = self.link_with(cx.now.mono, to) else {
+            rewrite::set_transport(&mut cx.made[bytes.clone()], rewrite::UDP);
+            return self.send_trunk(cx, to, bytes);
+        };
+        cx.stats.sip.by_stream += 1;
+        self.out.push_back(Out::Link { conn, bytes });
     }
 }

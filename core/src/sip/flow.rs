@@ -16,7 +16,7 @@ use crate::{action::ConnId, slab::Key, time::Instant, wire::sip::uri::Uri};
 
 /// How long a lost flow may come back: less than timers B and H of whoever waits.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
-/// How long a new request for a lost flow waits for it to come back.
+/// How long a request for a lost flow that belongs to no dialog waits for it to come back: somebody waits for an answer.
 pub(super) const HOLD: Duration = Duration::from_secs(2);
 /// Contacts that one flow may have registered.
 pub(super) const REGISTRATIONS_MAX: usize = 4;
@@ -32,6 +32,8 @@ pub(super) struct Flow {
     pub(super) conn: Option<ConnId>,
     /// Where its requests go, whatever they say.
     pub(super) trunk: TrunkId,
+    /// The address of the mediaserver that has its registration.
+    pub(super) home: Option<SocketAddr>,
     pub(super) peer: SocketAddr,
     pub(super) secure: bool,
     pub(super) subject: Option<String>,

@@ -19,7 +19,7 @@ impl Bridge {
     ///
     /// # Errors
     /// When there are too many, or there is no such mediaserver.
-    pub fn open(&mut self, cx: &mut Cx<'_>, opening: Opening) -> Result<FlowId, Full> {
+    pub fn open(&mut self, opening: Opening) -> Result<FlowId, Full> {
         if self.flows.len() >= self.sip().limits.flows_max {
             return Err(Full);
         }
@@ -31,11 +31,11 @@ impl Bridge {
             subject,
         } = opening;
         let trunk = self.trunk_of(mediaserver).ok_or(Full)?;
-        self.watch(cx, trunk);
         let (shard, epoch, mediaserver) = (self.shard, self.epoch, self.trunk(trunk).mark);
         let key = self.flows.insert_with(|key| Flow {
             conn: Some(conn),
             trunk,
+            home: None,
             peer,
             secure,
             subject,
@@ -159,7 +159,7 @@ impl Bridge {
         // What it may have missed while it only seemed to be there.
         for key in transactions {
             match self.transactions.get(key) {
-                Some(transaction) if transaction.is_unheard() => {
+                Some(transaction) if transaction.is_to_be_told_again() => {
                     let start = cx.made.len();
                     cx.made.extend_from_slice(&transaction.request);
                     let end = cx.made.len();

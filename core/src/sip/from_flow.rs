@@ -12,6 +12,7 @@ use super::{
     register::claimed,
     rewrite::{self, Route},
     transaction::{Beginning, Method, Reply, Side, Transaction},
+    trunks::Destination,
 };
 use crate::{
     cx::Cx,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// After which time a browser may try again when there are too many requests, or no mediaserver.
-const RETRY_AFTER_SECS: u32 = 5;
+pub(super) const RETRY_AFTER_SECS: u32 = 5;
 
 impl Bridge {
     /// One WebSocket message.
@@ -145,6 +146,8 @@ impl Bridge {
         let Some(flow) = self.flows.get(id.0) else {
             return Ok(());
         };
+        let destination = self.destination(cx.now.mono, flow, request, &route);
+        let destination = destination.ok_or(Rejection::unavailable(RETRY_AFTER_SECS))?;
         let transaction = Transaction::new(
             cx.now.mono,
             Beginning {
@@ -152,7 +155,8 @@ impl Bridge {
                 method: request.method,
                 flow: id,
                 trunk: flow.trunk,
-                reply_to: self.trunk(flow.trunk).address,
+                remote: destination.address,
+                by_stream: false,
                 server,
             },
         );
@@ -171,7 +175,7 @@ impl Bridge {
             transaction.registering = registering.map(Box::new);
             transaction.credentials_of = credentials_of;
         }
-        self.send_onward(cx, key, bytes);
+        self.depart(cx, key, destination.asks_stream, bytes);
         Ok(())
     }
 
@@ -184,7 +188,7 @@ impl Bridge {
             return Err(busy);
         }
         let (trunk, peer) = (flow.trunk, flow.peer.ip());
-        if !self.trunk(trunk).is_up() {
+        if !self.trunk(trunk).is_available() {
             return Err(busy);
         }
         let credentials_of = request
@@ -231,7 +235,12 @@ impl Bridge {
         splices.clear();
         let stamped = local::stamp(&request.via, flow.peer, true, &mut self.stamped);
         let below = stamped.then_some((&request.via, &self.stamped[..]));
-        rewrite::via(splices, message, [b"UDP", self.names.udp.as_bytes(), branch], below);
+        rewrite::via(
+            splices,
+            message,
+            [rewrite::UDP, self.names.udp.as_bytes(), branch],
+            below,
+        );
         if request.method.is_recorded() {
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Up);
         }
@@ -273,17 +282,27 @@ impl Bridge {
         let Some(flow) = self.flows.get_mut(id.0) else {
             return Ok(());
         };
-        let trunk = flow.trunk;
         if !flow.buckets.admit_stateless(cx.now.mono) || request.max_forwards == Some(0) {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
         let route = self.flow_route(request)?;
+        let Some(flow) = self.flows.get(id.0) else {
+            return Ok(());
+        };
+        let trunk = flow.trunk;
+        let Some(Destination { address, asks_stream }) = self.destination(cx.now.mono, flow, request, &route) else {
+            return Ok(());
+        };
         let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
         let branch = self.branch(Kind::Stateless, unique);
         let bytes = self.write_up(cx, id, request, &route, &branch, None);
         if bytes.len() <= DATAGRAM_MAX {
-            self.send_trunk(cx, self.trunk(trunk).address, bytes);
+            let by_stream = self.is_for_stream(cx, trunk, address, asks_stream, bytes.len());
+            if by_stream {
+                rewrite::set_transport(&mut cx.made[bytes.clone()], rewrite::TCP);
+            }
+            self.send_remote(cx, address, by_stream, bytes);
         }
         Ok(())
     }
@@ -353,8 +372,8 @@ impl Bridge {
         }
         transaction.response.clear();
         transaction.response.extend_from_slice(&cx.made[bytes.clone()]);
-        let to = transaction.reply_to;
-        self.send_trunk(cx, to, bytes);
+        let (to, by_stream) = (transaction.remote, transaction.by_stream);
+        self.send_remote(cx, to, by_stream, bytes);
     }
 
     /// A tag for what we answer without state: the same for the same request and its ACK (RFC 3261 section 8.2.7).

@@ -8,6 +8,7 @@ use super::{
     check::{self, Rejection, Request, Response},
     flow::HOLD,
     flows::Own,
+    link::LinkId,
     local::{self, Answer, TopVia, hop_request, reasons},
     rewrite::{self, Route},
     transaction::{Beginning, Method, Reply, Side, State, Transaction},
@@ -18,12 +19,30 @@ use crate::{
     wire::sip::{Framing, Message, Name, Start, uri::Uri, via::Via},
 };
 
+/// Who sent a message: an address of a mediaserver.
+#[derive(Debug, Clone, Copy)]
+struct Sender {
+    address: SocketAddr,
+    /// Whether it came by TCP.
+    by_stream: bool,
+}
+
 /// Where a request goes, and as what.
 struct Target {
     flow: FlowId,
     route: Route,
     /// The Request-URI that the browser knows, if it is not the one that came.
     uri: Option<Vec<u8>>,
+}
+
+impl Sender {
+    /// Where responses go (RFC 3261 section 18.2.2): by TCP back to where the request came from.
+    fn reply_address(&self, via: &Via<'_>) -> SocketAddr {
+        match self.by_stream {
+            true => self.address,
+            false => local::reply_address(via, self.address),
+        }
+    }
 }
 
 impl Bridge {
@@ -33,26 +52,45 @@ impl Bridge {
             cx.stats.sip.dropped += 1;
             return;
         }
+        let sender = Sender {
+            address: from,
+            by_stream: false,
+        };
+        self.message_from_trunk(cx, sender, datagram);
+    }
+
+    /// One message from a TCP connection with a mediaserver.
+    pub fn from_link(&mut self, cx: &mut Cx<'_>, link: LinkId, message: &[u8]) {
+        let sender = Sender {
+            address: link.address,
+            by_stream: true,
+        };
+        if self.is_trunk(link.address) {
+            self.message_from_trunk(cx, sender, message);
+        }
+    }
+
+    fn message_from_trunk(&mut self, cx: &mut Cx<'_>, from: Sender, bytes: &[u8]) {
         cx.stats.sip.from_trunk += 1;
-        let Some(message) = Message::read(datagram, Framing::Datagram) else {
+        let Some(message) = Message::read(bytes, Framing::Datagram) else {
             // Empty lines keep a way through a NAT open (RFC 5626 section 3.5.1).
-            cx.stats.sip.dropped += u64::from(!datagram.trim_ascii().is_empty());
+            cx.stats.sip.dropped += u64::from(!bytes.trim_ascii().is_empty());
             return;
         };
         match message.start() {
             Start::Request { .. } => {
-                self.heard(from);
+                self.heard(cx.now.mono, from.address);
                 self.request_from_trunk(cx, from, &message);
             }
             Start::Response { .. } => {
-                if self.response_from_trunk(cx, from, &message).is_none() {
+                if self.response_from_trunk(cx, from.address, &message).is_none() {
                     cx.stats.sip.dropped += 1;
                 }
             }
         }
     }
 
-    fn request_from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>) {
+    fn request_from_trunk(&mut self, cx: &mut Cx<'_>, from: Sender, message: &Message<'_>) {
         let Start::Request { method, .. } = message.start() else {
             return;
         };
@@ -66,7 +104,7 @@ impl Bridge {
     }
 
     /// Answers a request in our own name, without a transaction. A repeat of it gets the same answer.
-    fn answer_to_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>, answer: Rejection) {
+    fn answer_to_trunk(&mut self, cx: &mut Cx<'_>, from: Sender, message: &Message<'_>, answer: Rejection) {
         cx.stats.sip.refused += u64::from(answer.status >= 300);
         let Some(value) = message.value(Name::Via) else {
             // Nobody could tell what this would be an answer to.
@@ -77,9 +115,9 @@ impl Bridge {
         let via = Via::first(value);
         let stamped = via
             .as_ref()
-            .filter(|via| local::stamp(via, from, false, &mut self.stamped));
+            .filter(|via| local::stamp(via, from.address, false, &mut self.stamped));
         let top = stamped.map_or(TopVia::Kept, |via| TopVia::Stamped(via, &self.stamped));
-        let to = via.map_or(from, |via| local::reply_address(&via, from));
+        let to = via.map_or(from.address, |via| from.reply_address(&via));
         let answer = Answer {
             status: answer.status,
             reason: answer.reason,
@@ -89,15 +127,10 @@ impl Bridge {
         let start = cx.made.len();
         answer.write(message, top, cx.made);
         let end = cx.made.len();
-        self.send_trunk(cx, to, start..end);
+        self.send_remote(cx, to, from.by_stream, start..end);
     }
 
-    fn handle_trunk_request(
-        &mut self,
-        cx: &mut Cx<'_>,
-        from: SocketAddr,
-        request: &Request<'_>,
-    ) -> Result<(), Rejection> {
+    fn handle_trunk_request(&mut self, cx: &mut Cx<'_>, from: Sender, request: &Request<'_>) -> Result<(), Rejection> {
         let server = self.server_id(Side::Down, request);
         let known = self.server(server);
         match request.method {
@@ -127,7 +160,13 @@ impl Bridge {
         if flow.pending >= self.sip().limits.transactions_per_flow_max {
             return Err(Rejection::unavailable(1));
         }
-        let (held, trunk) = (flow.conn.is_none(), flow.trunk);
+        let trunk = flow.trunk;
+        let held_until = match flow.conn {
+            Some(_) => None,
+            // A call goes on: whoever is in it had better wait than be cut off.
+            None if request.is_in_dialog() => flow.grace,
+            None => Some(cx.now.mono + HOLD),
+        };
         let mut transaction = Transaction::new(
             cx.now.mono,
             Beginning {
@@ -135,12 +174,13 @@ impl Bridge {
                 method: request.method,
                 flow: target.flow,
                 trunk,
-                reply_to: local::reply_address(&request.via, from),
+                remote: from.reply_address(&request.via),
+                by_stream: from.by_stream,
                 server,
             },
         );
-        if held {
-            transaction.hold(cx.now.mono + HOLD);
+        if let Some(until) = held_until {
+            transaction.hold(until);
         }
         let key = self.begin(transaction);
         let branch = self.branch(Kind::Transaction, key);
@@ -165,17 +205,17 @@ impl Bridge {
         if matches!(transaction.state(), State::Accepted | State::Confirmed) || transaction.response.is_empty() {
             return;
         }
-        let (start, to) = (cx.made.len(), transaction.reply_to);
+        let (start, to, by_stream) = (cx.made.len(), transaction.remote, transaction.by_stream);
         cx.made.extend_from_slice(&transaction.response);
         cx.stats.sip.retransmitted += 1;
         let end = cx.made.len();
-        self.send_trunk(cx, to, start..end);
+        self.send_remote(cx, to, by_stream, start..end);
     }
 
     fn ack_from_trunk(
         &mut self,
         cx: &mut Cx<'_>,
-        from: SocketAddr,
+        from: Sender,
         request: &Request<'_>,
         known: Option<Key>,
     ) -> Result<(), Rejection> {
@@ -205,7 +245,7 @@ impl Bridge {
 
     /// The flow that a request is for (RFC 3261 sections 16.4 and 16.5, RFC 5626 section 5.3); `None` when there is
     /// nothing to say.
-    fn target(&self, from: SocketAddr, request: &Request<'_>) -> Result<Option<Target>, Rejection> {
+    fn target(&self, from: Sender, request: &Request<'_>) -> Result<Option<Target>, Rejection> {
         let message = request.message;
         let hops = rewrite::hops(message)?;
         let (mut keep, mut uri, mut token, mut alias) = (0..hops.len(), None, None, None);
@@ -244,7 +284,7 @@ impl Bridge {
         };
         let belongs = |flow: &FlowId| {
             let trunk = self.flows.get(flow.0).map(|flow| self.trunk(flow.trunk));
-            trunk.is_some_and(|trunk| trunk.address == from && trunk.mark == token.mediaserver)
+            trunk.is_some_and(|trunk| trunk.node(from.address).is_some() && trunk.mark == token.mediaserver)
         };
         let Some(flow) = self.resolve(&token).filter(belongs) else {
             return match request.method {
@@ -270,7 +310,7 @@ impl Bridge {
     fn write_down(
         &mut self,
         cx: &mut Cx<'_>,
-        from: SocketAddr,
+        from: Sender,
         request: &Request<'_>,
         target: &Target,
         branch: &[u8; BRANCH_LEN],
@@ -282,7 +322,7 @@ impl Bridge {
         let protocol = if flow.secure { &b"WSS"[..] } else { b"WS" };
         let splices = &mut self.splices;
         splices.clear();
-        let stamped = local::stamp(&request.via, from, false, &mut self.stamped);
+        let stamped = local::stamp(&request.via, from.address, false, &mut self.stamped);
         let below = stamped.then_some((&request.via, &self.stamped[..]));
         rewrite::via(splices, message, [protocol, self.names.ws.as_bytes(), branch], below);
         if request.method.is_recorded() {
@@ -298,13 +338,13 @@ impl Bridge {
         if !self.names.udp.is_sent_by(&response.via) {
             return None;
         }
-        if self.take_pong(from, &response.branch, response.status) {
+        if self.take_pong(cx.now.mono, from, &response.branch, response.status) {
             return Some(());
         }
-        self.heard(from);
+        self.heard(cx.now.mono, from);
         let key = self.transaction_of(&response.branch)?;
         let transaction = self.transactions.get_mut(key)?;
-        if transaction.side != Side::Up || self.trunks[transaction.trunk.index()].address != from {
+        if transaction.side != Side::Up || transaction.remote != from {
             return None;
         }
         if response.is_to_cancel(transaction.method) {
@@ -315,6 +355,10 @@ impl Bridge {
         if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
             return None;
         }
+        if response.status == 503 && self.is_declined(cx, key, message) {
+            return Some(());
+        }
+        let transaction = self.transactions.get_mut(key)?;
         let reply = transaction.response(cx.now.mono, response.status);
         match reply {
             Reply::Drop => {}
@@ -328,6 +372,29 @@ impl Bridge {
         }
         self.after_response(cx, key);
         Some(())
+    }
+
+    /// RFC 3261 section 21.5.4: a proxy that receives 503 should try an alternate server. That of a server which has said
+    /// something else before is about the call. Tells whether another one is being tried.
+    fn is_declined(&mut self, cx: &mut Cx<'_>, key: Key, message: &Message<'_>) -> bool {
+        let Some(transaction) = self.transactions.get(key) else {
+            return false;
+        };
+        let (to, by_stream) = (transaction.remote, transaction.by_stream);
+        let start = cx.made.len();
+        if transaction.method == Method::Invite
+            && let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram)
+        {
+            hop_request(b"ACK", &forwarded, message.value(Name::To), b"", cx.made);
+        }
+        let acknowledgement = start..cx.made.len();
+        if !self.fail_over(cx, key) {
+            return false;
+        }
+        if !acknowledgement.is_empty() {
+            self.send_remote(cx, to, by_stream, acknowledgement);
+        }
+        true
     }
 
     /// RFC 3261 section 17.1.1.3: the ACK to a final response that is not 2xx goes one hop.
@@ -387,8 +454,16 @@ impl Bridge {
                 _ => {}
             }
         }
+        let (from, is_register) = (transaction.remote, transaction.method == Method::Register);
         let accepted = transaction.registering.take().filter(|_| (200..300).contains(&status));
         self.send_flow(cx, flow, bytes, None);
+        if is_register
+            && matches!(status, 200..300 | 401 | 407)
+            && let Some(flow) = self.flows.get_mut(flow.0)
+        {
+            // The one that gave the challenge knows the answer to it.
+            flow.home = Some(from);
+        }
         if let Some(registering) = accepted {
             self.registered(cx, flow, *registering);
         }

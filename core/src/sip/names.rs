@@ -92,7 +92,7 @@ pub(super) fn text(value: impl core::fmt::Display) -> ArrayString<48> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SipLimits;
+    use crate::config::{Health, SipLimits};
 
     fn names(advertise: &str, public_host: &str) -> Names {
         Names::new(&Sip {
@@ -100,6 +100,8 @@ mod tests {
             advertise: advertise.parse().expect("an address"),
             public_host: public_host.into(),
             mediaservers: Vec::new(),
+            health: Health::default(),
+            resolve: core::time::Duration::from_secs(30),
             origins: Vec::new(),
             token_required: false,
             limits: SipLimits::default(),

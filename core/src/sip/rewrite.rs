@@ -6,6 +6,7 @@ use core::ops::Range;
 use arrayvec::ArrayVec;
 
 use super::{
+    branch::BRANCH_LEN,
     check::Rejection,
     flow::{Registering, Registration},
     names::{Names, text},
@@ -135,6 +136,12 @@ pub(super) fn route(splices: &mut Splices, message: &Message<'_>, route: &Route,
     keep_hops(splices, message, &route.hops, keep);
 }
 
+/// The URI of who gets a request after us: the first route that is left, else the Request-URI.
+pub(super) fn next_hop<'a>(message: &Message<'a>, route: &Route, uri: &'a [u8]) -> &'a [u8] {
+    let kept = route.hops.get(route.keep.clone()).and_then(|kept| kept.first());
+    kept.map_or(uri, |hop| hop.uri(message))
+}
+
 /// Our two entries, one for each side of us, the one that the receiver will use on top (RFC 5658 section 3).
 pub(super) fn record_route(splices: &mut Splices, message: &Message<'_>, names: &Names, token: &[u8], side: Side) {
     let udp = [b"Record-Route: <sip:", token, b"@", names.udp.as_bytes(), b";lr>\r\n"];
@@ -222,6 +229,39 @@ pub(super) fn via(splices: &mut Splices, message: &Message<'_>, ours: [&[u8]; 3]
         let value = field.value();
         splices.replace(value.start + via.params_at..value.start + via.end, &[params]);
     }
+}
+
+/// UDP, as a Via names it.
+pub(super) const UDP: &[u8; 3] = b"UDP";
+/// TCP, as a Via names it.
+pub(super) const TCP: &[u8; 3] = b"TCP";
+
+/// Changes the transport of our own Via on top of a request that is written already. Responses stay as they are.
+pub(super) fn set_transport(request: &mut [u8], transport: &[u8; 3]) {
+    if let Some(via) = own_via(request) {
+        via[b"Via: SIP/2.0/".len()..][..transport.len()].copy_from_slice(transport);
+    }
+}
+
+/// Changes the branch of our own Via on top of a request that is written already.
+pub(super) fn set_branch(request: &mut [u8], branch: &[u8; BRANCH_LEN]) {
+    const PARAMETER: &[u8] = b";branch=";
+    if let Some(via) = own_via(request)
+        && let Some(at) = via.windows(PARAMETER.len()).position(|window| window == PARAMETER)
+        && let Some(old) = via[at + PARAMETER.len()..].first_chunk_mut()
+    {
+        *old = *branch;
+    }
+}
+
+/// From our own Via on, which is the first field of each request that we write.
+fn own_via(request: &mut [u8]) -> Option<&mut [u8]> {
+    if request.starts_with(b"SIP/2.0 ") {
+        return None;
+    }
+    let start = request.windows(2).position(|window| window == b"\r\n")? + 2;
+    let via = &mut request[start..];
+    via.starts_with(b"Via: SIP/2.0/").then_some(via)
 }
 
 /// A whole field behind those that are already put on top.

@@ -3,10 +3,10 @@
 use alloc::sync::Arc;
 use core::{net::SocketAddr, ops::Range, time::Duration};
 
-use super::{Bridge, FlowId, Opening, Out};
+use super::{Bridge, FlowId, LinkId, Opening, Out, Question};
 use crate::{
     action::{ConnId, ShardId},
-    config::{Config, Keys, Mediaserver, Reach, Server, Sip, SipLimits},
+    config::{Config, Health, Keys, Mediaserver, Reach, Server, Sip, SipLimits, TrunkTransport},
     cx::Cx,
     rng::Rng,
     slab::Key,
@@ -16,6 +16,8 @@ use crate::{
 
 mod calls;
 mod exact;
+mod failover;
+mod links;
 mod model;
 mod rebind;
 mod register;
@@ -31,7 +33,8 @@ fn mediaserver(index: usize) -> SocketAddr {
 fn config(reach: Reach) -> Config {
     let server = |index: usize, name: &str| Mediaserver {
         name: name.into(),
-        address: mediaserver(index),
+        addresses: vec![mediaserver(index).into()],
+        transport: TrunkTransport::Udp,
         reach,
         media_ports: 10_000..=20_000,
     };
@@ -39,6 +42,7 @@ fn config(reach: Reach) -> Config {
         server: Server {
             workers: None,
             shutdown: Duration::from_secs(10),
+            drain: Duration::ZERO,
             connections_max: 1000,
             connections_per_address_max: 1000,
         },
@@ -49,11 +53,14 @@ fn config(reach: Reach) -> Config {
             advertise: SocketAddr::from(([10, 0, 0, 1], 5060)),
             public_host: "edge.example.com".into(),
             mediaservers: vec![server(0, "default"), server(1, "mds1")],
+            health: Health::default(),
+            resolve: Duration::from_secs(30),
             origins: Vec::new(),
             token_required: false,
             limits: SipLimits::default(),
         }),
         turn: None,
+        metrics: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![[7; 32]],
@@ -70,6 +77,12 @@ enum Sent {
     Trunk(SocketAddr, String),
     Probe(ConnId),
     Close(ConnId, u16),
+    /// To a mediaserver by TCP.
+    Link(ConnId, String),
+    Dial(LinkId),
+    Unlink(ConnId),
+    Resolve(Question),
+    Moved,
 }
 
 impl Sent {
@@ -96,6 +109,11 @@ impl Sent {
         match self {
             Self::Browser(_, text) => format!("browser: {}", start_line(text)),
             Self::Trunk(_, text) => format!("trunk: {}", start_line(text)),
+            Self::Link(_, text) => format!("link: {}", start_line(text)),
+            Self::Dial(link) => format!("dial {}", link.address),
+            Self::Unlink(_) => "unlink".into(),
+            Self::Resolve(question) => format!("resolve {}", question.host()),
+            Self::Moved => "moved".into(),
             Self::Probe(_) => "probe".into(),
             Self::Close(_, code) => format!("close {code}"),
         }
@@ -123,13 +141,16 @@ impl World {
     fn with(config: Config, seed: u8) -> Self {
         let mut rng = Rng::new([seed; 32]);
         let bridge = Bridge::new(Arc::new(config), ShardId(0), 1, &mut rng);
-        Self {
+        let mut world = Self {
             bridge,
             rng,
             made: Vec::new(),
             stats: Stats::default(),
             now: Instant::from_nanos(1_000_000_000),
-        }
+        };
+        // The first question after the health of the mediaservers is no matter to most tests.
+        world.call(|bridge, cx| bridge.timeout(cx));
+        world
     }
 
     /// Calls the bridge and takes what comes out.
@@ -154,6 +175,11 @@ impl World {
             sent.push(match out {
                 Out::Flow { conn, bytes } => Sent::Browser(conn, text(bytes)),
                 Out::Trunk { to, bytes } => Sent::Trunk(to, text(bytes)),
+                Out::Link { conn, bytes } => Sent::Link(conn, text(bytes)),
+                Out::Dial(link) => Sent::Dial(link),
+                Out::Unlink { conn } => Sent::Unlink(conn),
+                Out::Resolve(question) => Sent::Resolve(question),
+                Out::Moved => Sent::Moved,
                 Out::Probe { conn } => Sent::Probe(conn),
                 Out::Close { conn, code, .. } => Sent::Close(conn, code),
             });
@@ -183,7 +209,7 @@ impl World {
             .map(|out| match out {
                 Out::Flow { bytes, .. } => (false, self.made[bytes].to_vec()),
                 Out::Trunk { bytes, .. } => (true, self.made[bytes].to_vec()),
-                Out::Probe { .. } | Out::Close { .. } => (false, Vec::new()),
+                _ => (false, Vec::new()),
             })
             .collect()
     }
@@ -200,13 +226,7 @@ impl World {
             secure: true,
             subject: subject.map(Into::into),
         };
-        let flow = self
-            .call(|bridge, cx| bridge.open(cx, opening))
-            .0
-            .expect("there is room");
-        // The first question after the mediaserver's health is no matter to most tests.
-        self.call(|bridge, cx| bridge.timeout(cx));
-        flow
+        self.bridge.open(opening).expect("there is room")
     }
 
     fn browser(&mut self, flow: FlowId, message: &str) -> Vec<Sent> {

@@ -117,6 +117,8 @@ pub(super) enum Due {
     Response,
     /// Send the CANCEL again.
     Cancel,
+    /// Try another address.
+    FailOver,
     /// Timer C: cancel what was forwarded.
     GiveUp,
     /// Answer with this status, as if it had come.
@@ -155,8 +157,12 @@ pub(super) struct Transaction {
     /// Whether its flow counts it as pending.
     pub(super) counted: bool,
     pub(super) trunk: TrunkId,
-    /// Down only: where responses go.
-    pub(super) reply_to: SocketAddr,
+    /// Up, where the request went; down, where responses go.
+    pub(super) remote: SocketAddr,
+    /// Whether that is by TCP, where nothing is repeated.
+    pub(super) by_stream: bool,
+    /// Up only: other addresses that did not answer.
+    pub(super) tried: Vec<SocketAddr>,
     pub(super) server: ServerId,
     /// The request as forwarded, for repeats and for what is made of it: CANCEL, ACK, responses of our own. Up, once an
     /// ACK to a final response was made, that ACK.
@@ -177,6 +183,9 @@ pub(super) struct Transaction {
     state: State,
     repeat: Option<Repeat>,
     cancel_repeat: Option<Repeat>,
+    started: Instant,
+    /// Up only: when another address is tried unless something has come.
+    overdue: Option<Instant>,
     deadline: Instant,
 }
 
@@ -186,7 +195,8 @@ pub(super) struct Beginning {
     pub(super) method: Method,
     pub(super) flow: FlowId,
     pub(super) trunk: TrunkId,
-    pub(super) reply_to: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) by_stream: bool,
     pub(super) server: ServerId,
 }
 
@@ -198,7 +208,8 @@ impl Transaction {
             method,
             flow,
             trunk,
-            reply_to,
+            remote,
+            by_stream,
             server,
         } = beginning;
         let mut transaction = Self {
@@ -208,7 +219,9 @@ impl Transaction {
             place: None,
             counted: false,
             trunk,
-            reply_to,
+            remote,
+            by_stream,
+            tried: Vec::new(),
             server,
             request: Vec::new(),
             head_len: 0,
@@ -221,6 +234,8 @@ impl Transaction {
             state: State::Trying,
             repeat: None,
             cancel_repeat: None,
+            started: now,
+            overdue: None,
             deadline: now,
         };
         transaction.start(now);
@@ -230,12 +245,13 @@ impl Transaction {
     /// Forwarded, now or after it was held: starts the timers of a client transaction.
     pub(super) fn start(&mut self, now: Instant) {
         self.state = State::Trying;
+        self.started = now;
         // RFC 3261 sections 17.1.1.2 and 17.1.2.2: timers B and F.
         self.deadline = now + PATIENCE;
-        let interval = match (self.side, self.method) {
-            (Side::Up, _) => Some(T1),
-            (Side::Down, Method::Invite) => None,
-            (Side::Down, _) => Some(LATE_TRYING),
+        let interval = match (self.is_repeated(), self.method) {
+            (true, _) => Some(T1),
+            (false, Method::Invite) => None,
+            (false, _) => Some(LATE_TRYING),
         };
         self.repeat = interval.map(|interval| Repeat {
             at: now + interval,
@@ -248,6 +264,21 @@ impl Transaction {
         self.state = State::Held;
         self.repeat = None;
         self.deadline = until;
+    }
+
+    /// Another address is tried then unless something has come.
+    pub(super) fn overdue_at(&mut self, at: Instant) {
+        self.overdue = Some(at);
+    }
+
+    /// When its request left for where it is now.
+    pub(super) const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Whether the request goes over a transport that may lose it.
+    fn is_repeated(&self) -> bool {
+        self.side == Side::Up && !self.by_stream
     }
 
     /// How far it is.
@@ -272,6 +303,8 @@ impl Transaction {
         let kept = match (self.side, self.method, self.state) {
             (_, _, State::Held | State::Trying) => return,
             (Side::Up, method, State::Proceeding) if method != Method::Invite => return,
+            // A browser that comes back may have to be told of the call again.
+            (Side::Down, Method::Invite, State::Proceeding) => return,
             (_, _, State::Proceeding) | (_, Method::Invite, State::Completed | State::Confirmed) => self.head_len,
             (Side::Down, _, State::Accepted) => self.head_len,
             (Side::Up, _, State::Accepted) | (_, _, State::Completed | State::Confirmed) => 0,
@@ -287,9 +320,15 @@ impl Transaction {
         self.side == Side::Up && self.state == State::Trying
     }
 
-    /// Whether it went to a browser that has not said anything to it.
-    pub(super) fn is_unheard(&self) -> bool {
-        self.side == Side::Down && self.state == State::Trying
+    /// Whether a browser that comes back may know nothing of it: it has not said anything to it, or it rings, and JsSIP
+    /// for one forgets calls that ring when its WebSocket breaks. Whoever remembers takes it for a repeat.
+    pub(super) fn is_to_be_told_again(&self) -> bool {
+        let may_be_forgotten = match self.state {
+            State::Trying => true,
+            State::Proceeding => !matches!(self.cancel, Cancel::Sent(_)),
+            State::Held | State::Completed | State::Confirmed | State::Accepted => false,
+        };
+        self.side == Side::Down && may_be_forgotten
     }
 
     /// Whether a browser has been told to stop ringing, and has not stopped yet.
@@ -300,11 +339,13 @@ impl Transaction {
     /// When [`Self::due`] has something to say.
     pub(super) fn wake(&self) -> Instant {
         let repeats = [self.repeat, self.cancel_repeat].into_iter().flatten();
-        repeats.map(|repeat| repeat.at).fold(self.deadline, Instant::min)
+        let repeats = repeats.map(|repeat| repeat.at);
+        repeats.chain(self.overdue).fold(self.deadline, Instant::min)
     }
 
     /// A response came from where the request went.
     pub(super) fn response(&mut self, now: Instant, status: u16) -> Reply {
+        self.overdue = None;
         match (self.method, self.state, status) {
             (Method::Invite, State::Trying | State::Proceeding, ..200) => {
                 self.state = State::Proceeding;
@@ -335,7 +376,7 @@ impl Transaction {
             // RFC 4320 section 4.1: no provisional response but 100, and that goes one hop only.
             (_, State::Trying, ..200) if self.side == Side::Up => {
                 self.state = State::Proceeding;
-                if let Some(repeat) = &mut self.repeat {
+                if let Some(repeat) = self.repeat.as_mut().filter(|_| !self.by_stream) {
                     // RFC 3261 section 17.1.2.2: in the Proceeding state Timer E is T2.
                     repeat.interval = T2;
                 }
@@ -353,6 +394,7 @@ impl Transaction {
     pub(super) fn complete(&mut self, now: Instant) {
         self.state = State::Completed;
         self.cancel_repeat = None;
+        self.overdue = None;
         (self.repeat, self.deadline) = match (self.side, self.method) {
             // RFC 3261 section 17.2.1: Timer G repeats the response, Timer H ends it.
             (Side::Down, Method::Invite) => {
@@ -360,7 +402,7 @@ impl Transaction {
                     at: now + T1,
                     interval: T1,
                 };
-                (Some(repeat), now + PATIENCE)
+                (Some(repeat).filter(|_| !self.by_stream), now + PATIENCE)
             }
             // Timer J down, Timer D up; both 64*T1.
             (Side::Down, _) | (Side::Up, Method::Invite) => (None, now + PATIENCE),
@@ -385,7 +427,7 @@ impl Transaction {
 
     /// A CANCEL left for where the request went. `bytes` are for repeats; none where the transport is reliable.
     pub(super) fn cancelled(&mut self, now: Instant, bytes: Vec<u8>) {
-        if self.side == Side::Up {
+        if self.is_repeated() {
             self.cancel_repeat = Some(Repeat {
                 at: now + T1,
                 interval: T1,
@@ -409,12 +451,21 @@ impl Transaction {
         if self.deadline <= now {
             return Some(self.expire());
         }
+        if self.overdue.is_some_and(|at| at <= now) {
+            self.overdue = None;
+            return Some(Due::FailOver);
+        }
         if let Some(repeat) = self.cancel_repeat.as_mut().filter(|repeat| repeat.at <= now) {
             repeat.next(now, T2);
             return Some(Due::Cancel);
         }
+        let is_repeated = self.is_repeated();
         let repeat = self.repeat.as_mut().filter(|repeat| repeat.at <= now)?;
         match (self.side, self.state) {
+            (Side::Up, _) if !is_repeated => {
+                self.repeat = None;
+                Some(Due::Trying)
+            }
             // RFC 3261 section 17.1.1.2: Timer A doubles without end, that is until Timer B.
             (Side::Up, _) if self.method == Method::Invite => {
                 repeat.next(now, PATIENCE);
@@ -476,7 +527,8 @@ mod tests {
                 method,
                 flow: FlowId(Key::from_parts(0, 0)),
                 trunk: TrunkId::default(),
-                reply_to: SocketAddr::from((Ipv4Addr::LOCALHOST, 5060)),
+                remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 5060)),
+                by_stream: false,
                 server: ServerId(0),
             },
         )

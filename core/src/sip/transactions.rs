@@ -10,7 +10,9 @@ use super::{
     bridge::{Bridge, FlowId},
     check::{Detail, Request},
     flow::Owner,
+    from_flow::RETRY_AFTER_SECS,
     local::{Answer, TopVia, hop_request},
+    rewrite,
     transaction::{Cancel, Due, Method, ServerId, Side, State, Transaction},
 };
 use crate::{
@@ -74,12 +76,111 @@ impl Bridge {
 
     /// Forgets a transaction.
     pub(super) fn end(&mut self, key: Key) {
+        self.take(key);
+    }
+
+    fn take(&mut self, key: Key) -> Option<Transaction> {
         self.delist(key);
-        let Some(transaction) = self.transactions.remove(key) else {
-            return;
-        };
+        let transaction = self.transactions.remove(key)?;
         if self.servers.get(&transaction.server) == Some(&key) {
             self.servers.remove(&transaction.server);
+        }
+        Some(transaction)
+    }
+
+    /// The request of a transaction leaves for the mediaserver, by TCP where that is due and can be had. `bytes` is the
+    /// request, which the transaction has as well, with UDP in its Via.
+    pub(super) fn depart(&mut self, cx: &mut Cx<'_>, key: Key, asks_stream: bool, bytes: Range<usize>) {
+        let Some(transaction) = self.transactions.get(key) else {
+            return;
+        };
+        let (trunk, to) = (transaction.trunk, transaction.remote);
+        let by_stream = self.is_for_stream(cx, trunk, to, asks_stream, bytes.len());
+        let overdue_at = cx.now.mono + self.sip().health.failover;
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        if by_stream {
+            // RFC 3261 section 18.1.1: the Via names the transport that is used. Record-Route and Path stay as they are:
+            // what comes back need not come by TCP.
+            rewrite::set_transport(&mut transaction.request, rewrite::TCP);
+            rewrite::set_transport(&mut cx.made[bytes.clone()], rewrite::TCP);
+        }
+        transaction.by_stream = by_stream;
+        transaction.start(cx.now.mono);
+        transaction.overdue_at(overdue_at);
+        self.send_onward(cx, key, bytes);
+        self.settle(key);
+    }
+
+    /// A request was sent by TCP, and the connection is no more: it goes by UDP (RFC 3261 section 18.1.1).
+    pub(super) fn go_by_datagram(&mut self, cx: &mut Cx<'_>, key: Key) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        rewrite::set_transport(&mut transaction.request, rewrite::UDP);
+        transaction.by_stream = false;
+        transaction.start(cx.now.mono);
+        let start = cx.made.len();
+        cx.made.extend_from_slice(&transaction.request);
+        let end = cx.made.len();
+        self.send_onward(cx, key, start..end);
+        self.settle(key);
+    }
+
+    /// Sends a request that has no response yet to another address of its mediaserver, as a new transaction with a branch
+    /// of its own (RFC 3263 section 4.3); tells whether there is one.
+    pub(super) fn fail_over(&mut self, cx: &mut Cx<'_>, key: Key) -> bool {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return false;
+        };
+        if !transaction.is_unanswered() || transaction.cancel != Cancel::None {
+            return false;
+        }
+        transaction.tried.push(transaction.remote);
+        let (trunk, tried) = (&self.trunks[transaction.trunk.index()], &transaction.tried);
+        let Some(next) = trunk.pick(cx.now.mono, None, tried) else {
+            return false;
+        };
+        tracing::debug!(mediaserver = %trunk.name, from = %transaction.remote, to = %next, "a request goes elsewhere");
+        let Some(mut transaction) = self.take(key) else {
+            return false;
+        };
+        cx.stats.sip.failed_over += 1;
+        transaction.remote = next;
+        transaction.armed = None;
+        let key = self.begin(transaction);
+        let branch = self.branch(Kind::Transaction, key);
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return false;
+        };
+        rewrite::set_branch(&mut transaction.request, &branch);
+        rewrite::set_transport(&mut transaction.request, rewrite::UDP);
+        let asks_stream = transaction.by_stream;
+        let start = cx.made.len();
+        cx.made.extend_from_slice(&transaction.request);
+        let end = cx.made.len();
+        self.depart(cx, key, asks_stream, start..end);
+        true
+    }
+
+    /// A request has no response for a while: another address is better, unless this one has spoken meanwhile.
+    fn is_overdue(&mut self, cx: &mut Cx<'_>, key: Key) {
+        let Some(transaction) = self.transactions.get(key) else {
+            return;
+        };
+        let (trunk, remote, started) = (transaction.trunk, transaction.remote, transaction.started());
+        let node = self.trunk(trunk).node(remote);
+        if node.is_some_and(|node| node.health.has_spoken_since(started)) {
+            return;
+        }
+        self.avoid(cx.now.mono, trunk, remote);
+        if !self.fail_over(cx, key) {
+            // By then one that is dead now may be back.
+            let again = cx.now.mono + self.sip().health.failover;
+            if let Some(transaction) = self.transactions.get_mut(key) {
+                transaction.overdue_at(again);
+            }
         }
     }
 
@@ -168,6 +269,7 @@ impl Bridge {
                 self.repeat(cx, key, |transaction| &transaction.request);
                 self.trying(cx, key);
             }
+            Due::FailOver => self.is_overdue(cx, key),
             Due::GiveUp => self.send_cancel(cx, key, &[]),
             Due::Fail(status) => {
                 let reason = match status {
@@ -191,10 +293,7 @@ impl Bridge {
         if bytes.is_empty() {
             return;
         }
-        let to = match transaction.side {
-            Side::Up => self.trunk(transaction.trunk).address,
-            Side::Down => transaction.reply_to,
-        };
+        let to = transaction.remote;
         let start = cx.made.len();
         cx.made.extend_from_slice(bytes);
         cx.stats.sip.retransmitted += 1;
@@ -228,6 +327,10 @@ impl Bridge {
     }
 
     fn answer_own(&mut self, cx: &mut Cx<'_>, key: Key, status: u16, reason: &str) {
+        let detail = match status {
+            503 => Detail::RetryAfter(RETRY_AFTER_SECS),
+            _ => Detail::None,
+        };
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
@@ -237,18 +340,19 @@ impl Bridge {
         let answer = Answer {
             status,
             reason,
-            detail: Detail::None,
+            detail,
             tag: transaction.server.0 as u64,
         };
         let start = cx.made.len();
         answer.write(&message, TopVia::Ours, cx.made);
-        let (bytes, flow, to) = (start..cx.made.len(), transaction.flow, transaction.reply_to);
+        let (bytes, flow) = (start..cx.made.len(), transaction.flow);
+        let (to, by_stream) = (transaction.remote, transaction.by_stream);
         match transaction.side {
             Side::Up => self.send_flow(cx, flow, bytes, None),
             Side::Down => {
                 transaction.response.clear();
                 transaction.response.extend_from_slice(&cx.made[bytes.clone()]);
-                self.send_trunk(cx, to, bytes);
+                self.send_remote(cx, to, by_stream, bytes);
             }
         }
     }
@@ -278,7 +382,7 @@ impl Bridge {
             return;
         };
         match transaction.side {
-            Side::Up => self.send_trunk(cx, self.trunk(transaction.trunk).address, bytes),
+            Side::Up => self.send_remote(cx, transaction.remote, transaction.by_stream, bytes),
             Side::Down => self.send_flow(cx, transaction.flow, bytes, None),
         }
     }

@@ -1,36 +1,31 @@
-//! Where are the mediaservers, and are they alive? OPTIONS over the same socket as everything else (RFC 3261 section 11),
-//! and errors of the network.
+//! Which addresses does a mediaserver have by now, and which of them is the one for this request?
 
-use alloc::sync::Arc;
-use core::{net::SocketAddr, time::Duration};
+use core::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    branch::{Branch, Kind},
-    bridge::{Bridge, FlowId},
-    flow::Owner,
-    local::put,
-    names::{Names, text},
-};
+use super::{health::Health, link::Link};
 use crate::{
-    action::IoKind,
-    config::{Config, Mediaserver, Reach},
-    cx::Cx,
-    slab::Key,
+    action::ConnId,
+    config::{self, Host, HostPort, Mediaserver, PeerRule, Reach, TrunkTransport},
     time::Instant,
+    wire::sip::uri::{DEFAULT_PORT, Uri},
 };
 
-/// Between two questions.
-const PING: Duration = Duration::from_secs(10);
-/// Questions without an answer, after which a mediaserver is down.
-const FAILURES_MAX: u32 = 3;
-/// After an ICMP error, others say nothing new for so long.
-const SUSPECT: Duration = Duration::from_millis(100);
+/// Addresses that one mediaserver has at once, and as many again that it had.
+const NODES_MAX: usize = 16;
+/// An address that a name no longer stands for serves the calls that it has for so long.
+const RETIREMENT: Duration = Duration::from_secs(3600);
+/// When a name that has no address yet is asked for again, unless names are asked for sooner.
+const FIRST_RESOLVE: Duration = Duration::from_secs(5);
 
-/// A mediaserver, by its place in [`Bridge::trunks`].
+/// A mediaserver, by its place in [`Bridge::trunks`](super::Bridge).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct TrunkId(usize);
+pub(super) struct TrunkId(pub(super) usize);
 
 impl TrunkId {
     pub(super) const fn index(self) -> usize {
@@ -42,220 +37,308 @@ impl TrunkId {
 #[derive(Debug)]
 pub(super) struct Trunk {
     pub(super) name: Box<str>,
-    pub(super) address: SocketAddr,
     pub(super) reach: Reach,
     /// Stands for the name in tokens.
     pub(super) mark: u16,
+    pub(super) transport: TrunkTransport,
     /// Whether it is no longer configured.
-    is_gone: bool,
-    /// Whether it is asked for its health.
-    is_watched: bool,
-    health: Health,
-    /// Until when ICMP errors say nothing new.
-    suspect_until: Option<Instant>,
+    pub(super) is_gone: bool,
+    /// What is configured, in order of priority.
+    entries: Vec<Entry>,
+    /// What that stands for, in the same order; then addresses that are no longer among them.
+    nodes: Vec<Node>,
+    media_ports: RangeInclusive<u16>,
+    /// Connections with addresses that are forgotten.
+    orphans: Vec<ConnId>,
+    /// The number of the last question after its health.
+    question: u32,
+    /// When its health is asked for.
+    pub(super) ask_at: Instant,
+    /// When its names are.
+    pub(super) resolve_at: Instant,
+    /// When the timer heap wakes it.
+    pub(super) armed: Option<Instant>,
 }
 
-/// What is known of a mediaserver's health.
-#[derive(Debug, Default)]
-struct Health {
-    /// Whether it has ever answered: one that never does may be silent by its own policy, and counts as alive.
-    answers: bool,
-    /// Whether a question waits for its answer.
-    is_asked: bool,
-    /// The number of the last question.
-    number: u32,
-    failures: u32,
+/// An address as configured.
+#[derive(Debug)]
+struct Entry {
+    at: HostPort,
+    /// What the host stands for.
+    known: Vec<IpAddr>,
+}
+
+/// One address of a mediaserver.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) address: SocketAddr,
+    pub(super) health: Health,
+    pub(super) link: Link,
+    /// Until when errors of the network say nothing new.
+    pub(super) suspect_until: Option<Instant>,
+    /// Since when it is none of the mediaserver's addresses any more.
+    retired_at: Option<Instant>,
 }
 
 impl Trunk {
-    pub(super) fn new(config: &Mediaserver) -> Self {
+    pub(super) fn new(now: Instant, config: &Mediaserver) -> Self {
         let digest = Sha256::digest(&config.name);
-        Self {
+        let mut trunk = Self {
             name: config.name.as_str().into(),
-            address: config.address,
             reach: config.reach,
             mark: u16::from_be_bytes([digest[0], digest[1]]),
+            transport: config.transport,
             is_gone: false,
-            is_watched: false,
-            health: Health::default(),
-            suspect_until: None,
-        }
-    }
-
-    /// Whether requests may go there.
-    pub(super) fn is_up(&self) -> bool {
-        !(self.health.answers && self.health.failures >= FAILURES_MAX)
-    }
-
-    fn hear(&mut self, what: impl FnOnce(&mut Health)) {
-        let was_up = self.is_up();
-        what(&mut self.health);
-        if self.is_up() && !was_up {
-            tracing::info!(mediaserver = %self.name, "a mediaserver answers again");
-        }
-    }
-}
-
-impl Health {
-    /// Time to ask: returns the number of the question.
-    fn ask(&mut self) -> u32 {
-        self.failures = self.failures.saturating_add(u32::from(self.is_asked));
-        self.is_asked = true;
-        self.number = self.number.wrapping_add(1);
-        self.number
-    }
-
-    /// The answer to a question. 408 and 503 are what others say in its place.
-    fn answered(&mut self, number: u32, status: u16) {
-        if self.is_asked && self.number == number && !matches!(status, 408 | 503) {
-            self.answers = true;
-            self.heard();
-        }
-    }
-
-    /// Something came from it.
-    fn heard(&mut self) {
-        self.is_asked = false;
-        self.failures = 0;
-    }
-}
-
-impl Bridge {
-    /// The configuration has changed. Flows to a mediaserver of the same name go on, those to one that is gone end.
-    /// Without a sip role in it, nothing changes.
-    pub fn configure(&mut self, cx: &mut Cx<'_>, config: Arc<Config>) {
-        let Some(sip) = &config.sip else { return };
-        self.names = Names::new(sip);
-        for trunk in &mut self.trunks {
-            trunk.is_gone = true;
-        }
-        for mediaserver in &sip.mediaservers {
-            match self.trunks.iter_mut().find(|trunk| *trunk.name == *mediaserver.name) {
-                Some(trunk) => {
-                    (trunk.address, trunk.reach) = (mediaserver.address, mediaserver.reach);
-                    trunk.is_gone = false;
-                }
-                None => self.trunks.push(Trunk::new(mediaserver)),
-            }
-        }
-        self.config = config;
-        let orphans: Vec<FlowId> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| self.trunk(flow.trunk).is_gone)
-            .map(|(key, _)| FlowId(key))
-            .collect();
-        for flow in orphans {
-            self.shut(cx, flow, 1001, "mediaserver gone");
-        }
-    }
-
-    /// A datagram could not be delivered: requests that wait for a first answer fail with 503 (RFC 3261 section 16.9).
-    pub fn trunk_error(&mut self, cx: &mut Cx<'_>, to: SocketAddr, kind: IoKind) {
-        let now = cx.now.mono;
-        if kind == IoKind::MessageSize {
-            // Says nothing of those that are smaller.
-            return;
-        }
-        let mut is_new = false;
-        for trunk in self.trunks.iter_mut().filter(|trunk| trunk.address == to) {
-            if trunk.suspect_until.is_none_or(|until| until <= now) {
-                trunk.suspect_until = Some(now + SUSPECT);
-                is_new = true;
-            }
-        }
-        if !is_new {
-            return;
-        }
-        tracing::debug!(%to, ?kind, "a datagram came to nothing");
-        let waiting: Vec<Key> = self
-            .transactions
-            .iter()
-            .filter(|(_, transaction)| transaction.is_unanswered() && self.trunk(transaction.trunk).address == to)
-            .map(|(key, _)| key)
-            .collect();
-        for key in waiting {
-            self.fail(cx, key, 503, "Service Unavailable");
-        }
-    }
-
-    /// Whether a mediaserver answers, as far as is known; a WebSocket for one that does not had better be refused.
-    /// `mediaserver` is its place in [`Sip::mediaservers`](crate::config::Sip::mediaservers).
-    pub fn is_available(&self, mediaserver: usize) -> bool {
-        self.trunk_of(mediaserver)
-            .is_some_and(|trunk| self.trunk(trunk).is_up())
-    }
-
-    pub(super) fn trunk(&self, id: TrunkId) -> &Trunk {
-        &self.trunks[id.0]
-    }
-
-    /// The mediaserver at a place of the configuration.
-    pub(super) fn trunk_of(&self, mediaserver: usize) -> Option<TrunkId> {
-        let name = self.sip().mediaservers.get(mediaserver)?.name.as_str();
-        self.trunks.iter().position(|trunk| *trunk.name == *name).map(TrunkId)
-    }
-
-    /// Whether somebody may speak to us: there are a handful of mediaservers, and nobody else may.
-    pub(super) fn is_trunk(&self, from: SocketAddr) -> bool {
-        self.trunks.iter().any(|trunk| trunk.address == from && !trunk.is_gone)
-    }
-
-    /// Something came from a mediaserver.
-    pub(super) fn heard(&mut self, from: SocketAddr) {
-        for trunk in self.trunks.iter_mut().filter(|trunk| trunk.address == from) {
-            trunk.hear(Health::heard);
-        }
-    }
-
-    /// Asks a mediaserver for its health from now on.
-    pub(super) fn watch(&mut self, cx: &Cx<'_>, id: TrunkId) {
-        if !core::mem::replace(&mut self.trunks[id.0].is_watched, true) {
-            self.timers.arm(cx.now.mono, Owner::Trunk(id));
-        }
-    }
-
-    pub(super) fn ping(&mut self, cx: &mut Cx<'_>, id: TrunkId) {
-        let trunk = &mut self.trunks[id.0];
-        if trunk.is_gone {
-            trunk.is_watched = false;
-            return;
-        }
-        let was_up = trunk.is_up();
-        let (number, address) = (trunk.health.ask(), trunk.address);
-        if was_up && !trunk.is_up() {
-            tracing::warn!(mediaserver = %trunk.name, "a mediaserver does not answer");
-        }
-        self.timers.arm(cx.now.mono + PING, Owner::Trunk(id));
-        let branch = self.branch(Kind::Ping, Key::from_parts(id.0 as u32, number));
-        let (to, us) = (text(address), self.names.udp.as_bytes());
-        let call = text(format_args!("{:08x}{:04x}{:04x}", self.epoch, self.shard.0, id.0));
-        let (start, out) = (cx.made.len(), &mut *cx.made);
-        put(out, &[b"OPTIONS sip:", to.as_bytes(), b" SIP/2.0\r\n"]);
-        put(out, &[b"Via: SIP/2.0/UDP ", us, b";branch=", &branch, b";rport\r\n"]);
-        put(out, &[b"From: <sip:edgeward@", us, b">;tag=", call.as_bytes(), b"\r\n"]);
-        put(out, &[b"To: <sip:", to.as_bytes(), b">\r\n"]);
-        put(
-            out,
-            &[b"Call-ID: ", call.as_bytes(), b"\r\nCSeq: ", text(number).as_bytes()],
-        );
-        put(out, &[b" OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"]);
-        let end = cx.made.len();
-        self.send_trunk(cx, address, start..end);
-    }
-
-    /// Takes a response if it answers one of our own questions.
-    pub(super) fn take_pong(&mut self, from: SocketAddr, branch: &Branch, status: u16) -> bool {
-        let Some(key) = self.branch_key(branch, Kind::Ping) else {
-            return false;
+            entries: Vec::new(),
+            nodes: Vec::new(),
+            media_ports: config.media_ports.clone(),
+            orphans: Vec::new(),
+            question: 0,
+            ask_at: now,
+            resolve_at: now,
+            armed: None,
         };
-        if let Some(trunk) = self
-            .trunks
-            .get_mut(key.index() as usize)
-            .filter(|trunk| trunk.address == from)
-        {
-            trunk.hear(|health| health.answered(key.generation(), status));
-        }
-        true
+        trunk.configure(now, config);
+        trunk
     }
+
+    /// Takes over what is configured now. What it knows of addresses and names that stay is kept.
+    pub(super) fn configure(&mut self, now: Instant, config: &Mediaserver) {
+        self.is_gone = false;
+        self.reach = config.reach;
+        self.transport = config.transport;
+        self.media_ports = config.media_ports.clone();
+        let before = core::mem::take(&mut self.entries);
+        self.entries = config
+            .addresses
+            .iter()
+            .map(|at| Entry {
+                known: match &at.host {
+                    Host::Address(address) => vec![*address],
+                    Host::Name(_) => known(&before, at).to_vec(),
+                },
+                at: at.clone(),
+            })
+            .collect();
+        self.resolve_at = now;
+        self.list_nodes(now);
+    }
+
+    /// A name stands for these addresses now; those that it stood for before come first, in their order, so that a
+    /// resolver which turns them round changes nothing. Tells whether that changed anything.
+    pub(super) fn resolved(&mut self, now: Instant, host: &str, found: &[IpAddr]) -> bool {
+        for entry in &mut self.entries {
+            if !matches!(&entry.at.host, Host::Name(name) if name == host) {
+                continue;
+            }
+            entry.known.retain(|address| found.contains(address));
+            for address in found {
+                if !entry.known.contains(address) {
+                    entry.known.push(*address);
+                }
+            }
+        }
+        self.list_nodes(now)
+    }
+
+    /// The names to ask for.
+    pub(super) fn names(&self) -> Vec<Box<str>> {
+        let mut names: Vec<Box<str>> = Vec::new();
+        for entry in &self.entries {
+            if let Host::Name(name) = &entry.at.host
+                && !names.iter().any(|known| **known == **name)
+            {
+                names.push(name.as_str().into());
+            }
+        }
+        names
+    }
+
+    /// When to ask for names again.
+    pub(super) fn next_resolve(&self, now: Instant, lifetime: Duration) -> Instant {
+        let is_known = self.entries.iter().all(|entry| !entry.known.is_empty());
+        now + if is_known {
+            lifetime
+        } else {
+            lifetime.min(FIRST_RESOLVE)
+        }
+    }
+
+    /// Makes the addresses what the entries stand for. Tells whether that changed anything.
+    fn list_nodes(&mut self, now: Instant) -> bool {
+        let mut before = core::mem::take(&mut self.nodes);
+        let places: Vec<(SocketAddr, bool)> = before.iter().map(Node::place).collect();
+        for entry in &self.entries {
+            for ip in &entry.known {
+                let address = SocketAddr::new(*ip, entry.at.port);
+                if self.nodes.len() >= NODES_MAX || self.nodes.iter().any(|node| node.address == address) {
+                    continue;
+                }
+                let known = before.iter().position(|node| node.address == address);
+                self.nodes.push(match known {
+                    Some(place) => Node {
+                        retired_at: None,
+                        ..before.remove(place)
+                    },
+                    None => Node::new(address, now),
+                });
+            }
+        }
+        for mut node in before {
+            // What it serves goes on there, as long as it lives.
+            let since = *node.retired_at.get_or_insert(now);
+            let has_room = self.nodes.len() < 2 * NODES_MAX;
+            if has_room && !node.health.is_down() && now.saturating_since(since) < RETIREMENT {
+                self.nodes.push(node);
+            } else {
+                self.orphans.extend(node.link.conn());
+            }
+        }
+        !self.nodes.iter().map(Node::place).eq(places)
+    }
+
+    /// Every address that may speak to us, those included that it had until lately.
+    pub(super) fn nodes(&self) -> &[Node] {
+        if self.is_gone { &[] } else { &self.nodes }
+    }
+
+    pub(super) fn nodes_mut(&mut self) -> &mut [Node] {
+        if self.is_gone { &mut [] } else { &mut self.nodes }
+    }
+
+    pub(super) fn node(&self, address: SocketAddr) -> Option<&Node> {
+        self.nodes().iter().find(|node| node.address == address)
+    }
+
+    /// Whether requests may go to any of its addresses.
+    pub(super) fn is_available(&self) -> bool {
+        self.current().any(|node| !node.health.is_down())
+    }
+
+    /// Whether this address is one to begin something at.
+    pub(super) fn is_current(&self, address: SocketAddr) -> bool {
+        self.current().any(|node| node.address == address)
+    }
+
+    /// The address for a request: the one that is preferred while it lives, else the first that does. `tried` have
+    /// failed it already.
+    pub(super) fn pick(&self, now: Instant, preferred: Option<SocketAddr>, tried: &[SocketAddr]) -> Option<SocketAddr> {
+        let preferred = preferred.and_then(|address| self.node(address));
+        let candidates = || preferred.into_iter().chain(self.current());
+        let untried = |node: &&Node| !tried.contains(&node.address);
+        let up = candidates().find(|node| untried(node) && node.health.is_up(now));
+        // One that may be dead is better than none.
+        let any = || candidates().find(|node| untried(node) && !node.health.is_down());
+        up.or_else(any).map(|node| node.address)
+    }
+
+    /// The address that a URI names, if it is one of this mediaserver's.
+    pub(super) fn named_by(&self, uri: &Uri<'_>) -> Option<SocketAddr> {
+        let host = core::str::from_utf8(uri.host).ok()?;
+        let port = uri.port.unwrap_or(DEFAULT_PORT);
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            return self.node(SocketAddr::new(ip, port)).map(|node| node.address);
+        }
+        let is_named = |entry: &&Entry| {
+            entry.at.port == port && matches!(&entry.at.host, Host::Name(name) if name.eq_ignore_ascii_case(host))
+        };
+        let entry = self.entries.iter().find(is_named)?;
+        entry.known.first().map(|ip| SocketAddr::new(*ip, port))
+    }
+
+    /// Where its media is.
+    pub(super) fn media(&self) -> impl Iterator<Item = PeerRule> + '_ {
+        let of = |node: &Node| PeerRule::one_host(node.address.ip(), self.media_ports.clone());
+        self.nodes().iter().map(of)
+    }
+
+    /// When it wants to be looked after.
+    pub(super) fn wake(&self) -> Instant {
+        let links = self.linked_nodes().filter_map(|node| node.link.wake());
+        let resolve = self.entries.iter().any(Entry::is_name).then_some(self.resolve_at);
+        links.chain(resolve).fold(self.ask_at, Instant::min)
+    }
+
+    /// Whether there are to be TCP connections with it.
+    pub(super) fn is_linked(&self) -> bool {
+        !self.is_gone && self.transport == TrunkTransport::TcpWhenLarge
+    }
+
+    /// Connections that nobody needs any more.
+    pub(super) fn unwanted_links(&mut self, now: Instant) -> Vec<ConnId> {
+        let mut unwanted = core::mem::take(&mut self.orphans);
+        if !self.is_linked() {
+            for node in &mut self.nodes {
+                unwanted.extend(node.link.conn());
+                node.link = Link::new(now);
+            }
+        }
+        unwanted
+    }
+
+    /// A question goes out to every address; returns them, each with the number of its own.
+    pub(super) fn ask(&mut self, limits: &config::Health) -> Vec<(SocketAddr, u32)> {
+        let answering = self.nodes.iter().filter(|node| node.health.answers()).count();
+        let mut asked = Vec::new();
+        for node in &mut self.nodes {
+            let was_down = node.health.is_down();
+            let neighbours_answer = answering > usize::from(node.health.answers());
+            self.question = self.question.wrapping_add(1);
+            asked.push((node.address, self.question));
+            node.health.ask(self.question, neighbours_answer, limits);
+            if node.health.is_down() && !was_down {
+                tracing::warn!(mediaserver = %self.name, address = %node.address, "a mediaserver does not answer");
+            }
+        }
+        asked
+    }
+
+    /// Something says that an address lives.
+    pub(super) fn heard(&mut self, address: SocketAddr, sign: impl FnOnce(&mut Health)) {
+        let Some(node) = self.nodes.iter_mut().find(|node| node.address == address) else {
+            return;
+        };
+        let was_down = node.health.is_down();
+        sign(&mut node.health);
+        if was_down && !node.health.is_down() {
+            tracing::info!(mediaserver = %self.name, %address, "a mediaserver answers again");
+        }
+    }
+
+    fn linked_nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|_| self.is_linked())
+    }
+
+    /// The addresses that it has now, first choice first.
+    fn current(&self) -> impl Iterator<Item = &Node> {
+        self.nodes().iter().filter(|node| node.retired_at.is_none())
+    }
+}
+
+impl Entry {
+    const fn is_name(&self) -> bool {
+        matches!(self.at.host, Host::Name(_))
+    }
+}
+
+impl Node {
+    fn new(address: SocketAddr, now: Instant) -> Self {
+        Self {
+            address,
+            health: Health::default(),
+            link: Link::new(now),
+            suspect_until: None,
+            retired_at: None,
+        }
+    }
+
+    fn place(&self) -> (SocketAddr, bool) {
+        (self.address, self.retired_at.is_some())
+    }
+}
+
+fn known<'a>(entries: &'a [Entry], at: &HostPort) -> &'a [IpAddr] {
+    let entry = entries.iter().find(|entry| entry.at.host == at.host);
+    entry.map_or(&[], |entry| &entry.known)
 }

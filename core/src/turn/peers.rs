@@ -130,6 +130,11 @@ impl Peers {
             .is_ok_and(|place| self.permissions[place].expires > now)
     }
 
+    /// Whether there is a permission for anybody.
+    pub(super) fn is_any(&self, now: Instant) -> bool {
+        self.permissions.iter().any(|permission| permission.expires > now)
+    }
+
     /// Lets go of what has expired.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.permissions.retain(|permission| permission.expires > now);

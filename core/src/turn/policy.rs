@@ -7,12 +7,14 @@ use core::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::{Config, Relay, Turn};
+use crate::config::{Config, Mediaserver, PeerRule, Relay, Turn};
 
 /// The rules that follow from a configuration. Everything that none of them allows is refused.
 #[derive(Debug)]
 pub(super) struct Policy {
     rules: Vec<Rule>,
+    /// Of the mediaservers of the sip role, wherever they are by now.
+    mediaservers: Vec<Rule>,
     relays: Vec<Relay>,
     relay_ports: RangeInclusive<u16>,
     public_peers: bool,
@@ -44,14 +46,7 @@ enum Scope {
 impl Policy {
     /// The rules of a configuration whose turn role is `turn`.
     pub(super) fn new(config: &Config, turn: &Turn) -> Self {
-        let peers = turn.peers.iter().map(|rule| Rule {
-            net: rule.net.trunc(),
-            ports: rule.ports.clone(),
-        });
-        let mediaservers = config.sip.iter().flat_map(|sip| &sip.mediaservers).map(|server| Rule {
-            net: IpNet::from(server.address.ip().to_canonical()),
-            ports: server.media_ports.clone(),
-        });
+        let mediaservers = config.sip.iter().flat_map(|sip| &sip.mediaservers);
         let services: Vec<SocketAddr> = config
             .tcp_listeners()
             .into_iter()
@@ -63,13 +58,28 @@ impl Policy {
         let own = turn.relays.iter().flat_map(|relay| [relay.bind, relay.advertise]);
         let own = own.chain(services.iter().map(SocketAddr::ip));
         Self {
-            rules: peers.chain(mediaservers).collect(),
+            rules: turn.peers.iter().map(Rule::from).collect(),
+            mediaservers: mediaservers
+                .flat_map(Mediaserver::media)
+                .map(|rule| Rule::from(&rule))
+                .collect(),
             relays: turn.relays.clone(),
             relay_ports: turn.relay_ports.clone(),
             public_peers: turn.public_peers,
             own: own.filter(|ip| !ip.is_unspecified()).collect(),
             services,
         }
+    }
+
+    /// Takes the place of `before`. What names stood for goes on until [`Policy::follow`] says otherwise.
+    pub(super) fn after(mut self, before: &mut Self) -> Self {
+        self.mediaservers.append(&mut before.mediaservers);
+        self
+    }
+
+    /// The mediaservers have these addresses from now on.
+    pub(super) fn follow(&mut self, mediaservers: &[PeerRule]) {
+        self.mediaservers = mediaservers.iter().map(Rule::from).collect();
     }
 
     /// Whether datagrams may go to this peer and come from it. The address is one that [`Policy::seen`] gave.
@@ -83,8 +93,7 @@ impl Policy {
         }
         let scope = scope(ip);
         let named = self
-            .rules
-            .iter()
+            .rules()
             .any(|rule| rule.ports.contains(&port) && rule.opens(ip, scope));
         named || self.public_peers && scope == Scope::Public && !self.own.contains(&ip)
     }
@@ -94,7 +103,7 @@ impl Policy {
     pub(super) fn allows_address(&self, ip: IpAddr) -> bool {
         let scope = scope(ip);
         self.is_relay(ip)
-            || self.rules.iter().any(|rule| rule.opens(ip, scope))
+            || self.rules().any(|rule| rule.opens(ip, scope))
             || self.public_peers && scope == Scope::Public && !self.own.contains(&ip)
     }
 
@@ -131,14 +140,17 @@ impl Policy {
     pub(super) fn is_trusted(&self, client: IpAddr) -> bool {
         /// A net of more addresses than this prefix leaves names nobody in particular.
         const PREFIX_LEN_MIN: u8 = 8;
-        self.rules
-            .iter()
+        self.rules()
             .any(|rule| rule.net.prefix_len() >= PREFIX_LEN_MIN && rule.net.contains(&client))
     }
 
     /// Whether this may be a relayed transport address of ours, of whichever shard; it is one that [`Policy::seen`] gave.
     pub(super) fn is_relayed(&self, peer: SocketAddr) -> bool {
         self.relay_ports.contains(&peer.port()) && self.is_relay(peer.ip())
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().chain(&self.mediaservers)
     }
 
     fn is_relay(&self, ip: IpAddr) -> bool {
@@ -154,6 +166,15 @@ impl Policy {
                 service.ip().is_unspecified() && (self.own.contains(&peer.ip()) || peer.ip().is_loopback());
             service.port() == peer.port() && (service.ip() == peer.ip() || everywhere)
         })
+    }
+}
+
+impl From<&PeerRule> for Rule {
+    fn from(rule: &PeerRule) -> Self {
+        Self {
+            net: rule.net.trunc(),
+            ports: rule.ports.clone(),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     action::{ConnId, Prefix, RelayId, ShardId, Transport},
-    config::{self, Alternate, Config, TurnLimits},
+    config::{self, Alternate, Config, PeerRule, TurnLimits},
     cx::Cx,
     rng::Rng,
     time::Instant,
@@ -175,9 +175,21 @@ impl Server {
         self.limits = turn.limits.clone();
         self.rates = Rates::new(&turn.limits);
         self.limiter = Limiter::new(turn.limits.unauthenticated_per_second, rng);
-        self.policy = Policy::new(&config, turn);
+        self.policy = Policy::new(&config, turn).after(&mut self.policy);
         self.alternate = turn.alternate.clone();
         self.roaming.is_on = turn.mobility;
+        self.enforce_policy();
+        self.tcp_relay = turn.tcp_relay;
+        self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);
+    }
+
+    /// The mediaservers of the sip role are at these addresses from now on.
+    pub fn follow(&mut self, mediaservers: &[PeerRule]) {
+        self.policy.follow(mediaservers);
+        self.enforce_policy();
+    }
+
+    fn enforce_policy(&mut self) {
         for (_, allocation) in self.table.allocations.range_mut(0..self.table.allocations.slots()) {
             // Other packets are asked about one by one.
             allocation.peers.retain_channels(|peer| self.policy.allows(peer));
@@ -185,8 +197,6 @@ impl Server {
         for key in self.connections.keys_where(|peer| !self.policy.allows(peer)) {
             self.cut(key);
         }
-        self.tcp_relay = turn.tcp_relay;
-        self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);
     }
 
     /// Takes one message of a client: a datagram, or a unit that [`Stream`](super::Stream) cut out.
@@ -220,6 +230,12 @@ impl Server {
     /// How many allocations there are, with those in the making.
     pub fn allocations(&self) -> usize {
         self.table.allocations.len()
+    }
+
+    /// Whether any allocation has a peer to exchange data with.
+    pub fn is_in_use(&self, now: Instant) -> bool {
+        let mut allocations = self.table.allocations.iter();
+        allocations.any(|(_, allocation)| allocation.peers.is_any(now) || !allocation.connections.is_empty())
     }
 
     /// The sizes of all tables that clients could make grow.
@@ -314,8 +330,8 @@ impl Server {
             return refuse_unknown(cx, &from, &form, request);
         }
         if let Some(ticket) = ticket {
-            return match ticket.and_then(|ticket| self.follow(cx, from, door, request, &identity.user, ticket)) {
-                Ok(moved) => self.followed(cx, &from, &form, moved),
+            return match ticket.and_then(|ticket| self.relocate(cx, from, door, request, &identity.user, ticket)) {
+                Ok(moved) => self.relocated(cx, &from, &form, moved),
                 Err(code) => refuse(cx, &from, &form, code),
             };
         }

@@ -147,7 +147,7 @@ impl Mobility {
     /// For an allocation whose client has not moved yet.
     pub(super) fn new(rng: &mut Rng) -> Self {
         Self {
-            name: rng.u32(),
+            name: rng.u32() >> 8,
             serial: 0,
             moved: None,
             next: None,

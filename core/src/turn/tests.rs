@@ -130,6 +130,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
     let mut turn = config::Turn {
         listen_udp: vec![address("192.0.2.10:3478")],
         listen_tcp: vec![address("192.0.2.10:3478")],
+        proxy_protocol_from: vec![],
         relays: vec![relay("192.0.2.10"), relay("2001:db8::10")],
         relay_ports: 30_000..=30_099,
         realm: REALM.into(),
@@ -153,6 +154,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         server: config::Server {
             workers: None,
             shutdown: Duration::from_secs(10),
+            drain: Duration::ZERO,
             connections_max: 1000,
             connections_per_address_max: 100,
         },
@@ -160,6 +162,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         web: None,
         sip: None,
         turn: Some(turn),
+        metrics: None,
         keys: config::Keys {
             nonce: [9; 32],
             flow: vec![],

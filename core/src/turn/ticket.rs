@@ -98,12 +98,12 @@ impl Tickets {
             g1,
             g2,
             g3,
-            n0,
             n1,
             n2,
             n3,
             serial_high,
             serial_low,
+            _,
         ] = content;
         is_ours.then(|| Ticket {
             shard: ShardId(u16::from_be_bytes([shard_high, shard_low])),
@@ -111,7 +111,7 @@ impl Tickets {
                 u32::from_be_bytes([i0, i1, i2, i3]),
                 u32::from_be_bytes([g0, g1, g2, g3]),
             ),
-            name: u32::from_be_bytes([n0, n1, n2, n3]),
+            name: u32::from_be_bytes([0, n1, n2, n3]),
             serial: u16::from_be_bytes([serial_high, serial_low]),
         })
     }
@@ -142,7 +142,7 @@ mod tests {
     const TICKET: Ticket = Ticket {
         shard: ShardId(3),
         allocation: Key::from_parts(70_000, 2),
-        name: 0x89ab_cdef,
+        name: 0x00ab_cdef,
         serial: 9,
     };
 
@@ -152,6 +152,8 @@ mod tests {
         let sealed = tickets.seal(TICKET);
         assert_eq!(tickets.open(&sealed), Some(TICKET));
         assert_eq!(Tickets::new(&[8; 32]).open(&sealed), None);
+        let serials = (0..1000).map(|serial| tickets.seal(Ticket { serial, ..TICKET }));
+        assert!(serials.flatten().all(|byte| byte != 0));
         let next = tickets.seal(Ticket { serial: 10, ..TICKET });
         let alike = sealed.iter().zip(next).filter(|(byte, other)| **byte == *other);
         assert!(alike.count() < 4, "{sealed:02x?} {next:02x?}");

@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 pub mod field;
 pub mod name;
 pub mod splice;
+pub mod stream;
 pub mod uri;
 pub mod via;
 

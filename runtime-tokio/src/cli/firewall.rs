@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use edgeward_core::config::{Config, Host, Relay, Turn};
+use edgeward_core::config::{Config, Host, HostPort, Mediaserver, Relay, Sip, TrunkTransport, Turn};
 
 use super::summary::{list, net, range};
 
@@ -63,11 +63,7 @@ fn from_proxies(config: &Config) -> Vec<Flow> {
 fn to_inside(config: &Config) -> Vec<Flow> {
     let mut flows = Vec::new();
     for upstream in config.web.iter().flat_map(|web| &web.upstreams) {
-        let host = match &upstream.host {
-            Host::Address(address) => address.to_string(),
-            Host::Name(name) => name.clone(),
-        };
-        let to = format!("{} ({host})", upstream.name);
+        let to = format!("{} ({})", upstream.name, host(&upstream.host));
         flows.push(flow(
             "this host",
             &to,
@@ -76,8 +72,13 @@ fn to_inside(config: &Config) -> Vec<Flow> {
         ));
     }
     if let Some(sip) = &config.sip {
-        let mediaservers = sip.mediaservers.iter();
-        let to = grouped(mediaservers.map(|m| (udp(m.address.port()), named(config, &m.address.ip().to_string()))));
+        let to = grouped(mediaserver_addresses(sip).map(|(mediaserver, at)| {
+            let ports = match mediaserver.transport {
+                TrunkTransport::Udp => udp(at.port),
+                TrunkTransport::TcpWhenLarge => format!("{}, {}", udp(at.port), tcp(at.port)),
+            };
+            (ports, named(config, &host(&at.host)))
+        }));
         for (ports, mediaservers) in to {
             flows.push(flow(&address(sip.listen), &mediaservers, &ports, "SIP to mediaservers"));
         }
@@ -95,8 +96,7 @@ fn to_inside(config: &Config) -> Vec<Flow> {
 fn from_inside(config: &Config) -> Vec<Flow> {
     let mut flows = from_clients(config, "UC clients");
     if let Some(sip) = &config.sip {
-        let mediaservers = sip.mediaservers.iter();
-        let from = list(mediaservers.map(|m| named(config, &m.address.ip().to_string())));
+        let from = list(mediaserver_addresses(sip).map(|(_, at)| named(config, &host(&at.host))));
         let (to, ports) = (address(sip.advertise), udp(sip.advertise.port()));
         flows.push(flow(&from, &to, &ports, "SIP from mediaservers"));
     }
@@ -195,10 +195,24 @@ fn address(at: SocketAddr) -> String {
 
 /// A peer, with its name where it is a mediaserver that has one.
 fn named(config: &Config, peer: &str) -> String {
-    let mut mediaservers = config.sip.iter().flat_map(|sip| &sip.mediaservers);
-    match mediaservers.find(|mediaserver| mediaserver.address.ip().to_string() == peer) {
-        Some(mediaserver) => format!("{} ({peer})", mediaserver.name),
+    let mut mediaservers = config.sip.iter().flat_map(mediaserver_addresses);
+    match mediaservers.find(|(_, at)| host(&at.host) == peer) {
+        Some((mediaserver, _)) => format!("{} ({peer})", mediaserver.name),
         None => peer.to_owned(),
+    }
+}
+
+/// Every address of every mediaserver.
+fn mediaserver_addresses(sip: &Sip) -> impl Iterator<Item = (&Mediaserver, &HostPort)> {
+    sip.mediaservers
+        .iter()
+        .flat_map(|mediaserver| mediaserver.addresses.iter().map(move |at| (mediaserver, at)))
+}
+
+fn host(host: &Host) -> String {
+    match host {
+        Host::Address(address) => address.to_string(),
+        Host::Name(name) => name.clone(),
     }
 }
 

@@ -3,12 +3,14 @@
 use std::{
     env, fmt, fs, io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use edgeward_core::{
     config::{Config, ConfigErrors, Keys, Sources},
     tls::Provider,
 };
+use rustls::crypto::aws_lc_rs;
 
 use super::keys;
 
@@ -77,17 +79,32 @@ pub(crate) fn read(path: &Path) -> Result<String, LoadError> {
 /// # Errors
 /// In words for the administrator, with everything that is wrong.
 pub(crate) fn parse(path: &Path, text: &str, key_file: KeyFile, keys: Keys) -> Result<Config, LoadError> {
-    let mut sources = Files {
-        directory: path.parent().unwrap_or(Path::new("")).into(),
-        key_file,
-        provider: provider(),
-    };
-    Config::parse(text, &mut sources, keys).map_err(|errors| LoadError::Config(path.into(), errors))
+    Config::parse(text, &mut files(path, key_file), keys).map_err(|errors| LoadError::Config(path.into(), errors))
 }
 
-/// The cryptography of this binary.
+/// What names of files in a configuration are relative to.
+pub(crate) fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// The files that a configuration names, and the environment.
+pub(crate) fn files(path: &Path, key_file: KeyFile) -> impl Sources {
+    Files {
+        directory: directory(path).into(),
+        key_file,
+        provider: provider(),
+    }
+}
+
+/// The cryptography of this binary: one for the whole process, so that TLS sessions outlive a configuration.
 pub(crate) fn provider() -> Provider {
-    Provider::new(rustls::crypto::aws_lc_rs::default_provider())
+    static PROVIDER: OnceLock<Provider> = OnceLock::new();
+    let made = PROVIDER.get_or_init(|| {
+        // Without random numbers for tickets, nothing else will go well either.
+        let tickets = aws_lc_rs::Ticketer::new().ok();
+        Provider::new(aws_lc_rs::default_provider(), tickets)
+    });
+    made.clone()
 }
 
 /// The files and the environment of this process.

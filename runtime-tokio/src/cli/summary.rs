@@ -2,7 +2,12 @@
 
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive};
 
-use edgeward_core::config::{Config, Host, Https, Reach, Sip, Turn, Upstream, Web};
+use edgeward_core::{
+    config::{Config, Host, Https, Reach, Sip, TrunkTransport, Turn, Upstream, Web},
+    tls::Finding,
+};
+
+use crate::certificates::unix_time;
 
 /// A block for each role.
 pub(crate) fn summary(config: &Config) -> String {
@@ -34,34 +39,33 @@ fn https_lines(https: &Https) -> Vec<Line> {
         [] => vec![("https", "only certificates, for TURN over TLS".into())],
         listen => vec![("https", format!("TCP {} as {}", list(listen), list(&https.hosts)))],
     };
-    let names = https.tls.names();
-    lines.push(("", format!("certificates for {}", list(&names))));
-    let unnamed: Vec<_> = https.hosts.iter().filter(|host| !is_covered(&names, host)).collect();
-    if !unnamed.is_empty() && !https.listen.is_empty() {
+    lines.push(("", format!("certificates for {}", list(https.tls.names()))));
+    for Finding { what, fix } in https.findings(unix_time()) {
+        lines.push(("", format!("warning: {what}")));
+        lines.push(("", format!("    fix: {fix}")));
+    }
+    if let Some(acme) = &https.acme {
+        let domains = list(&acme.domains);
         lines.push((
             "",
-            format!(
-                "warning: no certificate names {}; browsers will complain",
-                list(unnamed)
-            ),
+            format!("a certificate for {domains} is fetched from {}", acme.directory),
         ));
+    }
+    if !https.turn_hosts.is_empty() {
+        lines.push(("", format!("TURN alone as {}", list(&https.turn_hosts))));
+    }
+    if https.plain_turn {
+        lines.push(("", "TURN without TLS too".into()));
+    }
+    if !https.proxy_protocol_from.is_empty() {
+        let proxies = https.proxy_protocol_from.iter().map(net);
+        lines.push(("", format!("PROXY protocol from {}", list(proxies))));
     }
     if !https.trusted_proxies.is_empty() {
         let proxies = https.trusted_proxies.iter().map(net);
         lines.push(("", format!("behind the proxies {}", list(proxies))));
     }
     lines
-}
-
-/// Whether a certificate is for this host, as RFC 9525 section 6.3 has it.
-fn is_covered(names: &[String], host: &str) -> bool {
-    // Addresses in certificates are not among the names; nothing can be said about them here.
-    let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
-    is_address
-        || names.iter().any(|name| match (name.strip_prefix('*'), host.find('.')) {
-            (Some(suffix), Some(dot)) => host[dot..] == *suffix,
-            _ => name == host,
-        })
 }
 
 fn web_lines(web: &Web) -> Vec<Line> {
@@ -103,11 +107,15 @@ fn sip_lines(sip: &Sip) -> Vec<Line> {
             Reach::Path => "Path",
             Reach::Contact => "Contact",
         };
+        let transport = match mediaserver.transport {
+            TrunkTransport::Udp => "",
+            TrunkTransport::TcpWhenLarge => ", by TCP what is large",
+        };
         format!(
-            "{:<width$}  -> {} {}, reached back by {reach}",
+            "{:<width$}  -> {} {}{transport}, reached back by {reach}",
             mediaserver.path(),
             mediaserver.name,
-            mediaserver.address
+            list(&mediaserver.addresses)
         )
     });
     label("sip", std::iter::once(listen).chain(mediaservers))

@@ -177,9 +177,16 @@ impl Mediaserver {
     /// # Panics
     /// When it does not come.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Message) -> bool) -> Message {
+        self.wait_for_after(0, what, wanted)
+    }
+
+    /// Waits for a message, but for the first `read` of those that have [come](Self::seen).
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn wait_for_after(&self, mut read: usize, what: &str, wanted: impl Fn(&Message) -> bool) -> Message {
         let deadline = deadline();
         let mut state = self.shared.state();
-        let mut read = 0;
         loop {
             let fresh = state.seen[read..].iter().filter_map(|seen| seen.message.as_ref());
             if let Some(message) = fresh.into_iter().find(|message| wanted(message)) {
@@ -273,6 +280,17 @@ impl Mediaserver {
     pub fn request(&self, dialog: &mut Dialog, method: &str) -> Message {
         let sent = self.send_request(dialog.request(method));
         self.final_answer(&sent)
+    }
+
+    /// Answers an INVITE that has rung until now.
+    ///
+    /// # Panics
+    /// When there is none with this Call-ID.
+    pub fn pick_up(&self, call_id: &str) {
+        let mut state = self.shared.state();
+        let rings = |invited: &&Invited| invited.invite.call_id() == Some(call_id);
+        let invited = state.invited.iter().find(rings).expect("a call that rings").clone();
+        self.shared.accept(&mut state, &invited);
     }
 
     /// The dialog of an INVITE that this mediaserver answered.
@@ -534,16 +552,27 @@ impl Shared {
             self.send_until_acknowledged(state, refusal, from);
             return;
         }
-        self.send(state, &Message::answer(invite, 180, "Ringing", &tag), from);
-        if callee == "ringing" {
-            return;
+        // RFC 3261 section 12.1.1: what makes a dialog names a contact, and SIP.js insists on it.
+        let ringing = Message::answer(invite, 180, "Ringing", &tag).with("Contact", self.contact(callee));
+        self.send(state, &ringing, from);
+        if callee != "ringing" {
+            let invited = state.invited.last().expect("the call").clone();
+            self.accept(state, &invited);
         }
-        let own = self.socket.local_addr().expect("a bound socket");
+    }
+
+    fn accept(&self, state: &mut State, Invited { invite, from, tag }: &Invited) {
+        let callee = invite.uri().and_then(user_of).unwrap_or_default();
         let body = (state.answerer)(&invite.body);
-        let accepted = Message::answer(invite, 200, "OK", &tag)
-            .with("Contact", format_args!("<sip:{callee}@{own}>"))
+        let accepted = Message::answer(invite, 200, "OK", tag)
+            .with("Contact", self.contact(callee))
             .with_body("application/sdp", &body);
-        self.send_until_acknowledged(state, accepted, from);
+        self.send_until_acknowledged(state, accepted, *from);
+    }
+
+    fn contact(&self, user: &str) -> String {
+        let own = self.socket.local_addr().expect("a bound socket");
+        format!("<sip:{user}@{own}>")
     }
 
     fn cancel(&self, state: &mut State, cancel: &Message, from: SocketAddr) {

@@ -7,8 +7,8 @@ use super::{
     urls, values,
 };
 use crate::{
-    config::{HttpLimits, Https},
-    tls::ServerTls,
+    config::{Acme, CertificateFiles, HttpLimits, Https},
+    tls::{Certificate, ServerTls},
 };
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
@@ -20,12 +20,25 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
             Some(address)
         })
     });
-    let tls = section.required(
-        cx,
-        "certificates",
-        "[{ cert = \"fullchain.pem\", key = \"privkey.pem\" }]",
-        certificates,
-    );
+    let acme = section.optional(cx, "acme", acme);
+    let files = match section.has("acme") {
+        true => section.list(cx, "certificates", certificate),
+        false => section.required(
+            cx,
+            "certificates",
+            "[{ cert = \"fullchain.pem\", key = \"privkey.pem\" }]",
+            |cx, value| section::list(cx, value, certificate),
+        ),
+    };
+    let (certificates, tls) = files
+        .map(|mut files| {
+            files.extend(acme.as_ref().map(|acme| awaited(cx, acme)));
+            let (files, certificates): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+            let certificates = certificates.into_iter().flatten().collect();
+            (files, server_tls(cx, &section, certificates))
+        })
+        .unzip();
+    let tls = tls.flatten();
     let hosts = if section.has("hosts") {
         section.list(cx, "hosts", urls::host)
     } else {
@@ -33,6 +46,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
         section.known("hosts");
         tls.as_ref().map(|tls| {
             let mut names = tls.names();
+            names.extend(acme.iter().flat_map(|acme| acme.domains.iter().cloned()));
             names.retain(|name| !name.starts_with('*'));
             names.iter_mut().for_each(|name| name.make_ascii_lowercase());
             names.sort_unstable();
@@ -49,44 +63,111 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
         );
     }
     let trusted_proxies = section.list(cx, "trusted_proxies", addresses::net);
+    let turn_hosts = section.list(cx, "turn_hosts", urls::host);
+    let refuse_unknown_names = section.or(cx, "refuse_unknown_names", true, values::flag);
+    let plain_turn = section.or(cx, "plain_turn", false, values::flag);
+    let proxy_protocol_from = section.list(cx, "proxy_protocol_from", addresses::net);
     let limits = section.or(cx, "limits", HttpLimits::default(), limits);
     section.finish(cx);
     Some(Https {
         listen: listen?,
         tls: tls?,
+        certificates: certificates?,
+        acme,
         hosts: hosts?,
+        turn_hosts: turn_hosts?,
+        refuse_unknown_names,
+        plain_turn,
+        proxy_protocol_from: proxy_protocol_from?,
         trusted_proxies: trusted_proxies?,
         limits,
     })
 }
 
-fn certificates(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<ServerTls> {
-    let pairs = section::list(cx, value, |cx, value| {
-        let mut section = Section::new(cx, "a certificate", value)?;
-        let cert = section.required(cx, "cert", "\"fullchain.pem\"", values::file);
-        let key = section.required(cx, "key", "\"privkey.pem\"", values::file);
-        section.finish(cx);
-        let pair = (cert?, key?);
-        // Each is tried alone, so that the error stands where the certificate does.
-        match ServerTls::new(cx.sources.provider(), core::slice::from_ref(&pair)) {
-            Ok(_) => Some(pair),
-            Err(error) => cx.refuse(
-                value.span().start,
-                format!("this certificate cannot be used: {error}"),
-                "`cert` is the PEM file with the chain, `key` the PEM file with the private key that belongs to it",
-            ),
-        }
-    })?;
-    match ServerTls::new(cx.sources.provider(), &pairs) {
+/// Where a certificate comes from, and itself, unless it is awaited still.
+type Sourced = (CertificateFiles, Option<Certificate>);
+
+fn certificate(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Sourced> {
+    let mut section = Section::new(cx, "a certificate", value)?;
+    let cert = section.required(cx, "cert", "\"fullchain.pem\"", values::path);
+    let key = section.required(cx, "key", "\"privkey.pem\"", values::path);
+    let ocsp = section.given_or(cx, "ocsp", None, |cx, value| values::path(cx, value).map(Some));
+    section.finish(cx);
+    let files = CertificateFiles {
+        cert: cert?,
+        key: key?,
+        ocsp: ocsp?,
+        is_awaited: false,
+    };
+    // It is read here, so that the error stands where the certificate does.
+    match files.read(cx.sources) {
+        Ok(certificate) => Some((files, certificate)),
+        Err(finding) => cx.refuse(value.span().start, finding.what, finding.fix),
+    }
+}
+
+/// The certificate that we fetch ourselves. Where it cannot be used, a new one will be fetched.
+fn awaited(cx: &mut Reader<'_>, acme: &Acme) -> Sourced {
+    let files = acme.files();
+    let certificate = files.read(cx.sources).unwrap_or_default();
+    (files, certificate)
+}
+
+fn server_tls(cx: &mut Reader<'_>, section: &Section<'_, '_>, certificates: Vec<Certificate>) -> Option<ServerTls> {
+    if certificates.is_empty() && !section.has("acme") {
+        return cx.refuse(
+            section.site("certificates").unwrap_or(section.start()),
+            "there is no certificate",
+            "write [{ cert = \"fullchain.pem\", key = \"privkey.pem\" }]",
+        );
+    }
+    match ServerTls::new(cx.sources.provider(), certificates) {
         Ok(tls) => Some(tls),
         Err(error) => cx.refuse(
-            value.span().start,
-            error.to_string(),
-            "write [{ cert = \"fullchain.pem\", key = \"privkey.pem\" }]",
+            section.start(),
+            format!("TLS cannot be served: {error}"),
+            "this is a fault of the build",
         ),
     }
 }
 
+fn acme(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Acme> {
+    let mut section = Section::new(cx, "[https.acme]", value)?;
+    let domains = section.required(cx, "domains", "[\"edge.example.com\"]", |cx, value| {
+        section::list(cx, value, urls::host)
+    });
+    let directory = section.given_or(cx, "directory", DIRECTORY.into(), |cx, value| {
+        values::words(cx, value, "a URL", "\"https://...\"").map(str::to_owned)
+    });
+    let contacts = section.list(cx, "contacts", |cx, value| {
+        values::words(cx, value, "a URL", "\"mailto:admin@example.com\"").map(str::to_owned)
+    });
+    let state = section.or(cx, "state", STATE.into(), values::path);
+    let ca = section.given_or(cx, "ca", None, |cx, value| values::path(cx, value).map(Some));
+    let agreed = section.or(cx, "terms_agreed", false, values::flag);
+    if !agreed {
+        cx.refuse::<()>(
+            section.site("terms_agreed").unwrap_or(section.start()),
+            "[https.acme] needs your agreement to the terms of the authority",
+            "read them, and write terms_agreed = true",
+        );
+    }
+    if domains.as_ref().is_some_and(Vec::is_empty) {
+        cx.refuse::<()>(
+            section.site("domains").unwrap_or(section.start()),
+            "[https.acme] asks for no name",
+            "write domains = [\"edge.example.com\"]",
+        );
+    }
+    section.finish(cx);
+    Some(Acme {
+        domains: domains?,
+        directory: directory?,
+        contacts: contacts?,
+        state,
+        ca: ca?,
+    })
+}
 fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
     let mut section = Section::new(cx, "[https.limits]", value)?;
     let default = HttpLimits::default();
@@ -137,3 +218,9 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
 
 /// A limit above this is a mistake, since it holds for each connection.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The authority that asks for nothing.
+const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// The folder of account and certificate, beside the configuration.
+const STATE: &str = "acme";

@@ -14,6 +14,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(Server, O
     let server = Server {
         workers: section.optional(cx, "workers", values::number(1..=1024)),
         shutdown: section.or(cx, "shutdown_secs", default.shutdown, values::seconds),
+        drain: section.or(cx, "drain_secs", default.drain, values::seconds),
         connections_max: section.or(
             cx,
             "connections_max",

@@ -1,6 +1,10 @@
 //! How is `[sip]` read: the mediaservers and the way to them?
 
-use core::{net::SocketAddr, ops::RangeInclusive};
+use core::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use super::{
     addresses,
@@ -8,7 +12,7 @@ use super::{
     section::{self, Section},
     urls, values,
 };
-use crate::config::{Https, Mediaserver, Reach, Sip, SipLimits};
+use crate::config::{Health, Host, HostPort, Https, Mediaserver, Reach, Sip, SipLimits, TrunkTransport};
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https>) -> Option<Sip> {
     let mut section = Section::new(cx, "[sip]", value)?;
@@ -39,6 +43,8 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https
         "..., or better a block\n[[sip.mediaserver]]\nname = \"default\"\naddress = \"10.0.0.3:5060\"",
         |cx, value| mediaservers(cx, value, listen),
     );
+    let health = section.or(cx, "health", Health::default(), health);
+    let resolve = section.or(cx, "resolve_secs", RESOLVE, values::seconds);
     let origins = section.list(cx, "origins", urls::origin);
     let token_required = section.or(cx, "token_required", true, values::flag);
     let limits = section.or(cx, "limits", SipLimits::default(), limits);
@@ -48,6 +54,8 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https
         advertise: advertise.or(listen)?,
         public_host: public_host.or_else(|| default_public_host(https?))?,
         mediaservers: mediaservers?,
+        health,
+        resolve,
         origins: origins?,
         token_required,
         limits,
@@ -66,21 +74,22 @@ fn default_public_host(https: &Https) -> Option<String> {
 
 fn mediaservers(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAddr>) -> Option<Vec<Mediaserver>> {
     let mut names: Vec<String> = Vec::new();
-    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let mut known: Vec<HostPort> = Vec::new();
     let mediaservers = section::list(cx, value, |cx, value| {
         let mut section = Section::new(cx, "[[sip.mediaserver]]", value)?;
         let name = section.given_or(cx, "name", "default".into(), values::name);
-        let address = section.required(cx, "address", "\"10.0.0.3:5060\"", |cx, value| {
-            mediaserver_address(cx, value, listen)
+        let addresses = section.required(cx, "address", "\"10.0.0.3:5060\"", |cx, value| {
+            mediaserver_addresses(cx, value, listen, &mut known)
         });
+        let transport = section.or(cx, "transport", TrunkTransport::default(), transport);
         let reach = section.or(cx, "reach", Reach::default(), reach);
         let media_ports = section.or(cx, "media_ports", MEDIA_PORTS, addresses::ports);
         let name_site = section.site("name").unwrap_or(section.start());
-        let address_site = section.site("address").unwrap_or(section.start());
         section.finish(cx);
         let mediaserver = Mediaserver {
             name: name?,
-            address: address?,
+            addresses: addresses?,
+            transport,
             reach,
             media_ports,
         };
@@ -95,15 +104,7 @@ fn mediaservers(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAdd
             cx.claim_path(format!("{path}/..."), name_site);
             cx.claim_path(path, name_site);
         }
-        if addresses.contains(&mediaserver.address) {
-            cx.refuse::<()>(
-                address_site,
-                format!("there are two mediaservers at {}", mediaserver.address),
-                "name each mediaserver once",
-            );
-        }
         names.push(mediaserver.name.clone());
-        addresses.push(mediaserver.address);
         Some(mediaserver)
     })?;
     if mediaservers.is_empty() {
@@ -116,7 +117,48 @@ fn mediaservers(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAdd
     Some(mediaservers)
 }
 
-fn mediaserver_address(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAddr>) -> Option<SocketAddr> {
+/// One address, or several in order of priority. `known` are those of all mediaservers so far.
+fn mediaserver_addresses(
+    cx: &mut Reader<'_>,
+    value: &Value<'_>,
+    listen: Option<SocketAddr>,
+    known: &mut Vec<HostPort>,
+) -> Option<Vec<HostPort>> {
+    let addresses = section::list(cx, value, |cx, value| {
+        let address = mediaserver_address(cx, value, listen)?;
+        if known.contains(&address) {
+            cx.refuse::<()>(
+                value.span().start,
+                format!("there are two mediaservers at {address}"),
+                "name each mediaserver once",
+            );
+        }
+        known.push(address.clone());
+        Some(address)
+    })?;
+    if !(1..=ADDRESSES_MAX).contains(&addresses.len()) {
+        return cx.refuse_value(
+            value,
+            &format!("one address, or a list of up to {ADDRESSES_MAX}"),
+            "it like [\"10.0.0.3:5060\", \"10.0.0.4:5060\"], the first choice first",
+        );
+    }
+    Some(addresses)
+}
+
+fn mediaserver_address(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAddr>) -> Option<HostPort> {
+    let wanted = "an address or a name, with or without a port";
+    let example = "it like \"10.0.0.3:5060\" or \"pbx.example.com\"";
+    let text = values::words(cx, value, wanted, example)?;
+    if let Some((host @ Host::Name(_), port)) = urls::split_host_and_port(text) {
+        return Some(HostPort {
+            host,
+            port: port.unwrap_or(SIP_PORT),
+        });
+    }
+    if text.parse::<IpAddr>().is_err() && text.parse::<SocketAddr>().is_err() {
+        return cx.refuse_value(value, wanted, example);
+    }
     let address = addresses::socket_address_or(SIP_PORT)(cx, value)?;
     if address.ip().is_unspecified() {
         return cx.refuse_value(value, "the address of a mediaserver", "the one it can be reached by");
@@ -124,7 +166,7 @@ fn mediaserver_address(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<So
     if let Some(listen) = listen {
         check_family(cx, value.span().start, "the mediaserver", address, listen)?;
     }
-    Some(address)
+    Some(address.into())
 }
 
 fn check_family(cx: &mut Reader<'_>, site: Site, who: &str, address: SocketAddr, listen: SocketAddr) -> Option<()> {
@@ -149,6 +191,27 @@ fn reach(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Reach> {
             "\"path\" (RFC 3327) or \"contact\" (for a mediaserver without support_path)",
         ),
     }
+}
+
+fn transport(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<TrunkTransport> {
+    match values::text(cx, value)? {
+        "udp" => Some(TrunkTransport::Udp),
+        "tcp-when-large" => Some(TrunkTransport::TcpWhenLarge),
+        _ => cx.refuse_value(value, "a transport", "\"udp\" or \"tcp-when-large\""),
+    }
+}
+
+fn health(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Health> {
+    let mut section = Section::new(cx, "[sip.health]", value)?;
+    let default = Health::default();
+    let health = Health {
+        interval: section.or(cx, "interval_secs", default.interval, values::seconds),
+        failures: section.or(cx, "failures", default.failures, values::number(1..=100)),
+        successes: section.or(cx, "successes", default.successes, values::number(1..=100)),
+        failover: section.or(cx, "failover_secs", default.failover, values::seconds),
+    };
+    section.finish(cx);
+    Some(health)
 }
 
 fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<SipLimits> {
@@ -183,6 +246,10 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<SipLimits> {
 
 /// Where Asterisk sends and takes RTP unless its `rtp.conf` says otherwise in its samples.
 pub(super) const MEDIA_PORTS: RangeInclusive<u16> = 10_000..=20_000;
+/// A name whose addresses change is meant to be followed within half a minute.
+const RESOLVE: Duration = Duration::from_secs(30);
+/// Addresses of one mediaserver.
+const ADDRESSES_MAX: usize = 8;
 const SIP_PORT: u16 = 5060;
 const HTTPS_PORT: u16 = 443;
 const BUFFER_BYTES_MAX: u64 = 16 * 1024 * 1024;

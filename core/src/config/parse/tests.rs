@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::{AlternateWhen, Host, PeerRule, Reach, Relay, SecretHash, Square};
+use crate::config::{AlternateWhen, Host, PeerRule, Reach, Relay, SecretHash, Square, TrunkTransport};
 
 /// A world with some files and one variable.
 struct World {
@@ -139,7 +139,7 @@ fn everything_has_a_default_but_what_only_the_administrator_knows() {
     };
     assert_eq!(mediaserver.path(), "/wssip");
     assert_eq!(mediaserver.reach, Reach::Path);
-    assert_eq!(mediaserver.address.to_string(), "10.0.0.3:5060");
+    assert_eq!(mediaserver.addresses[0].to_string(), "10.0.0.3:5060");
     let turn = config.turn.unwrap();
     assert_eq!(turn.listen_udp, turn.listen_tcp);
     assert_eq!(turn.listen_udp[0].to_string(), "192.0.2.10:3478");
@@ -209,8 +209,14 @@ fn everything_can_be_said() {
         [sip.limits]
         ping_secs = 10
         flows_max = 5
+        [sip.health]
+        interval_secs = 2.5
+        failures = 5
+        successes = 2
+        failover_secs = 1
         [[sip.mediaserver]]
-        address = '10.0.0.3:5070'
+        address = ['10.0.0.3:5070', '10.0.0.13', 'PBX.example.com:5080', 'pbx']
+        transport = 'tcp-when-large'
         reach = 'contact'
         media_ports = '15000-15999'
         [[sip.mediaserver]]
@@ -289,6 +295,19 @@ fn everything_can_be_said() {
     assert_eq!(sip.advertise.to_string(), "192.0.2.10:5060");
     assert_eq!(sip.origins, ["https://edge.example.com", "http://localhost:8080"]);
     assert_eq!(sip.mediaservers[0].reach, Reach::Contact);
+    let addresses: Vec<_> = sip.mediaservers[0].addresses.iter().map(ToString::to_string).collect();
+    let expected = ["10.0.0.3:5070", "10.0.0.13:5060", "pbx.example.com:5080", "pbx:5060"];
+    assert_eq!(addresses, expected);
+    assert_eq!(sip.mediaservers[0].transport, TrunkTransport::TcpWhenLarge);
+    assert_eq!(sip.mediaservers[1].transport, TrunkTransport::Udp);
+    assert_eq!(
+        (sip.health.interval.as_millis(), sip.health.failover.as_secs()),
+        (2500, 1)
+    );
+    assert_eq!(
+        (sip.health.failures, sip.health.successes, sip.resolve.as_secs()),
+        (5, 2, 30)
+    );
     assert_eq!(sip.mediaservers[1].path(), "/wssip-mds_2");
     assert_eq!((sip.limits.ping.as_secs(), sip.limits.flows_max), (10, 5));
 
@@ -314,6 +333,7 @@ fn everything_can_be_said() {
         peers,
         [
             "10.0.0.3/32 15000-15999",
+            "10.0.0.13/32 15000-15999",
             "10.0.0.4/32 10000-20000",
             "10.0.0.5/32 7000-7000",
             "10.0.0.9/32 10000-10000",
@@ -520,7 +540,7 @@ t:2: the configuration has no key `serve`
 t:4: [server] has no key `worker`
     fix: write workers
 t:5: [server] has no key `colour`
-    fix: remove it; [server] takes workers, shutdown_secs, connections_max, connections_per_address_max, key_file
+    fix: remove it; [server] takes workers, shutdown_secs, drain_secs, connections_max, connections_per_address_max, key_file
 t:9: [turn] has no key `secret`
     fix: write secrets
 t:10: a secret comes from one place
@@ -601,7 +621,7 @@ t:3: `443` is not an address with a port
     fix: write it like "192.0.2.10:443" or "[2001:db8::10]:443"
 t:4: `missing.pem` cannot be read: no such file
     fix: name a file that exists and that this user may read
-t:4: this certificate cannot be used: the private key is not that of the certificate
+t:4: the certificate `edge.pem` cannot be used: the private key is not that of the certificate
     fix: `cert` is the PEM file with the chain, `key` the PEM file with the private key that belongs to it
 t:4: a certificate has no `key`
     fix: add key = "privkey.pem"
@@ -767,13 +787,20 @@ name = 'mds1'
 address = '2001:db8::3'
 [[sip.mediaserver]]
 name = 'mds2'
-address = 'asterisk.example.com'
+address = ['asterisk example.com', '10.0.0.7', '10.0.0.7:5060']
 [[sip.mediaserver]]
 name = 'mds3'
 address = '0.0.0.0'
 media_ports = 'all'
 [[sip.mediaserver]]
 name = 'mds1'
+[[sip.mediaserver]]
+name = 'mds4'
+address = []
+transport = 'tls'
+[sip.health]
+failures = 0
+failover_sec = 1
 ",
         r#"
 t:7: 0.0.0.0:5060 is no address that a mediaserver can answer to
@@ -796,14 +823,24 @@ t:17: `'0-10'` is not a range of ports: there is no port 0
     fix: write "1-10"
 t:20: the mediaserver is IPv6, but [sip] listens on IPv4
     fix: write an IPv4 address, or change listen
-t:23: `'asterisk.example.com'` is not an address with a port
-    fix: write it like "192.0.2.10:443" or "[2001:db8::10]:443"
+t:23: `'asterisk example.com'` is not an address or a name, with or without a port
+    fix: write it like "10.0.0.3:5060" or "pbx.example.com"
+t:23: there are two mediaservers at 10.0.0.7:5060
+    fix: name each mediaserver once
 t:26: `'0.0.0.0'` is not the address of a mediaserver
     fix: write the one it can be reached by
 t:27: `'all'` is not a range of ports
     fix: write it like "10000-20000", or one port like 10000
 t:28: [[sip.mediaserver]] has no `address`
     fix: add address = "10.0.0.3:5060"
+t:32: `[]` is not one address, or a list of up to 8
+    fix: write it like ["10.0.0.3:5060", "10.0.0.4:5060"], the first choice first
+t:33: `'tls'` is not a transport
+    fix: write "udp" or "tcp-when-large"
+t:35: `0` is not a number from 1 to 100
+    fix: write such a number, without quotes
+t:36: [sip.health] has no key `failover_sec`
+    fix: write failover_secs
 "#,
     );
 }

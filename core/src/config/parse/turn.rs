@@ -1,11 +1,7 @@
 //! How is `[turn]` read: who may relay, by which address, and to whom?
 
-use core::{
-    net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
-};
+use core::{net::SocketAddr, ops::RangeInclusive};
 
-use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{
@@ -15,7 +11,9 @@ use super::{
     section::{self, Section},
     sip, values,
 };
-use crate::config::{Alternate, AlternateWhen, PeerRule, Relay, SecretHash, Sip, Square, Turn, TurnLimits, User};
+use crate::config::{
+    Alternate, AlternateWhen, Mediaserver, PeerRule, Relay, SecretHash, Sip, Square, Turn, TurnLimits, User,
+};
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -> Option<Turn> {
     let mut section = Section::new(cx, "[turn]", value)?;
@@ -27,6 +25,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
         check_relay_ports(cx, &section, relays, &relay_ports, tcp_relay);
     }
     let realm = section.required(cx, "realm", "\"edge.example.com\"", realm);
+    let proxy_protocol_from = section.list(cx, "proxy_protocol_from", addresses::net);
     let secrets = section.list(cx, "secrets", secret);
     let secret_hashes = section.given_or(cx, "secret_hashes", SECRET_HASHES.into(), secret_hashes);
     let strict_expiry = section.given_or(cx, "strict_expiry", false, values::flag);
@@ -49,6 +48,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -
     Some(Turn {
         listen_udp,
         listen_tcp,
+        proxy_protocol_from: proxy_protocol_from?,
         relays: relays?,
         relay_ports,
         realm: realm?,
@@ -354,10 +354,9 @@ fn peers(cx: &mut Reader<'_>, section: &mut Section<'_, '_>, sip: Option<&Sip>) 
     let mediaservers = section.list(cx, "mediaservers", mediaserver);
     let meetingroom = section.list(cx, "meetingroom", meetingroom);
     let from_sip = sip.into_iter().flat_map(|sip| &sip.mediaservers);
-    let mut rules: Vec<_> = from_sip
-        .map(|mediaserver| one_host(mediaserver.address.ip(), mediaserver.media_ports.clone()))
-        .collect();
-    for rule in [mediaservers?, meetingroom?, peers?].into_iter().flatten() {
+    let named = [mediaservers?, meetingroom?, peers?].into_iter().flatten();
+    let mut rules = Vec::new();
+    for rule in from_sip.flat_map(Mediaserver::media).chain(named) {
         if !rules.contains(&rule) {
             rules.push(rule);
         }
@@ -379,13 +378,16 @@ fn peer(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<PeerRule> {
 /// A mediaserver by its address, with its ports where they are not the usual ones.
 fn mediaserver(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<PeerRule> {
     let DeValue::Table(_) = value.get_ref() else {
-        return Some(one_host(addresses::exact_address(cx, value)?, sip::MEDIA_PORTS));
+        return Some(PeerRule::one_host(
+            addresses::exact_address(cx, value)?,
+            sip::MEDIA_PORTS,
+        ));
     };
     let mut section = Section::new(cx, "a mediaserver", value)?;
     let address = section.required(cx, "address", "\"10.0.0.5\"", addresses::exact_address);
     let ports = section.given_or(cx, "media_ports", sip::MEDIA_PORTS, addresses::ports);
     section.finish(cx);
-    Some(one_host(address?, ports?))
+    Some(PeerRule::one_host(address?, ports?))
 }
 
 /// A meeting room by its address: one port takes the media of all.
@@ -394,14 +396,7 @@ fn meetingroom(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<PeerRule> {
     if address.ip().is_unspecified() {
         return cx.refuse_value(value, "an address that can be reached", "the one of the meeting room");
     }
-    Some(one_host(address.ip(), address.port()..=address.port()))
-}
-
-fn one_host(address: IpAddr, ports: RangeInclusive<u16>) -> PeerRule {
-    PeerRule {
-        net: IpNet::from(address),
-        ports,
-    }
+    Some(PeerRule::one_host(address.ip(), address.port()..=address.port()))
 }
 
 fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<TurnLimits> {

@@ -84,7 +84,8 @@ pub(super) fn url(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Url> {
     }
 }
 
-fn split_host_and_port(text: &str) -> Option<(Host, Option<u16>)> {
+/// A host, and the port behind its colon.
+pub(super) fn split_host_and_port(text: &str) -> Option<(Host, Option<u16>)> {
     // RFC 3986 section 3.2.2: an IPv6 address is in brackets, so that its colons are not those of a port.
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;

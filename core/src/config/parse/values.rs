@@ -104,15 +104,16 @@ pub(super) fn name(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     Some(text.into())
 }
 
+/// The path of a file.
+pub(super) fn path(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
+    let example = "it like \"/etc/edgeward/fullchain.pem\"";
+    words(cx, value, "the path of a file", example).map(str::to_owned)
+}
+
 /// What a file holds.
 pub(super) fn file(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<u8>> {
-    let path = words(
-        cx,
-        value,
-        "the path of a file",
-        "it like \"/etc/edgeward/fullchain.pem\"",
-    )?;
-    match cx.sources.file(path) {
+    let path = path(cx, value)?;
+    match cx.sources.file(&path) {
         Ok(bytes) => Some(bytes),
         Err(error) => cx.refuse(
             value.span().start,

@@ -1,10 +1,10 @@
 //! Where do requests go? Tables of requests and decisions.
 
-use core::net::SocketAddr;
+use core::{net::SocketAddr, time::Duration};
 
 use super::*;
 use crate::{
-    config::{HttpLimits, Reach, SipLimits},
+    config::{Health, HttpLimits, Reach, SipLimits, TrunkTransport},
     http::{Item, Server},
 };
 
@@ -15,7 +15,8 @@ fn sip(origins: &[&str], token_required: bool) -> Sip {
     let address = SocketAddr::from(([192, 0, 2, 1], 5060));
     let mediaserver = |name: &str| Mediaserver {
         name: name.into(),
-        address,
+        addresses: vec![address.into()],
+        transport: TrunkTransport::Udp,
         reach: Reach::Path,
         media_ports: 10_000..=20_000,
     };
@@ -24,6 +25,8 @@ fn sip(origins: &[&str], token_required: bool) -> Sip {
         advertise: address,
         public_host: "edge.example".into(),
         mediaservers: ["default", "mds_1", "mds-2"].map(mediaserver).to_vec(),
+        health: Health::default(),
+        resolve: Duration::from_secs(30),
         origins: origins.iter().map(|origin| (*origin).to_string()).collect(),
         token_required,
         limits: SipLimits::default(),

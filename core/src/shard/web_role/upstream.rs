@@ -7,12 +7,11 @@ use core::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 
 use crate::{
-    action::{Action, Addresses, ConnId, Egress, IoKind, QueryId, ResolveError},
+    action::{Action, Addresses, ConnId, Egress, IoKind, ResolveError},
     config::{Host, SharedConfig},
     conn::{Conn, Stage, Tunnel, Upstream},
     http::{Answer, BodyLength, Client, ClientItem, Forward, Request, UpstreamError},
-    shard::{Shard, Step},
-    slab::Slab,
+    shard::{Question, Shard, Step},
     time::{Instant, Now},
     tls::Tls,
 };
@@ -25,8 +24,6 @@ const ADDRESS_LIFETIME: core::time::Duration = core::time::Duration::from_secs(3
 pub(super) struct Resolver {
     /// A handful: those of the configuration, and those that somebody waits for.
     names: Vec<Name>,
-    /// The name that each question is about.
-    queries: Slab<String>,
 }
 
 /// What is known of a name.
@@ -41,10 +38,7 @@ struct Name {
 
 impl Resolver {
     pub(super) const fn new() -> Self {
-        Self {
-            names: Vec::new(),
-            queries: Slab::new(),
-        }
+        Self { names: Vec::new() }
     }
 
     /// Forgets the names for which `named` does not hold, but for those that are being looked up.
@@ -166,32 +160,28 @@ impl Shard {
             return self.dial_first(now, id, &addresses, out);
         }
         if !core::mem::replace(&mut name.asked, true) {
-            let query = QueryId(self.web.resolver.queries.insert(host.clone()));
-            self.actions.push_back(Action::Resolve { query, host });
+            self.resolve(host.clone(), Question::Upstream(host));
         }
         if let Some((waiting, _)) = self.upstream(id) {
             waiting.awaits_address = true;
         }
     }
 
-    pub(in crate::shard) fn resolved(
+    pub(in crate::shard) fn upstream_resolved(
         &mut self,
         now: Now,
-        query: QueryId,
+        host: &str,
         result: Result<Addresses, ResolveError>,
         out: &mut Egress,
     ) {
-        let Some(host) = self.web.resolver.queries.remove(query.0) else {
-            return;
-        };
-        let name = self.web.resolver.name(&host);
+        let name = self.web.resolver.name(host);
         name.asked = false;
         // What was known is better than nothing, while the resolver is away.
         if let Ok(found) = result {
             name.known = Some((found.addresses, now.mono + ADDRESS_LIFETIME));
         }
         let addresses = name.known.clone().map(|(addresses, _)| addresses).unwrap_or_default();
-        let waits = |conn: &Conn| matches!(&conn.stage, Stage::Upstream(waiting) if waiting.awaits(&host));
+        let waits = |conn: &Conn| matches!(&conn.stage, Stage::Upstream(waiting) if waiting.awaits(host));
         let waiting: Vec<ConnId> = self
             .conns
             .iter()

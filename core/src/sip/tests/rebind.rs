@@ -75,14 +75,16 @@ fn what_was_under_way_goes_on() {
     assert_eq!(
         to(&sent),
         [
-            (2, "SIP/2.0 200 OK".to_owned()),
+            (2, "INVITE sip:x1@df7jal23ls0d.invalid;transport=ws SIP/2.0".to_owned()),
+            (2, "SIP/2.0 200 OK".into()),
             (2, "INVITE sip:x1@df7jal23ls0d.invalid;transport=ws SIP/2.0".into())
         ]
     );
-    // The call that rang still does, and is answered from there.
+    // The call that rang still does: the browser hears of it again, in case that it forgot, and answers it from there.
+    assert_eq!(sent[0].clone().browser(), ringing);
     let ok = world.browser(new, &reply(&ringing, "200 OK", ""));
     assert_eq!(heads(&ok), ["trunk: SIP/2.0 200 OK"]);
-    let held = sent[1].clone().browser();
+    let held = sent[2].clone().browser();
     assert_eq!(
         heads(&world.browser(new, &reply(&held, "180 Ringing", ""))),
         ["trunk: SIP/2.0 180 Ringing"]

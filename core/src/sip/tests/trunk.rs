@@ -31,7 +31,7 @@ fn a_mediaserver_that_falls_silent_is_down_until_it_speaks() {
     assert_eq!(start_line(&first), "OPTIONS sip:10.0.0.2:5060 SIP/2.0");
     // Any answer is a sign of life.
     assert_eq!(world.trunk(&reply(&first, "404 Not Found", "")), []);
-    assert_eq!(pings(&mut world, Duration::from_secs(30)).len(), 3);
+    assert_eq!(pings(&mut world, Duration::from_secs(30)).len(), 6);
     assert!(world.bridge.is_available(0));
     pings(&mut world, Duration::from_secs(10));
     assert!(!world.bridge.is_available(0) && world.bridge.is_available(1) && !world.bridge.is_available(2));
@@ -77,7 +77,7 @@ fn errors_of_the_network_count_for_one_address() {
 fn two_names_may_have_one_address() {
     let mut config = config(Reach::Path);
     let sip = config.sip.as_mut().expect("the sip role");
-    sip.mediaservers[1].address = mediaserver(0);
+    sip.mediaservers[1].addresses = vec![mediaserver(0).into()];
     let mut world = World::with(config, 1);
     let flow = world.open_as(1, 1, None);
     let path = fields(&world.register(flow, "x1@df7jal23ls0d.invalid"), "Path")[0].to_owned();
@@ -112,9 +112,9 @@ fn a_new_configuration() {
     let mut new = config(Reach::Path);
     let sip = new.sip.as_mut().expect("the sip role");
     sip.mediaservers.remove(0);
-    sip.mediaservers[0].address = mediaserver(7);
+    sip.mediaservers[0].addresses = vec![mediaserver(7).into()];
     let sent = world.call(|bridge, cx| bridge.configure(cx, Arc::new(new))).1;
-    assert_eq!(sent, [Sent::Close(connection(2), 1001)]);
+    assert_eq!(sent, [Sent::Moved, Sent::Close(connection(2), 1001)]);
     assert_eq!(world.browser(goes, &invite("z9hG4bKi1")), []);
     let sent = world.browser(stays, &invite("z9hG4bKi2"));
     assert!(matches!(&sent[1], Sent::Trunk(to, _) if *to == mediaserver(7)));

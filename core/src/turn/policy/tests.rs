@@ -5,7 +5,9 @@ use core::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Https, Keys, Mediaserver, PeerRule, Reach, Server, Sip, SipLimits, Turn, TurnLimits};
+use crate::config::{
+    Health, Https, Keys, Mediaserver, PeerRule, Reach, Server, Sip, SipLimits, TrunkTransport, Turn, TurnLimits,
+};
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
@@ -31,10 +33,13 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         public_host: "edge.example.org".into(),
         mediaservers: vec![Mediaserver {
             name: "default".into(),
-            address: address("10.0.0.9:5060"),
+            addresses: vec![address("10.0.0.9:5060").into()],
+            transport: TrunkTransport::Udp,
             reach: Reach::Path,
             media_ports: 10_000..=20_000,
         }],
+        health: Health::default(),
+        resolve: Duration::from_secs(30),
         origins: vec![],
         token_required: false,
         limits: SipLimits::default(),
@@ -42,6 +47,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
     let turn = Turn {
         listen_udp: vec![address("0.0.0.0:3478")],
         listen_tcp: vec![address("[::]:3478"), address("192.0.2.10:5349")],
+        proxy_protocol_from: vec![],
         relays: vec![Relay {
             bind: ip("10.0.0.2"),
             advertise: ip("192.0.2.10"),
@@ -64,6 +70,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         server: Server {
             workers: None,
             shutdown: Duration::ZERO,
+            drain: Duration::ZERO,
             connections_max: 1,
             connections_per_address_max: 1,
         },
@@ -71,6 +78,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         web: None,
         sip: Some(sip),
         turn: Some(turn),
+        metrics: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![],
@@ -331,6 +339,20 @@ fn relayed_addresses_of_ours_are_always_allowed() {
         assert_eq!(allows(&policy, text), allowed, "{text}");
     }
     assert!(policy.allows_address(policy.seen_address(ip("10.0.0.2"))));
+}
+
+#[test]
+fn mediaservers_are_followed() {
+    let mut policy = policy(&["10.0.0.7/32:7000-7000"], false);
+    let moved = PeerRule::one_host(ip("::ffff:10.0.0.8"), 10_000..=20_000);
+    policy.follow(core::slice::from_ref(&moved));
+    assert!(allows(&policy, "10.0.0.8:10000") && allows(&policy, "10.0.0.7:7000"));
+    assert!(!allows(&policy, "10.0.0.8:5060") && !allows(&policy, "10.0.0.9:10000"));
+    // A new configuration says what is written, until names are known again.
+    let mut policy = self::policy(&[], false).after(&mut policy);
+    assert!(allows(&policy, "10.0.0.8:10000") && allows(&policy, "10.0.0.9:10000"));
+    policy.follow(&[]);
+    assert!(!allows(&policy, "10.0.0.8:10000") && !allows(&policy, "10.0.0.9:10000"));
 }
 
 #[test]

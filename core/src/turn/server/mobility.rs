@@ -97,7 +97,7 @@ impl Server {
 
     /// Takes a Refresh request that a user sends with a ticket, from where the client is now.
     // RFC 8016 section 3.2.2.
-    pub(super) fn follow(
+    pub(super) fn relocate(
         &mut self,
         cx: &mut Cx<'_>,
         from: Client,
@@ -144,7 +144,7 @@ impl Server {
     }
 
     /// Answers a Refresh request with a ticket.
-    pub(super) fn followed(&self, cx: &mut Cx<'_>, from: &Client, form: &Form, moved: Moved) -> Verdict {
+    pub(super) fn relocated(&self, cx: &mut Cx<'_>, from: &Client, form: &Form, moved: Moved) -> Verdict {
         let (key, secs) = match moved {
             Moved::Here(key, secs) => (key, secs),
             Moved::Elsewhere(shard) => return Verdict::to_shard(shard),

@@ -1,0 +1,97 @@
+//! How do TCP connections with mediaservers come about, and what comes by them?
+
+use core::{ops::Range, time::Duration};
+
+use crate::{
+    action::{Action, ConnId, Egress, Endpoints, Foreign, IoKind, IpFields, Parcel, SocketId},
+    conn::{Conn, Stage},
+    shard::{Shard, Step},
+    sip::LinkId,
+    time::Now,
+    wire::sip::stream::message_end,
+};
+
+/// A mediaserver is in the LAN: who has not answered by then does not.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl Shard {
+    /// Connects to a mediaserver.
+    pub(super) fn dial_trunk(&mut self, now: Now, link: LinkId, out: &mut Egress) {
+        let conn = ConnId(self.conns.insert(Conn::dialing(Stage::Trunk(link), None)));
+        if self.draining.is_some() || self.conns.len() > self.config.server.connections_max {
+            return self.close(now, conn, out);
+        }
+        self.set_deadline(conn, Some(now.mono + CONNECT_TIMEOUT));
+        let (from, to) = (None, link.address);
+        self.actions.push_back(Action::Dial { conn, from, to });
+    }
+
+    /// A mediaserver has answered, or not.
+    pub(super) fn trunk_dialed(&mut self, now: Now, id: ConnId, result: Result<Endpoints, IoKind>, out: &mut Egress) {
+        let (Some(conn), Some(bridge)) = (self.conns.get_mut(id.0), &mut self.sip) else {
+            return;
+        };
+        let Stage::Trunk(link) = conn.stage else { return };
+        conn.peer = link.address;
+        let connected = result.ok().and_then(|ends| conn.connected(ends.local).ok());
+        if connected.is_none() {
+            return self.close(now, id, out);
+        }
+        bridge.linked(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), link, id);
+        self.set_deadline(id, None);
+        self.list(id);
+        self.sip_out(now, out);
+    }
+
+    /// Takes one message of a mediaserver.
+    pub(super) fn from_trunk(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
+        let (Some(conn), Some(sip), Some(bridge)) = (self.conns.get(id.0), &self.config.sip, &mut self.sip) else {
+            return Step::Gone;
+        };
+        let Stage::Trunk(link) = conn.stage else {
+            return Step::Gone;
+        };
+        let end = match message_end(bytes, sip.limits.message_bytes_max) {
+            Ok(Some(end)) => end,
+            Ok(None) => return Step::Wait,
+            Err(_) => return self.fault(now, id, "no SIP on a connection with a mediaserver", out),
+        };
+        let message = &bytes[..end];
+        match bridge.home(message) {
+            // Its answer leaves by whichever connection that shard has with the same address (RFC 3261 section 18.2.2).
+            Some(to) => self.actions.push_back(Action::Forward {
+                to,
+                parcel: Parcel::Datagram(Box::new(Foreign {
+                    socket: SocketId::Sip,
+                    peer: link.address,
+                    local: None,
+                    fields: IpFields::default(),
+                    bytes: message.into(),
+                })),
+            }),
+            None => {
+                let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
+                bridge.from_link(cx, link, message);
+                self.sip_out(now, out);
+            }
+        }
+        Step::Used(end)
+    }
+
+    /// Writes to a mediaserver. One that does not read is as good as gone.
+    pub(super) fn write_trunk(&mut self, now: Now, id: ConnId, bytes: Range<usize>, out: &mut Egress) {
+        let limit = self.config.sip.as_ref().map_or(0, |sip| sip.limits.buffer_bytes_max);
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        conn.out().extend_from_slice(&out.made[bytes]);
+        if conn.backlog() > limit {
+            return self.close(now, id, out);
+        }
+        self.list(id);
+    }
+
+    pub(super) fn trunk_gone(&mut self, now: Now, id: ConnId, link: LinkId, out: &mut Egress) {
+        let Some(bridge) = &mut self.sip else { return };
+        bridge.unlinked(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), link, id);
+        self.sip_out(now, out);
+    }
+}

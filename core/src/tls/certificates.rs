@@ -1,0 +1,100 @@
+//! Which certificate does a client get to see? By the name that it asks for (RFC 6066 section 3) and by what it can
+//! verify.
+
+use alloc::sync::Arc;
+use std::sync::{PoisonError, RwLock};
+
+use rustls::{
+    SignatureAlgorithm, SignatureScheme,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use super::{Certificate, Clock};
+
+/// All certificates. They are replaced as a whole: the only thing that shards share and that changes, looked at once in a
+/// handshake.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    all: RwLock<Arc<[Certificate]>>,
+    clock: Arc<Clock>,
+}
+
+impl Certificates {
+    pub(super) fn new(certificates: Vec<Certificate>, clock: Arc<Clock>) -> Self {
+        Self {
+            all: RwLock::new(certificates.into()),
+            clock,
+        }
+    }
+
+    pub(super) fn all(&self) -> Arc<[Certificate]> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn replace(&self, certificates: Vec<Certificate>) {
+        *self.all.write().unwrap_or_else(PoisonError::into_inner) = certificates.into();
+    }
+
+    /// Whether a certificate that is shown for `server_name` is for `host` too.
+    pub(super) fn is_shown_for(&self, server_name: &str, host: &str) -> bool {
+        candidates(&self.all(), Some(server_name)).any(|certificate| certificate.is_for(host))
+    }
+
+    pub(super) fn choose(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let all = self.all();
+        let usable = candidates(&all, server_name).filter(|certificate| certificate.signs(schemes));
+        // Both can be verified, but ECDSA costs us less to sign.
+        let chosen = usable.min_by_key(|certificate| certificate.algorithm() == SignatureAlgorithm::RSA);
+        chosen.map(|certificate| certificate.shown(self.clock.now()))
+    }
+}
+
+/// The certificates for a name: those that name it, else those of a wildcard, else those of the first server.
+fn candidates<'c>(all: &'c [Certificate], server_name: Option<&str>) -> impl Iterator<Item = &'c Certificate> {
+    let named = |certificate: &&Certificate| server_name.is_some_and(|name| certificate.has_name(name));
+    let covered = |certificate: &&Certificate| server_name.is_some_and(|name| certificate.is_for(name));
+    let first = all.first();
+    let default = move |certificate: &&Certificate| first.is_some_and(|first| certificate.has_names_of(first));
+    let rank = match () {
+        () if all.iter().any(|certificate| named(&certificate)) => 0,
+        () if all.iter().any(|certificate| covered(&certificate)) => 1,
+        () => 2,
+    };
+    let chosen: Vec<&Certificate> = all
+        .iter()
+        .filter(|certificate| match rank {
+            0 => named(certificate),
+            1 => covered(certificate),
+            _ => default(certificate),
+        })
+        .collect();
+    chosen.into_iter()
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(hello.server_name(), hello.signature_schemes())
+    }
+}
+
+/// What a certificate authority is answered that asks whether a name is ours, by that name (RFC 8737 section 3).
+#[derive(Debug, Default)]
+pub(super) struct Challenges(RwLock<Vec<(String, Arc<CertifiedKey>)>>);
+
+impl Challenges {
+    pub(super) fn set(&self, name: &str, answer: Option<&Certificate>) {
+        let mut answers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        answers.extend(answer.map(|certificate| (name.to_owned(), certificate.key())));
+    }
+}
+
+impl ResolvesServerCert for Challenges {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name()?;
+        let answers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let answer = answers.iter().find(|(asked, _)| asked.eq_ignore_ascii_case(name));
+        answer.map(|(_, key)| key.clone())
+    }
+}

@@ -1,0 +1,310 @@
+//! How does one TLS connection go on? Ciphertext in, plaintext out, and back, either side.
+
+use core::fmt;
+
+use bytes::{Buf as _, BytesMut};
+use rustls::{
+    client::UnbufferedClientConnection,
+    server::UnbufferedServerConnection,
+    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
+};
+
+use super::{ClientTls, Protocols, ServerTls};
+
+/// Bytes of an unfinished record or handshake message that a connection may hold: rustls itself refuses handshake
+/// messages of 64 KiB and records of 18 KiB.
+const INCOMING_BYTES_MAX: usize = 96 * 1024;
+
+/// What one record adds to its plaintext at the most: header, explicit nonce, tag, content type.
+const RECORD_OVERHEAD_BYTES: usize = 64;
+
+/// Plaintext of one record at the most (RFC 8446 section 5.1).
+const RECORD_PLAIN_BYTES: usize = 16 * 1024;
+
+/// One TLS connection, either side. It holds no more than the unfinished record at the front of what arrives.
+pub struct Tls {
+    side: Side,
+    /// The name by which the client called us, lower case.
+    server_name: Option<Box<str>>,
+    incoming: BytesMut,
+    ready: bool,
+    peer_closed: bool,
+    failed: bool,
+}
+
+enum Side {
+    Server(Box<UnbufferedServerConnection>),
+    Client(Box<UnbufferedClientConnection>),
+}
+
+/// Why a TLS connection is of no use any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The other side says what it does not like about us.
+    Alert(String),
+    /// The other side broke TLS, or we cannot agree with it.
+    Refused(String),
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::AlertReceived(_) => Self::Alert(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Alert(what) | Self::Refused(what)) = self;
+        f.write_str(what)
+    }
+}
+
+impl core::error::Error for TlsError {}
+
+impl Tls {
+    /// The side that is called, by `server_name` if the client named one, for any of `protocols`.
+    ///
+    /// # Errors
+    /// When the configuration cannot serve anybody.
+    pub fn server(tls: &ServerTls, protocols: Protocols, server_name: Option<&str>) -> Result<Self, TlsError> {
+        let connection = UnbufferedServerConnection::new(tls.config(protocols))?;
+        Ok(Self {
+            server_name: server_name.map(|name| name.to_ascii_lowercase().into()),
+            ..Self::new(Side::Server(Box::new(connection)))
+        })
+    }
+
+    /// The side that calls; [`Tls::receive`] with no bytes gives its first flight.
+    ///
+    /// # Errors
+    /// When the configuration cannot call anybody.
+    pub fn client(tls: &ClientTls) -> Result<Self, TlsError> {
+        let connection = UnbufferedClientConnection::new(tls.config.clone(), tls.name.clone())?;
+        Ok(Self::new(Side::Client(Box::new(connection))))
+    }
+
+    fn new(side: Side) -> Self {
+        Self {
+            side,
+            server_name: None,
+            incoming: BytesMut::new(),
+            ready: false,
+            peer_closed: false,
+            failed: false,
+        }
+    }
+
+    /// Takes `bytes` from the wire, appends what they say to `plain` and what TLS itself has to answer to `out`.
+    ///
+    /// # Errors
+    /// The connection is then of no use; `out` holds the alert for the other side.
+    pub fn receive(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>, out: &mut BytesMut) -> Result<(), TlsError> {
+        if self.incoming.is_empty() {
+            let used = self.drive(bytes, Send::Nothing, plain, out)?;
+            self.incoming.extend_from_slice(&bytes[used..]);
+        } else {
+            self.incoming.extend_from_slice(bytes);
+            let mut incoming = core::mem::take(&mut self.incoming);
+            let used = self.drive(&mut incoming, Send::Nothing, plain, out)?;
+            incoming.advance(used);
+            if !incoming.is_empty() {
+                self.incoming = incoming;
+            }
+        }
+        if self.incoming.len() > INCOMING_BYTES_MAX {
+            return Err(TlsError::Refused("a TLS message that does not end".into()));
+        }
+        Ok(())
+    }
+
+    /// Encrypts `plain` to the end of `out`; only after the handshake.
+    ///
+    /// # Errors
+    /// When the connection can no longer send.
+    pub fn seal(&mut self, plain: &[u8], out: &mut BytesMut) -> Result<(), TlsError> {
+        plain
+            .chunks(RECORD_PLAIN_BYTES)
+            .try_for_each(|record| self.send(Send::Data(record), out))
+    }
+
+    /// Appends the notice that nothing more will be sent (RFC 8446 section 6.1).
+    pub fn close(&mut self, out: &mut BytesMut) {
+        if self.ready && !self.failed {
+            // A connection that cannot even say goodbye is closed without it.
+            let _ = self.send(Send::Close, out);
+        }
+    }
+
+    /// Whether the handshake is over, so that data can be sent.
+    pub const fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Whether the other side has said that it sends no more.
+    pub const fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    /// The name by which the client called us, lower case.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The protocol agreed on (ALPN).
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match &self.side {
+            Side::Server(connection) => connection.alpn_protocol(),
+            Side::Client(connection) => connection.alpn_protocol(),
+        }
+    }
+
+    fn send(&mut self, send: Send<'_>, out: &mut BytesMut) -> Result<(), TlsError> {
+        // The unfinished record comes along, since rustls keeps offsets into it; it cannot become finished here.
+        let mut incoming = core::mem::take(&mut self.incoming);
+        let used = self.drive(&mut incoming, send, &mut Vec::new(), out)?;
+        incoming.advance(used);
+        self.incoming = incoming;
+        Ok(())
+    }
+
+    /// Lets rustls go through `incoming` until it needs more and `send` is sent; returns how many bytes are done with.
+    fn drive(
+        &mut self,
+        incoming: &mut [u8],
+        send: Send<'_>,
+        plain: &mut Vec<u8>,
+        out: &mut BytesMut,
+    ) -> Result<usize, TlsError> {
+        let mut used = 0;
+        loop {
+            let rest = &mut incoming[used..];
+            let (discard, step) = match &mut self.side {
+                Side::Server(connection) => step(connection.process_tls_records(rest), send, plain, out),
+                Side::Client(connection) => step(connection.process_tls_records(rest), send, plain, out),
+            };
+            used += discard;
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::PeerClosed) => self.peer_closed = true,
+                Ok(Step::Ready) => {
+                    self.ready = true;
+                    return Ok(used);
+                }
+                Ok(Step::Wait) => return Ok(used),
+                Err(error) => {
+                    if !core::mem::replace(&mut self.failed, true) && !matches!(error, TlsError::Alert(_)) {
+                        self.alert(&mut incoming[used..], out);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Appends the alert that rustls has queued with its error. It comes out on the very next turn; one turn more would
+    /// read on in what was refused.
+    fn alert(&mut self, incoming: &mut [u8], out: &mut BytesMut) {
+        let plain = &mut Vec::new();
+        let _ = match &mut self.side {
+            Side::Server(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out).1,
+            Side::Client(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out).1,
+        };
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("ready", &self.ready)
+            .field("peer_closed", &self.peer_closed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What to encrypt once rustls lets us.
+#[derive(Clone, Copy)]
+enum Send<'a> {
+    Nothing,
+    Data(&'a [u8]),
+    Close,
+}
+
+enum Step {
+    Again,
+    PeerClosed,
+    Ready,
+    Wait,
+}
+
+/// Does the one thing that rustls asks for; returns how many bytes are done with.
+fn step<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    send: Send<'_>,
+    plain: &mut Vec<u8>,
+    out: &mut BytesMut,
+) -> (usize, Result<Step, TlsError>) {
+    let UnbufferedStatus { mut discard, state, .. } = status;
+    let step = match state {
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+            match traffic.next_record() {
+                Some(Ok(record)) => {
+                    discard += record.discard;
+                    plain.extend_from_slice(record.payload);
+                }
+                Some(Err(error)) => break Err(error.into()),
+                None => break Ok(Step::Again),
+            }
+        },
+        Ok(ConnectionState::EncodeTlsData(mut data)) => append(out, 0, |buffer| {
+            data.encode(buffer).map_err(|error| match error {
+                EncodeError::InsufficientSize(size) => EncryptError::InsufficientSize(size),
+                EncodeError::AlreadyEncoded => EncryptError::EncryptExhausted,
+            })
+        })
+        .map(|()| Step::Again),
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done();
+            Ok(Step::Again)
+        }
+        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => match send {
+            Send::Nothing => Ok(()),
+            Send::Data(data) => append(out, data.len() + RECORD_OVERHEAD_BYTES, |buffer| {
+                traffic.encrypt(data, buffer)
+            }),
+            Send::Close => append(out, RECORD_OVERHEAD_BYTES, |buffer| traffic.queue_close_notify(buffer)),
+        }
+        .map(|()| Step::Ready),
+        // Early data is never offered, so never read; nothing else asks for anything but more bytes.
+        Ok(_) => Ok(Step::Wait),
+        Err(error) => Err(error.into()),
+    };
+    (discard, step)
+}
+
+/// Lets `write` fill `room` bytes behind `out`, or as many as it then says it needs.
+fn append(
+    out: &mut BytesMut,
+    mut room: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
+) -> Result<(), TlsError> {
+    let start = out.len();
+    loop {
+        out.resize(start + room, 0);
+        match write(&mut out[start..]) {
+            Ok(written) => {
+                out.truncate(start + written);
+                return Ok(());
+            }
+            Err(EncryptError::InsufficientSize(size)) if size.required_size > room => room = size.required_size,
+            Err(error) => {
+                out.truncate(start);
+                return Err(TlsError::Refused(error.to_string()));
+            }
+        }
+    }
+}
