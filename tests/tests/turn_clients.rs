@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
     path::PathBuf,
     process::{Command, Output},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -19,8 +20,10 @@ use edgeward_tests::{
     },
     ran,
     scene::{ALICE, CONFIG, SECRETS, Scene},
+    site::NAME,
     skipped,
 };
+use rustls::ClientConnection;
 
 /// RFC 8016 section 3.3.
 const MOBILITY_TICKET: u16 = 0x8030;
@@ -218,7 +221,7 @@ fn aioice_is_served_over_udp_tcp_and_tls() {
         Err(why) => return skipped(&why),
     };
     let scene = Scene::new();
-    scene.site.write("client.py", include_str!("turn_clients/aioice.py"));
+    scene.site.write("client.py", include_str!("../clients/aioice.py"));
     for transport in ["udp", "tcp", "tls"] {
         let peer = UdpPeer::bind(scene.site.at(120, 20_020));
         let (server, address) = (scene.turn().to_string(), peer.address().to_string());
@@ -234,6 +237,35 @@ fn aioice_is_served_over_udp_tcp_and_tls() {
         let output = client.join().expect("a thread that ends");
         assert!(output.status.success(), "{transport}: {output:?}");
         ran(&format!("aioice: {transport}, by channels"));
+    }
+}
+
+/// RFC 7443: a client that says what it will speak is told that it is understood, on both ports.
+#[test]
+fn turn_is_agreed_on_by_alpn() {
+    let scene = Scene::new();
+    for (at, protocol) in [
+        (scene.turn(), b"stun.turn".as_slice()),
+        (scene.turn(), b"stun.nat-discovery"),
+        (scene.https(), b"stun.turn"),
+        (scene.https(), b"stun.nat-discovery"),
+    ] {
+        let mut config = (*scene.site.client()).clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let name = NAME.try_into().expect("a host name");
+        let mut session = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let mut socket = TcpStream::connect(at).expect("a connection");
+        let mut stream = rustls::Stream::new(&mut session, &mut socket);
+        let binding = Message::request(method::BINDING);
+        stream.write_all(&binding.encode()).expect("sent");
+        let mut answer = [0; 32];
+        stream.read_exact(&mut answer).expect("an answer");
+        let answer = Message::decode(&answer).expect("STUN");
+        assert_eq!(
+            (answer.class, answer.transaction),
+            (Class::Success, binding.transaction)
+        );
+        assert_eq!(session.alpn_protocol(), Some(protocol), "{at}");
     }
 }
 

@@ -12,6 +12,7 @@ mod addresses;
 mod https;
 mod metrics;
 mod nearest;
+mod opaque;
 mod reader;
 mod secret;
 mod section;

@@ -38,9 +38,6 @@ impl Forwards {
 
     /// Where the datagrams of a client go, which is good until `expires` from now on.
     pub(super) fn home(&mut self, client: &Client, now: Instant, expires: Instant) -> Option<ShardId> {
-        if self.by_client.is_empty() {
-            return None;
-        }
         let forward = self.by_client.get_mut(client).filter(|forward| now < forward.expires)?;
         forward.expires = expires;
         Some(forward.to)

@@ -178,6 +178,7 @@ impl Server {
         self.policy = Policy::new(&config, turn).after(&mut self.policy);
         self.alternate = turn.alternate.clone();
         self.roaming.is_on = turn.mobility;
+        self.discovery = Discovery::new(turn);
         self.enforce_policy();
         self.tcp_relay = turn.tcp_relay;
         self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);

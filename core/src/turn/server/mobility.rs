@@ -205,6 +205,9 @@ impl Server {
 
     /// To which shard the messages of a client go that has moved its allocation from there.
     pub(super) fn forwarded_to(&mut self, cx: &Cx<'_>, from: &Client) -> Option<ShardId> {
+        if self.roaming.forwards.is_empty() {
+            return None;
+        }
         let lifetime = Duration::from_secs(self.limits.lifetime_max_secs.into());
         let now = cx.now.mono;
         self.roaming.forwards.home(from, now, now + lifetime)
