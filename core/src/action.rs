@@ -7,7 +7,11 @@ use core::{
 
 use bytes::BytesMut;
 
-use crate::{config::SharedConfig, time::Instant};
+use crate::{
+    config::{Limit, SharedConfig},
+    limit::{Client, Verdict},
+    time::Instant,
+};
 pub use crate::{conn::Conn, slab::Key};
 
 /// Which shard, counted from 0.
@@ -376,7 +380,8 @@ pub enum Action {
     Dial {
         /// The name the core gave it.
         conn: ConnId,
-        /// The relayed transport address to connect from, whose listener goes on; `None` leaves the choice to the system.
+        /// The address to connect from: a relayed transport address, whose listener goes on, or one with port 0, which
+        /// leaves the port to the system; `None` leaves both.
         from: Option<SocketAddr>,
         /// Where to.
         to: SocketAddr,
@@ -417,6 +422,31 @@ pub enum Parcel {
     Conn(ConnId, Box<Conn>),
     /// A datagram for another shard's flow.
     Datagram(Box<Foreign>),
+    /// May a client be served? The shard that keeps its account answers with [`Parcel::RateJudged`].
+    RateAsked {
+        /// Who asks.
+        from: ShardId,
+        /// The connection that waits there.
+        conn: ConnId,
+        /// Of whom.
+        question: RateQuestion,
+    },
+    /// The answer to [`Parcel::RateAsked`].
+    RateJudged {
+        /// The connection that waits.
+        conn: ConnId,
+        /// What is to be done with its request. The monotonic clock of all shards is one.
+        verdict: Verdict,
+    },
+}
+
+/// Whose request it is, and what counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateQuestion {
+    /// The zone.
+    pub limit: Limit,
+    /// The client.
+    pub client: Client,
 }
 
 /// A datagram that landed on the wrong shard.

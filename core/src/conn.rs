@@ -6,7 +6,9 @@ use bytes::BytesMut;
 
 mod stage;
 
-pub(crate) use stage::{Downstream, Exchange, Opening, Reader, Side, SipSocket, Stage, Tunnel, TurnStream, Upstream};
+pub(crate) use stage::{
+    Downstream, Exchange, Gate, Opening, Reader, Side, SipSocket, Stage, Tunnel, TurnStream, Upstream, Wait,
+};
 
 use crate::{
     config::Offer,
