@@ -388,6 +388,24 @@ fn what_turn_does_not_say_about_rates_and_other_servers_is_off() {
 }
 
 #[test]
+fn names_and_passwords_are_what_clients_make_of_them() {
+    let config = parsed(
+        "
+        [turn]
+        listen = '192.0.2.10'
+        realm = 'cafe\u{301}.example'
+        user = { name = 'rene\u{301}e', password = 'sixteen\u{a0}letters, cafe\u{301}' }
+        ",
+    );
+    let turn = config.turn.unwrap();
+    assert_eq!(
+        (turn.realm.as_str(), turn.users[0].name.as_str()),
+        ("caf\u{e9}.example", "ren\u{e9}e")
+    );
+    assert_eq!(turn.users[0].password.expose(), "sixteen letters, caf\u{e9}".as_bytes());
+}
+
+#[test]
 fn four_addresses_are_for_nat_discovery() {
     let parse = |listen_udp: &str| {
         let text = format!(
