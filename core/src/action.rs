@@ -7,8 +7,16 @@ use core::{
 
 use bytes::BytesMut;
 
-use crate::{config::SharedConfig, time::Instant};
-pub use crate::{conn::Conn, slab::Key};
+pub use crate::{
+    access::{Access, End},
+    conn::Conn,
+    slab::Key,
+};
+use crate::{
+    config::{Limit, SharedConfig},
+    limit::{Client, Verdict},
+    time::Instant,
+};
 
 /// Which shard, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -376,7 +384,8 @@ pub enum Action {
     Dial {
         /// The name the core gave it.
         conn: ConnId,
-        /// The relayed transport address to connect from, whose listener goes on; `None` leaves the choice to the system.
+        /// The address to connect from: a relayed transport address, whose listener goes on, or one with port 0, which
+        /// leaves the port to the system; `None` leaves both.
         from: Option<SocketAddr>,
         /// Where to.
         to: SocketAddr,
@@ -405,6 +414,8 @@ pub enum Action {
         /// What.
         parcel: Parcel,
     },
+    /// A request is over, where the configuration has an access log.
+    Log(Box<Access>),
     /// All that a drain waited for is gone.
     Drained,
 }
@@ -417,15 +428,46 @@ pub enum Parcel {
     Conn(ConnId, Box<Conn>),
     /// A datagram for another shard's flow.
     Datagram(Box<Foreign>),
+    /// May a client be served? The shard that keeps its account answers with [`Parcel::RateJudged`].
+    RateAsked {
+        /// Who asks.
+        from: ShardId,
+        /// The connection that waits there.
+        conn: ConnId,
+        /// Of whom.
+        question: RateQuestion,
+    },
+    /// The answer to [`Parcel::RateAsked`].
+    RateJudged {
+        /// The connection that waits.
+        conn: ConnId,
+        /// What is to be done with its request. The monotonic clock of all shards is one.
+        verdict: Verdict,
+    },
 }
 
-/// A datagram that landed on the wrong shard.
+/// Whose request it is, and what counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateQuestion {
+    /// The zone.
+    pub limit: Limit,
+    /// The client.
+    pub client: Client,
+}
+
+/// A datagram, or one SIP message of a stream, that landed on the wrong shard.
 #[derive(Debug)]
 pub struct Foreign {
     /// The socket it came by; every shard has one of the same name.
     pub socket: SocketId,
+    /// Whether it came by a TCP connection with the same peer instead.
+    pub by_stream: bool,
     /// Who sent it.
     pub peer: SocketAddr,
+    /// To which of our addresses, where the kernel tells.
+    pub local: Option<IpAddr>,
+    /// What its IP header said.
+    pub fields: IpFields,
     /// The whole datagram.
     pub bytes: Box<[u8]>,
 }

@@ -8,8 +8,10 @@ use core::{
     time::Duration,
 };
 
+use ahash::RandomState;
 use ipnet::IpNet;
 
+pub use crate::limit::{Mode, Tolerance};
 use crate::{
     time::UnixTime,
     tls::{ClientTls, Finding, ServerTls},
@@ -36,10 +38,32 @@ pub struct Config {
     pub sip: Option<Sip>,
     /// The turn role.
     pub turn: Option<Turn>,
+    /// How often clients may come to what names a zone.
+    pub rates: Rates,
     /// Where numbers and health are asked for.
     pub metrics: Option<Metrics>,
+    /// What is told of each request.
+    pub access_log: Option<AccessLog>,
     /// Secrets that all shards share.
     pub keys: Keys,
+}
+
+/// What is told of each request, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// How a line looks.
+    pub format: AccessFormat,
+    /// Where the lines go; standard output where there is none.
+    pub file: Option<String>,
+}
+
+/// How a line of the access log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// As Apache and nginx name it, with more behind it.
+    Combined,
+    /// One JSON object.
+    Json,
 }
 
 /// Where numbers and health are asked for, by HTTP.
@@ -179,6 +203,47 @@ impl Default for HttpLimits {
     }
 }
 
+/// How often clients may come.
+#[derive(Debug, Clone)]
+pub struct Rates {
+    /// Zones; in each, every client has an account of its own.
+    pub zones: Vec<Zone>,
+    /// Clients that are never counted.
+    pub exempt: Vec<IpNet>,
+    /// Clients that each zone remembers on one shard.
+    pub clients_max: usize,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            zones: Vec::new(),
+            exempt: Vec::new(),
+            clients_max: 65_536,
+        }
+    }
+}
+
+/// A rate that the routes which name it share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// Its name in the configuration and the logs.
+    pub name: String,
+    /// Time from one request of a client to the next in the long run.
+    pub interval: Duration,
+    /// How far a client may be ahead of that, where a route says nothing else.
+    pub tolerance: Tolerance,
+}
+
+/// The zone that counts the requests of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Index in [`Rates::zones`].
+    pub zone: usize,
+    /// How far a client may be ahead of its rate here.
+    pub tolerance: Tolerance,
+}
+
 /// The web role: what is forwarded, and to whom.
 #[derive(Debug)]
 pub struct Web {
@@ -225,6 +290,22 @@ pub struct Route {
     pub websocket: bool,
     /// Largest request body.
     pub body_bytes_max: u64,
+    /// What counts its requests.
+    pub limit: Option<Limit>,
+    /// What a request must bring as `token` in its query.
+    pub token: TokenRule,
+}
+
+/// What a request must bring as `token` in its query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenRule {
+    /// Nothing.
+    #[default]
+    None,
+    /// Something.
+    Present,
+    /// Three segments with dots between them, as a JWT has.
+    Segments,
 }
 
 /// The sip role: SIP over WebSocket on one side, SIP over UDP on the other.
@@ -246,8 +327,59 @@ pub struct Sip {
     pub origins: Vec<String>,
     /// Whether a WebSocket must bring a `token` in its query.
     pub token_required: bool,
+    /// What browsers may say, and what is said about them.
+    pub policy: SipPolicy,
+    /// What counts attempts to open a WebSocket.
+    pub limit: Option<Limit>,
     /// Timeouts and limits.
     pub limits: SipLimits,
+}
+
+/// What browsers may say, and what is said about them.
+#[derive(Debug, Clone)]
+pub struct SipPolicy {
+    /// What a mediaserver is told of a browser that is not there: 430 (RFC 5626 section 11.1) or 480.
+    pub gone_status: u16,
+    /// Whether the contacts of a browser that has gone for good are removed at its mediaserver.
+    pub unregister_gone: bool,
+    /// Whether the user that a token names is the only one that its WebSocket may register and speak for.
+    pub token_names_user: bool,
+    /// Registrations are asked for no longer than this.
+    pub register_max: Duration,
+    /// Fields that are taken out of what browsers say. A `*` at the end stands for anything.
+    pub strip: Vec<String>,
+    /// Fields that are taken out of what mediaservers say, in the same way.
+    pub hide: Vec<String>,
+    /// Requests with one of these in their User-Agent are dropped; in lower case.
+    pub scanners: Vec<String>,
+}
+
+impl Default for SipPolicy {
+    fn default() -> Self {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+        Self {
+            gone_status: 430,
+            unregister_gone: false,
+            token_names_user: true,
+            register_max: Duration::from_secs(3600),
+            // RFC 3325 section 5: whom we do not trust asserts no identity; and what only a mediaserver says to its kind.
+            strip: words(&[
+                "P-Asserted-Identity",
+                "P-Preferred-Identity",
+                "Remote-Party-ID",
+                "X-Asterisk-*",
+            ]),
+            hide: Vec::new(),
+            scanners: words(&[
+                "friendly-scanner",
+                "sipvicious",
+                "sipcli",
+                "sip-scan",
+                "vaxsipuseragent",
+                "pplsip",
+            ]),
+        }
+    }
 }
 
 /// A mediaserver (Asterisk) in the LAN.
@@ -360,6 +492,8 @@ pub enum Reach {
 pub struct SipLimits {
     /// One message, either side.
     pub message_bytes_max: usize,
+    /// How long a browser whose WebSocket broke may come back; less than the 32 s for which whoever asks for it waits.
+    pub grace: Duration,
     /// A WebSocket is pinged after this long without a byte from it; without an answer for as long again, it is dead.
     pub ping: Duration,
     /// Bytes that wait for a slow browser before its WebSocket is closed.
@@ -374,6 +508,7 @@ impl Default for SipLimits {
     fn default() -> Self {
         Self {
             message_bytes_max: 64 * 1024,
+            grace: Duration::from_secs(30),
             ping: Duration::from_secs(25),
             buffer_bytes_max: 256 * 1024,
             transactions_per_flow_max: 64,
@@ -474,7 +609,7 @@ pub enum AlternateWhen {
 /// An address of ours that relayed transport addresses are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relay {
-    /// The address to bind.
+    /// The address to bind: one of this host, never all of them.
     pub bind: IpAddr,
     /// The address that clients and peers see, the same but behind a static NAT.
     pub advertise: IpAddr,
@@ -569,6 +704,18 @@ pub struct Keys {
     pub nonce: [u8; 32],
     /// Signs SIP flow tokens: the first is used, all are accepted.
     pub flow: Vec<[u8; 32]>,
+}
+
+impl Keys {
+    /// Hashes alike on every shard, and in no way that the outside could foresee.
+    pub(crate) fn hasher(&self) -> RandomState {
+        let mut seeds = self
+            .nonce
+            .chunks_exact(8)
+            .map(|chunk| chunk.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
+        let mut seed = || seeds.next().unwrap_or_default();
+        RandomState::with_seeds(seed(), seed(), seed(), seed())
+    }
 }
 
 impl fmt::Debug for Keys {

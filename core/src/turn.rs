@@ -11,6 +11,8 @@ mod auth;
 mod connections;
 mod discovery;
 mod few;
+mod five_tuple;
+mod forwards;
 mod limiter;
 mod nonce;
 mod peers;
@@ -24,6 +26,7 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod token;
 mod verdict;
 

@@ -11,7 +11,7 @@ use std::{
 use edgeward_core::{
     Shard,
     action::{
-        Action, BindError, Conn, ConnId, Egress, Input, IoKind, ListenerId, Parcel, RelayId, ShardId, SocketId,
+        Access, Action, BindError, Conn, ConnId, Egress, Input, IoKind, ListenerId, Parcel, RelayId, ShardId, SocketId,
         Transport,
     },
     config::SharedConfig,
@@ -22,10 +22,11 @@ use edgeward_udp::{Counters, Event, Options, Poller, Turn};
 use tokio::{net::TcpStream, sync::Notify};
 
 use crate::{
+    access::{self, writer::Writer},
     dial,
     mesh::{Letter, Mesh},
     relay,
-    stream::{Stream, Wrote},
+    stream::{End, Stream, Wrote},
 };
 
 /// The driver of a shard, shared by the tasks of its thread. It is never borrowed across an `.await`.
@@ -44,6 +45,7 @@ pub(crate) struct Start {
     pub(crate) clock: Clock,
     pub(crate) sockets: Vec<(SocketId, UdpSocket)>,
     pub(crate) mesh: Mesh,
+    pub(crate) access: Writer,
 }
 
 /// One shard of the core with its streams and sockets.
@@ -58,6 +60,7 @@ pub(crate) struct Driver {
     scratch: Vec<u8>,
     clock: Clock,
     mesh: Mesh,
+    access: access::Log,
     alarm: Rc<Alarm>,
     /// For the tasks that it starts.
     this: std::rc::Weak<RefCell<Self>>,
@@ -133,8 +136,9 @@ impl Driver {
         for (id, socket) in start.sockets {
             poller.add(id, socket)?;
         }
+        let access = access::Log::new(&start.config, start.access);
         let shard = Shard::new(start.config, start.id, start.shards, start.seed, clock.now());
-        Ok(Rc::new_cyclic(|this| {
+        let driver = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 shard,
                 egress: Egress::default(),
@@ -144,10 +148,14 @@ impl Driver {
                 scratch: vec![0; SCRATCH_BYTES],
                 clock,
                 mesh: start.mesh,
+                access,
                 alarm: Rc::default(),
                 this: this.clone(),
             })
-        }))
+        });
+        // Some things are due from the start.
+        driver.borrow_mut().settle();
+        Ok(driver)
     }
 
     /// A client has connected.
@@ -159,7 +167,7 @@ impl Driver {
         let Ok(conn) = self.shard.accept(self.clock.now(), on, local, peer) else {
             return;
         };
-        self.attach(conn, socket);
+        self.attach(conn, socket, End::Any);
         self.settle();
     }
 
@@ -171,7 +179,7 @@ impl Driver {
         let now = self.clock.now();
         // Whom the core does not take sees the socket closed at once.
         if let Ok(conn) = self.shard.accept_peer(now, on, local, peer, &mut self.egress) {
-            self.attach(conn, socket);
+            self.attach(conn, socket, End::Peer);
         }
         self.settle();
     }
@@ -180,7 +188,7 @@ impl Driver {
     pub(crate) fn adopt(&mut self, socket: TcpStream, conn: Box<Conn>) {
         let now = self.clock.now();
         let Ok(conn) = self.shard.adopt(now, conn) else { return };
-        self.attach(conn, socket);
+        self.attach(conn, socket, End::Any);
         self.shard.resume(now, conn, &mut self.egress);
         self.settle();
     }
@@ -210,14 +218,25 @@ impl Driver {
         self.settle();
     }
 
+    /// Goes on with another configuration.
+    pub(crate) fn configure(&mut self, config: SharedConfig) {
+        self.access.configure(&config);
+        self.handle(Input::Configure(config));
+    }
+
+    /// Has the last lines of the access log written.
+    pub(crate) fn flush_log(&mut self) {
+        self.access.flush();
+    }
+
     /// A dial has ended, well or not.
-    pub(crate) fn dialed(&mut self, conn: ConnId, result: Result<TcpStream, IoKind>) {
+    pub(crate) fn dialed(&mut self, conn: ConnId, result: Result<TcpStream, IoKind>, end: End) {
         if self.detach(conn).is_none() {
             return;
         }
         let result = result.and_then(|socket| {
             let endpoints = dial::endpoints(&socket)?;
-            self.attach(conn, socket);
+            self.attach(conn, socket, end);
             Ok(endpoints)
         });
         self.handle(Input::Dialed(conn, result));
@@ -364,7 +383,20 @@ impl Driver {
                 }
             }
             Action::Forward { to, parcel } => self.mesh.send(to, Letter::Parcel(parcel)),
+            Action::Log(access) => self.log(&access),
             Action::Drained => self.alarm.drained.notify_one(),
+        }
+    }
+
+    fn log(&mut self, access: &Access) {
+        if self.access.add(access) {
+            let this = self.this.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(access::DELAY).await;
+                if let Some(driver) = this.upgrade() {
+                    driver.borrow_mut().flush_log();
+                }
+            });
         }
     }
 
@@ -389,13 +421,13 @@ impl Driver {
         }
     }
 
-    fn attach(&mut self, conn: ConnId, socket: TcpStream) {
+    fn attach(&mut self, conn: ConnId, socket: TcpStream, end: End) {
         let Some(driver) = self.this.upgrade() else { return };
         // Small messages must not wait for the acknowledgement of others.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-        let stream = Stream::start(&driver, conn, socket, self.alarm.count_stream());
+        let stream = Stream::start(&driver, conn, socket, end, self.alarm.count_stream());
         self.put(conn, Link::Up(stream));
     }
 

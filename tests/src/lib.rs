@@ -34,6 +34,21 @@ pub(crate) fn remaining(deadline: Instant) -> Option<Duration> {
     (!left.is_zero()).then_some(left)
 }
 
+/// What `look` finds, as soon as it finds something.
+///
+/// # Panics
+/// When it never does.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = deadline();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(remaining(deadline).is_some(), "never came: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Random bytes, for names and transaction ids that must not meet those of another test.
 ///
 /// # Panics
@@ -55,6 +70,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Says on the terminal what a test has done with programs of others, past the capture of the test harness.
+pub fn ran(what: &str) {
+    let _ = writeln!(std::io::stderr(), "RAN: {what}");
 }
 
 /// Says on the terminal that a test could not be done here, past the capture of the test harness.

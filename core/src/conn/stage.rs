@@ -2,15 +2,15 @@
 
 use core::net::SocketAddr;
 
-use ahash::RandomState;
 use bytes::BytesMut;
 
 use crate::{
+    access::Exchange,
     action::{ConnId, ShardId},
     config::{self, Keys, Offer, SharedConfig},
-    http::{Accept, Client, Method, Server},
+    http::{Accept, Client, Server},
+    limit::Verdict,
     sip::{FlowId, LinkId},
-    time::{Instant, Now},
     turn,
     ws::{self, Boundary, Kind},
 };
@@ -37,7 +37,7 @@ pub(crate) enum Stage {
     /// SIP with a mediaserver.
     Trunk(LinkId),
     /// TURN.
-    Turn(turn::Stream),
+    Turn(TurnStream),
 }
 
 impl Stage {
@@ -66,17 +66,34 @@ pub(crate) struct Downstream {
     pub(crate) pair: Option<ConnId>,
     /// Whether bytes of the next request have come.
     pub(crate) head_begun: bool,
-    pub(crate) exchange: Option<Exchange>,
+    pub(crate) gate: Gate,
+    /// What the access log will say of the request, where there is one.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
-/// What the access log says of a request.
+/// What is known of a request that is not served yet. While it waits it stays unread at the front of the connection.
 #[derive(Debug)]
-pub(crate) struct Exchange {
-    pub(crate) begun: Instant,
-    pub(crate) method: Method,
-    /// Without the query, which may hold a token.
-    pub(crate) path: Box<str>,
-    pub(crate) status: u16,
+pub(crate) struct Gate {
+    pub(crate) waits: Option<Wait>,
+    /// What its zone says.
+    pub(crate) verdict: Option<Verdict>,
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Another shard, which keeps the account of its client.
+    Verdict,
+    /// The time that the rate of its zone allows for it.
+    Turn,
+}
+
+impl Gate {
+    /// Of no request yet.
+    pub(crate) const OPEN: Self = Self {
+        waits: None,
+        verdict: None,
+    };
 }
 
 impl Downstream {
@@ -85,21 +102,9 @@ impl Downstream {
             server,
             pair: None,
             head_begun: false,
+            gate: Gate::OPEN,
             exchange: None,
         }
-    }
-}
-
-impl Exchange {
-    pub(crate) fn log(&self, now: Now, client: SocketAddr) {
-        tracing::info!(
-            target: "edgeward::access",
-            %client,
-            method = self.method.as_str(),
-            path = &*self.path,
-            status = self.status,
-            millis = now.mono.saturating_since(self.begun).as_millis() as u64,
-        );
     }
 }
 
@@ -156,6 +161,8 @@ pub(crate) struct Tunnel {
     pub(crate) is_ending: bool,
     /// Whose end it is of a TCP relay, where it is one.
     pub(crate) relayed: Option<Side>,
+    /// At the browser's end, what the access log will say of it.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 /// The two ends of a TCP relay (RFC 6062 section 3).
@@ -174,6 +181,7 @@ impl Tunnel {
             frames: from_upstream.then(Boundary::default),
             is_ending: false,
             relayed: None,
+            exchange: None,
         }
     }
 
@@ -183,8 +191,28 @@ impl Tunnel {
             frames: None,
             is_ending: false,
             relayed: Some(side),
+            exchange: None,
         }
     }
+}
+
+/// TURN by TCP or TLS.
+#[derive(Debug, Default)]
+pub(crate) struct TurnStream {
+    pub(crate) stream: turn::Stream,
+    pub(crate) reader: Reader,
+}
+
+/// Whether a client takes what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Reader {
+    /// As far as we know.
+    #[default]
+    Reads,
+    /// Something was dropped since it last took anything.
+    IsFull,
+    /// That was so at the last deadline, too.
+    WasFull,
 }
 
 /// A WebSocket whose messages are SIP.
@@ -198,6 +226,8 @@ pub(crate) struct SipSocket {
     pub(crate) pinged: bool,
     /// Whether either side has closed the WebSocket; without that it is lost, and its user may come back.
     pub(crate) is_closed: bool,
+    /// What the access log will say of it.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 /// A WebSocket whose request is good, but which may have to move to its home shard before it is opened.
@@ -213,17 +243,14 @@ pub(crate) struct Opening {
     pub(crate) client: SocketAddr,
     /// The client's token, if it brought one.
     pub(crate) token: Option<Box<str>>,
+    /// What the access log will say of it.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 impl Opening {
     /// The shard on which all WebSockets of this user meet, so that one that comes back finds its flow.
     pub(crate) fn home(&self, keys: &Keys, shards: u16) -> ShardId {
-        let mut seeds = keys
-            .nonce
-            .chunks_exact(8)
-            .map(|chunk| chunk.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
-        let mut seed = || seeds.next().unwrap_or_default();
-        let hasher = RandomState::with_seeds(seed(), seed(), seed(), seed());
+        let hasher = keys.hasher();
         let hash = match &self.token {
             Some(token) => hasher.hash_one(token),
             None => hasher.hash_one(self.client),

@@ -1,19 +1,25 @@
 //! What happens between a browser and the servers behind us? Requests are judged, forwarded, answered.
 
-use core::time::Duration;
+use core::{net::IpAddr, time::Duration};
 
 use bytes::BytesMut;
 
 use crate::{
+    access::End,
     action::{ConnId, Egress},
     config::{Config, Host, HttpLimits, Offer, Route},
-    conn::{Conn, Downstream, Exchange, Opening, Stage},
+    conn::{Conn, Downstream, Gate, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
+    rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
     tls::Tls,
 };
 
+use gate::Passage;
+
+mod gate;
+mod log;
 mod tunnel;
 mod upstream;
 
@@ -22,18 +28,22 @@ mod upstream;
 pub(super) struct Web {
     pool: Pool,
     resolver: upstream::Resolver,
+    /// Accounts of the clients whose home is here.
+    zones: gate::Zones,
 }
 
 impl Web {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, rng: &mut Rng) -> Self {
         Self {
             pool: pool(config),
             resolver: upstream::Resolver::new(),
+            zones: gate::Zones::new(config, rng),
         }
     }
 
     /// The configuration is another one. No connection rests in the pool.
-    pub(super) fn configure(&mut self, config: &Config) {
+    pub(super) fn configure(&mut self, config: &Config, rng: &mut Rng) {
+        self.zones.configure(config, rng);
         let upstreams = config.web.as_ref().map_or(&[][..], |web| &web.upstreams);
         self.pool = pool(config);
         self.resolver.retain(|host| {
@@ -53,10 +63,10 @@ fn pool(config: &Config) -> Pool {
 impl Shard {
     /// Takes one item of what a browser sent.
     pub(super) fn from_browser(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
-        if self.is_held_up(id) {
+        if self.is_held_up(id) || self.is_held(id) {
             return Step::Wait;
         }
-        let Some((browser, write)) = self.browser(id) else {
+        let Some((browser, _)) = self.browser(id) else {
             return Step::Gone;
         };
         match browser.server.next(bytes) {
@@ -79,7 +89,10 @@ impl Shard {
                 Step::Wait
             }
             Err(reject) => {
-                browser.server.reject(reject, now.unix, write);
+                self.refuse_exchange(now, id, reject.status);
+                if let Some((browser, write)) = self.browser(id) {
+                    browser.server.reject(reject, now.unix, write);
+                }
                 self.stats.web.refused += 1;
                 self.fault(now, id, reject.why, out)
             }
@@ -87,29 +100,46 @@ impl Shard {
     }
 
     fn request(&mut self, now: Now, id: ConnId, request: &Request<'_>, out: &mut Egress) -> Step {
-        self.stats.web.requests += 1;
-        let Some((browser, _)) = self.browser(id) else {
+        let config = self.config.clone();
+        let trusted = config.https.as_ref().map_or(&[][..], |https| &https.trusted_proxies);
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return Step::Gone;
+        };
+        let client = client_address(conn.peer.ip(), trusted, &request.fields);
+        let (Stage::Http(browser), _) = conn.stage_and_out() else {
             return Step::Gone;
         };
         browser.head_begun = false;
-        browser.exchange = Some(Exchange {
-            begun: now.mono,
-            method: request.method,
-            path: request.target.path().into(),
-            status: 0,
-        });
-        self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
-        if !self.is_own_server(id, request) {
-            self.stats.web.refused += 1;
-            return self.answer(now, id, &Answer::new(421), out);
+        // One that was held comes here again.
+        if browser.gate.verdict.is_none() {
+            self.stats.web.requests += 1;
+            self.begin_exchange(now, id, request);
         }
-        let config = self.config.clone();
-        match route(&config, request) {
+        let decision = match self.is_own_server(id, request) {
+            true => route(&config, request),
+            false => Decision::Refuse(Answer::new(421)),
+        };
+        let limit = match &decision {
+            Decision::Refuse(_) => None,
+            Decision::Sip { .. } => config.sip.as_ref().and_then(|sip| sip.limit),
+            Decision::Forward { route, .. } => route.limit,
+        };
+        let decision = match self.pass_gate(now, id, client, limit) {
+            Passage::Open => decision,
+            Passage::Held => return Step::Wait,
+            Passage::Refused(answer) => Decision::Refuse(answer),
+        };
+        if let Some((browser, _)) = self.browser(id) {
+            browser.gate = Gate::OPEN;
+        }
+        self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
+                self.turn_away_request(id, request, answer.status);
                 self.answer(now, id, &answer, out)
             }
-            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, mediaserver, accept),
+            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, client, mediaserver, accept),
             Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
         }
     }
@@ -129,29 +159,32 @@ impl Shard {
     }
 
     /// The connection becomes a WebSocket that ends here; before it is opened, it goes to its home shard.
-    fn open_for_sip(&mut self, id: ConnId, request: &Request<'_>, mediaserver: usize, accept: Accept) -> Step {
-        let trusted = self
-            .config
-            .https
-            .as_ref()
-            .map_or(&[][..], |https| &https.trusted_proxies);
+    fn open_for_sip(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_>,
+        address: IpAddr,
+        mediaserver: usize,
+        accept: Accept,
+    ) -> Step {
         let mediaservers = self.config.sip.as_ref().map_or(&[][..], |sip| &sip.mediaservers);
         let (Some(conn), Some(mediaserver)) = (self.conns.get_mut(id.0), mediaservers.get(mediaserver)) else {
             return Step::Gone;
         };
         let mut client = conn.peer;
-        client.set_ip(client_address(conn.peer.ip(), trusted, &request.fields));
+        client.set_ip(address);
         let token = request.target.argument("token").ok().flatten();
-        let Stage::Http(browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
+        let Stage::Http(mut browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
             return Step::Gone;
         };
-        tracing::info!(target: "edgeward::access", %client, path = request.target.path(), "WebSocket for SIP");
+        tracing::debug!(%client, path = request.target.path(), "WebSocket for SIP");
         conn.stage = Stage::Opening(Box::new(Opening {
             server: browser.server,
             accept,
             mediaserver: mediaserver.name.as_str().into(),
             client,
             token: token.map(|token| token.as_ref().into()),
+            exchange: browser.exchange.take(),
         }));
         Step::Used(0)
     }
@@ -179,6 +212,11 @@ impl Shard {
         };
         browser.server.limit_body(route.body_bytes_max);
         browser.server.continue_(write);
+        if let Some(exchange) = &mut browser.exchange {
+            exchange.access.route = Some(route.path.as_str().into());
+            exchange.access.upstream = Some(web.upstreams[route.upstream].name.as_str().into());
+            exchange.access.request_id = request_id;
+        }
         let forward = Forward {
             peer,
             trusted_proxies: &https.trusted_proxies,
@@ -198,6 +236,9 @@ impl Shard {
 
     fn request_body(&mut self, now: Now, id: ConnId, data: &[u8]) -> Step {
         self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        if let Some(exchange) = self.exchange(id) {
+            exchange.access.received_bytes += data.len() as u64;
+        }
         if let Some(pair) = self.conns.get(id.0).and_then(|conn| conn.stage.pair())
             && let Some((upstream, write)) = self.upstream(pair)
         {
@@ -224,10 +265,12 @@ impl Shard {
         let Some((browser, write)) = self.browser(id) else {
             return Step::Gone;
         };
-        if let Some(exchange) = &mut browser.exchange {
-            exchange.status = answer.status;
-        }
+        let (has_responded, before) = (browser.server.has_responded(), write.len());
         browser.server.respond_local(answer, now.unix, write);
+        if let Some(exchange) = browser.exchange.as_mut().filter(|_| !has_responded) {
+            exchange.access.status = answer.status;
+            exchange.access.sent_bytes += (write.len() - before) as u64;
+        }
         self.list(id);
         self.response_done(now, id, out)
     }
@@ -237,15 +280,13 @@ impl Shard {
         let Some(conn) = self.conns.get_mut(id.0) else {
             return Step::Gone;
         };
-        let client = conn.peer;
-        let (Stage::Http(browser), _) = conn.stage_and_out() else {
+        let Stage::Http(browser) = &mut conn.stage else {
             return Step::Gone;
         };
         let (closes, is_idle) = (browser.server.closes(), browser.server.is_idle());
-        if (closes || is_idle)
-            && let Some(exchange) = browser.exchange.take()
-        {
-            exchange.log(now, client);
+        if closes || is_idle {
+            let exchange = browser.exchange.take();
+            self.log(now, exchange, End::Complete);
         }
         if closes {
             self.close(now, id, out);
@@ -261,7 +302,9 @@ impl Shard {
     pub(super) fn browser_ended(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let has_more = self.conns.get(id.0).is_some_and(|conn| conn.rest_len() > 0);
         let Some((browser, _)) = self.browser(id) else { return };
-        if browser.pair.is_none() || !browser.server.is_request_read() {
+        if browser.gate.waits.is_some() {
+            // Its request is still to come.
+        } else if browser.pair.is_none() || !browser.server.is_request_read() {
             self.close(now, id, out);
         } else if !has_more {
             browser.server.close_after_response();
@@ -278,6 +321,11 @@ impl Shard {
     /// Nothing has moved for a while.
     pub(super) fn browser_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
+        if let Stage::Http(browser) = &conn.stage
+            && let Some(wait) = browser.gate.waits
+        {
+            return self.held_long_enough(now, id, wait, out);
+        }
         if self.is_held_up(id)
             && let Some(pair) = conn.stage.pair()
             && !self.is_held_up(pair)
@@ -293,11 +341,14 @@ impl Shard {
             self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
         } else if browser.head_begun || !(browser.server.is_idle() || browser.server.has_responded()) {
             self.stats.web.refused += 1;
+            self.doom_exchange(id, End::TimedOut);
+            self.turn_away(id, "slow", "a request did not come in time");
             // RFC 9110 section 15.5.9.
             if self.answer(now, id, &Answer::new(408), out) != Step::Gone {
                 self.close(now, id, out);
             }
         } else {
+            self.doom_exchange(id, End::TimedOut);
             self.close(now, id, out);
         }
     }

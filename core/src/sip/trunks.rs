@@ -14,6 +14,7 @@ use super::{
     local::put,
     names::{Names, text},
     rewrite::{self, Route},
+    strip::FieldSet,
     trunk::{Trunk, TrunkId},
 };
 use crate::{
@@ -59,6 +60,8 @@ impl Bridge {
         let Some(sip) = &config.sip else { return };
         let now = cx.now.mono;
         self.names = Names::new(sip);
+        self.strip = FieldSet::new(&sip.policy.strip);
+        self.hide = FieldSet::new(&sip.policy.hide);
         for trunk in &mut self.trunks {
             trunk.is_gone = true;
         }
@@ -207,6 +210,11 @@ impl Bridge {
         self.trunks.iter().position(|trunk| *trunk.name == *name).map(TrunkId)
     }
 
+    /// The mediaserver that a token names.
+    pub(super) fn trunk_marked(&self, mark: u16) -> Option<TrunkId> {
+        self.trunks.iter().position(|trunk| trunk.mark == mark).map(TrunkId)
+    }
+
     /// Whether somebody may speak to us: there are a handful of mediaservers, and nobody else may.
     pub(super) fn is_trunk(&self, from: SocketAddr) -> bool {
         self.trunks.iter().any(|trunk| trunk.node(from).is_some())
@@ -227,8 +235,10 @@ impl Bridge {
         route: &Route,
     ) -> Option<Destination> {
         let trunk = self.trunk(flow.trunk);
-        let next = Uri::parse(rewrite::next_hop(request.message, route, request.uri)).ok();
-        let next = next.filter(|_| request.is_in_dialog());
+        let next = match request.is_in_dialog() {
+            true => Uri::parse(rewrite::next_hop(request.message, route, request.uri)).ok(),
+            false => None,
+        };
         let dialog = next.and_then(|uri| trunk.named_by(&uri));
         let home = flow.home.filter(|home| trunk.is_current(*home));
         let address = trunk.pick(now, dialog.or(home), &[])?;
@@ -307,6 +317,10 @@ impl Bridge {
         let trunk = &mut self.trunks[id.index()];
         if trunk.ask_at <= now {
             trunk.ask_at = now + interval;
+            if trunk.let_go(now) {
+                self.out.push_back(Out::Moved);
+                self.drop_links(now, id);
+            }
             self.ask(cx, id);
         }
         self.keep_links(cx, id);

@@ -1,15 +1,13 @@
 //! Whose packet is this? Allocations by client and by relayed transport address. (RFC 8656 section 6)
 
-use core::{
-    hash::{Hash, Hasher},
-    net::{IpAddr, SocketAddr},
-};
+use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
 
 use ahash::RandomState;
 
 use super::{
     auth::{Owner, SessionKey},
+    five_tuple::{FiveTuple, FiveTuples},
     peers::Peers,
     rate::{Meter, Rate},
     reply::Form,
@@ -77,14 +75,17 @@ impl Client {
     }
 }
 
-/// What a client has been given. What each packet needs stands first, so that it comes into the cache together.
+/// What a client has been given. What each packet needs stands first, so that it comes into the cache together:
+/// sockets and the first channel, with what tells whether they have expired.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Allocation {
-    pub(super) peers: Peers,
-    /// The relayed transport addresses by family.
+    /// The sockets of the relayed transport addresses by family.
     pub(super) relayed: [Option<Relayed>; 2],
+    pub(super) peers: Peers,
     pub(super) client: Client,
+    /// The relayed transport addresses by family, as clients and peers see them.
+    pub(super) addresses: [Option<SocketAddr>; 2],
     /// Bytes relayed.
     pub(super) relays: Meter,
     /// Packets that came by the socket from relayed transport addresses of ours.
@@ -104,16 +105,16 @@ pub(super) struct Allocation {
     pub(super) connections: Vec<Key>,
     /// RESERVATION-TOKEN that it was given.
     pub(super) token: Option<[u8; 8]>,
+    /// How it follows its client, where it does (RFC 8016).
+    pub(super) mobility: Option<Box<Mobility>>,
     /// What is needed to answer the Allocate request, until all sockets are bound.
     pub(super) pending: Option<Box<Pending>>,
 }
 
-/// One relayed transport address of an allocation.
+/// The socket of one relayed transport address of an allocation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Relayed {
     pub(super) relay: RelayId,
-    /// As clients and peers see it.
-    pub(super) address: SocketAddr,
     pub(super) expires: Instant,
 }
 
@@ -124,6 +125,34 @@ pub(super) struct Pending {
     pub(super) lifetime_secs: u32,
     /// Sockets that are not bound yet.
     pub(super) outstanding: u8,
+}
+
+/// How an allocation follows its client (RFC 8016).
+#[derive(Debug)]
+pub(super) struct Mobility {
+    /// Which allocation it is, in its tickets.
+    pub(super) name: u32,
+    /// The number of the ticket that is good.
+    pub(super) serial: u16,
+    /// When the ticket before that was used.
+    pub(super) moved: Option<Instant>,
+    /// Where the client has said that it is, until it sends data from there.
+    pub(super) next: Option<Client>,
+    /// Whether the connection that the client came by is closed, and it may come back by another one.
+    pub(super) is_away: bool,
+}
+
+impl Mobility {
+    /// For an allocation whose client has not moved yet.
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            name: rng.u32() >> 8,
+            serial: 0,
+            moved: None,
+            next: None,
+            is_away: false,
+        }
+    }
 }
 
 /// A socket, from the question to bind it to the question to close it. It may outlive its allocation by the time that
@@ -151,55 +180,12 @@ pub(super) enum Wish {
     Held(u16),
 }
 
-/// A client by datagrams in few words: every packet is looked up by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FiveTuple {
-    peer: u128,
-    /// 0 where the listening socket has only one address.
-    local: u128,
-    /// Scope of a link-local peer, its port, and the listening socket.
-    rest: u64,
-}
-
-impl FiveTuple {
-    fn new(socket: SocketId, peer: SocketAddr, local: Option<IpAddr>) -> Self {
-        let bits = |ip: IpAddr| match ip {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(ip) => ip.to_bits(),
-        };
-        let scope = match peer {
-            SocketAddr::V4(_) => 0,
-            SocketAddr::V6(peer) => peer.scope_id(),
-        };
-        let socket = match socket {
-            SocketId::Turn(number) => number,
-            // No client ever comes by these.
-            SocketId::Sip | SocketId::Relay(_) => u16::MAX,
-        };
-        Self {
-            peer: bits(peer.ip()),
-            local: local.map_or(0, bits),
-            rest: u64::from(scope) << 32 | u64::from(peer.port()) << 16 | u64::from(socket),
-        }
-    }
-}
-
-impl Hash for FiveTuple {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u128(self.peer);
-        state.write_u64(self.rest);
-        if self.local != 0 {
-            state.write_u128(self.local);
-        }
-    }
-}
-
 /// All allocations of a shard.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) allocations: Slab<Allocation>,
     pub(super) relays: Slab<Relay>,
-    datagrams: HashMap<FiveTuple, Key, RandomState>,
+    datagrams: FiveTuples,
     streams: HashMap<ConnId, Key, RandomState>,
     persons: Slab<Person>,
     names: HashMap<Box<[u8]>, Key, RandomState>,
@@ -243,7 +229,7 @@ impl Table {
         Self {
             allocations: Slab::new(),
             relays: Slab::new(),
-            datagrams: HashMap::with_hasher(rng.hasher()),
+            datagrams: FiveTuples::new(rng),
             streams: HashMap::with_hasher(rng.hasher()),
             persons: Slab::new(),
             names: HashMap::with_hasher(rng.hasher()),
@@ -254,24 +240,35 @@ impl Table {
     pub(super) fn insert(&mut self, allocation: Allocation) -> Key {
         let client = allocation.client;
         let key = self.allocations.insert(allocation);
-        match client {
+        self.link(&client, key);
+        key
+    }
+
+    /// From now on, a client finds this allocation.
+    pub(super) fn link(&mut self, client: &Client, key: Key) {
+        match *client {
             Client::Datagram { socket, peer, local } => self.datagrams.insert(FiveTuple::new(socket, peer, local), key),
             Client::Stream { conn, .. } => self.streams.insert(conn, key),
         };
-        key
+    }
+
+    /// From now on, a client finds no allocation.
+    pub(super) fn unlink(&mut self, client: &Client) {
+        match *client {
+            Client::Datagram { socket, peer, local } => self.datagrams.remove(&FiveTuple::new(socket, peer, local)),
+            Client::Stream { conn, .. } => self.streams.remove(&conn),
+        };
     }
 
     /// Takes an allocation out. Its sockets remain.
     pub(super) fn remove(&mut self, key: Key) -> Option<Allocation> {
         let allocation = self.allocations.remove(key)?;
-        match allocation.client {
-            Client::Datagram { socket, peer, local } => self.datagrams.remove(&FiveTuple::new(socket, peer, local)),
-            Client::Stream { conn, .. } => self.streams.remove(&conn),
-        };
+        self.unlink(&allocation.client);
         Some(allocation)
     }
 
     /// The allocation of a client, expired or not.
+    #[inline]
     pub(super) fn find(&self, client: &Client) -> Option<Key> {
         match client {
             Client::Datagram { socket, peer, local } => {
@@ -355,9 +352,8 @@ impl Table {
     pub(super) fn bytes(&self) -> usize {
         let slots = self.allocations.slots() * size_of::<Option<Allocation>>();
         let relays = self.relays.slots() * size_of::<Option<Relay>>();
-        let clients = self.datagrams.capacity() * (size_of::<(FiveTuple, Key)>() + 1) * 8 / 7;
         let owned = self.allocations.iter().map(|(_, allocation)| allocation.bytes());
-        slots + relays + clients + owned.sum::<usize>()
+        slots + relays + self.datagrams.bytes() + owned.sum::<usize>()
     }
 }
 

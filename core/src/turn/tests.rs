@@ -19,9 +19,11 @@ mod allocate;
 mod auth;
 mod discovery;
 mod manage;
+mod mobility;
 mod model;
 mod relay;
 mod tcp;
+mod tcp_model;
 
 const REALM: &str = "example.org";
 const ALICE: (&str, &str) = ("alice", "wonderland");
@@ -160,7 +162,9 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         web: None,
         sip: None,
         turn: Some(turn),
+        rates: config::Rates::default(),
         metrics: None,
+        access_log: None,
         keys: config::Keys {
             nonce: [9; 32],
             flow: vec![],

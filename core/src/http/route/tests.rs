@@ -4,7 +4,7 @@ use core::{net::SocketAddr, time::Duration};
 
 use super::*;
 use crate::{
-    config::{Health, HttpLimits, Reach, SipLimits, TrunkTransport},
+    config::{Health, HttpLimits, Reach, SipLimits, SipPolicy, TrunkTransport},
     http::{Item, Server},
 };
 
@@ -29,6 +29,8 @@ fn sip(origins: &[&str], token_required: bool) -> Sip {
         resolve: Duration::from_secs(30),
         origins: origins.iter().map(|origin| (*origin).to_string()).collect(),
         token_required,
+        policy: SipPolicy::default(),
+        limit: None,
         limits: SipLimits::default(),
     }
 }
@@ -41,6 +43,8 @@ fn routes(specs: &[&str]) -> Vec<Route> {
         upstream: 0,
         websocket: spec.contains('!'),
         body_bytes_max: 10,
+        limit: None,
+        token: TokenRule::None,
     };
     specs.iter().map(route).collect()
 }
