@@ -23,7 +23,7 @@ enum Event {
 
 /// Frames from a client, whole and in pieces, and as tungstenite understands them.
 ///
-/// Known differences: see [`theirs`].
+/// Known differences are two, where it comes to a violation: what counts as a Close, and when it is told.
 pub fn frames(bytes: &[u8]) {
     let (pattern, stream) = split::pattern(bytes);
     let whole = ours(std::iter::once(stream));
@@ -32,13 +32,17 @@ pub fn frames(bytes: &[u8]) {
         ours(split::pieces(stream, pattern)),
         "the pieces changed the meaning"
     );
-    let theirs = theirs(stream);
-    // We refuse as soon as it is sure, tungstenite when the frame is whole: then it has nothing to say yet.
-    let ours = match whole.split_last() {
-        Some((Event::Violation, before)) if theirs.len() == before.len() => before,
-        _ => &whole,
-    };
-    assert_eq!(ours, theirs);
+    let mut theirs = theirs(stream);
+    if whole.last() == Some(&Event::Violation) {
+        match theirs.last_mut() {
+            // A Close frame with a code that nobody may send: tungstenite reads it as a Close with this one.
+            Some(last @ Event::Close(Some(1002))) => *last = Event::Violation,
+            // We refuse as soon as it is sure, tungstenite when the frame is whole: it has nothing to say yet.
+            _ if theirs.len() + 1 == whole.len() => theirs.push(Event::Violation),
+            _ => {}
+        }
+    }
+    assert_eq!(whole, theirs);
 }
 
 fn ours<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Event> {
