@@ -925,7 +925,7 @@ fn what_browsers_may_say() {
     };
     let policy = config("").sip.unwrap().policy;
     assert_eq!((policy.gone_status, policy.unregister_gone), (430, false));
-    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (true, 3600));
+    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (false, 3600));
     assert!(policy.hide.is_empty());
     let sip = config(
         "[sip.limits]
@@ -933,7 +933,7 @@ fn what_browsers_may_say() {
         [sip.policy]
         gone_status = 480
         unregister_gone = true
-        token_names_user = false
+        token_names_user = true
         register_secs_max = 120
         strip = 'X-Own-*'
         hide = ['Server', 'user-agent']
@@ -944,7 +944,7 @@ fn what_browsers_may_say() {
     assert_eq!(sip.limits.grace.as_secs(), 20);
     let policy = sip.policy;
     assert_eq!((policy.gone_status, policy.unregister_gone), (480, true));
-    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (false, 120));
+    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (true, 120));
     assert_eq!(
         (policy.strip, policy.hide),
         (vec!["X-Own-*".into()], vec!["Server".into(), "user-agent".into()])
