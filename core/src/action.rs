@@ -446,6 +446,28 @@ pub struct RateQuestion {
     pub limit: Limit,
     /// The client.
     pub client: Client,
+    /// Whether it is counted, or only foreseen what would be said.
+    pub counts: bool,
+}
+
+impl RateQuestion {
+    /// A request has come.
+    pub const fn count(limit: Limit, client: Client) -> Self {
+        Self {
+            limit,
+            client,
+            counts: true,
+        }
+    }
+
+    /// What if a request came?
+    pub const fn foresee(limit: Limit, client: Client) -> Self {
+        Self {
+            limit,
+            client,
+            counts: false,
+        }
+    }
 }
 
 /// A datagram that landed on the wrong shard.

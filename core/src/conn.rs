@@ -6,7 +6,9 @@ use bytes::BytesMut;
 
 mod stage;
 
-pub(crate) use stage::{Downstream, Exchange, Gate, Opening, Side, SipSocket, Stage, Tunnel, Upstream, Wait};
+pub(crate) use stage::{
+    Downstream, Errand, Exchange, Gate, Identity, Opening, Side, SipSocket, Stage, TokenDigest, Tunnel, Upstream, Wait,
+};
 
 use crate::{
     config::Offer,
@@ -139,6 +141,14 @@ impl Conn {
     /// From here on the stream speaks TLS; what has come already belongs to it.
     pub(crate) fn start_tls(&mut self, tls: Tls) {
         self.tls = Some(tls);
+    }
+
+    /// It is dialled again, elsewhere: what is to be written is still to be written.
+    pub(crate) fn redial(&mut self, tls: Option<Tls>) {
+        let fresh = Self::dialing(Stage::Peer, tls);
+        let last = core::mem::replace(self, fresh);
+        self.stage = last.stage;
+        self.outgoing = last.outgoing;
     }
 
     pub(crate) const fn tls(&self) -> Option<&Tls> {

@@ -23,6 +23,7 @@ pub mod stats;
 pub mod time;
 pub mod timers;
 pub mod tls;
+pub mod token;
 pub mod turn;
 pub mod wire;
 pub mod ws;

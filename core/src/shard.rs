@@ -239,6 +239,7 @@ impl Shard {
                 shard.deadline_popped(now, at, conn, out);
             });
         }
+        self.contain(now, None, out, |shard, out| shard.web_timeout(now, out));
         self.contain(now, None, out, |shard, out| shard.sip_timeout(now, out));
         self.contain(now, None, out, |shard, out| shard.turn_timeout(now, out));
         self.contain(now, None, out, |shard, out| shard.drain_timeout(now, out));
@@ -250,7 +251,10 @@ impl Shard {
         let sip = self.sip.as_ref().and_then(Bridge::poll_timeout);
         let turn = self.turn.as_ref().and_then(turn::Server::poll_timeout);
         let drain = self.draining.as_ref().and_then(drain::Drain::poll_timeout);
-        [self.timers.next(), sip, turn, drain].into_iter().flatten().min()
+        [self.timers.next(), self.web.poll_timeout(), sip, turn, drain]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What the runtime is asked to do next.
@@ -554,7 +558,7 @@ impl Shard {
         self.actions.push_back(Action::Close(id, conn.last_words()));
         match conn.stage {
             Stage::Http(browser) => self.browser_gone(now, &browser, out),
-            Stage::Upstream(upstream) => self.upstream_gone(now, id, &upstream, out),
+            Stage::Upstream(mut upstream) => self.upstream_gone(now, id, &mut upstream, out),
             Stage::Tunnel(tunnel) => self.tunnel_gone(now, id, &tunnel, out),
             Stage::Peer => self.turn_stream_gone(now, id, out),
             Stage::Sip(socket) => self.websocket_gone(now, &socket, out),
@@ -613,6 +617,15 @@ impl Shard {
 
     /// Asks the runtime for whatever the connections of this call now need.
     fn settle(&mut self, now: Now, out: &mut Egress) {
+        self.settle_listed(now, out);
+        while let Some(waiting) = self.next_with_room() {
+            self.contain(now, Some(waiting), out, |shard, out| shard.release(now, waiting, out));
+            self.settle_listed(now, out);
+        }
+        self.check_drained();
+    }
+
+    fn settle_listed(&mut self, now: Now, out: &mut Egress) {
         while let Some(id) = self.listed.pop() {
             let want_read = self.wants_bytes(id);
             let Some(conn) = self.conns.get_mut(id.0) else { continue };
@@ -631,7 +644,6 @@ impl Shard {
                 self.close(now, id, out);
             }
         }
-        self.check_drained();
     }
 
     /// Whether both directions of a tunnel have ended, each with all that was on its way.

@@ -16,6 +16,7 @@ mod rates;
 mod reload;
 mod session;
 mod tcp_relay;
+mod tokens;
 mod tunnels;
 mod upstreams;
 mod whole;

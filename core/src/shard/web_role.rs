@@ -6,9 +6,9 @@ use bytes::BytesMut;
 
 use crate::{
     action::{ConnId, Egress},
-    config::{Config, Host, HttpLimits, Offer, Route},
-    conn::{Conn, Downstream, Exchange, Gate, Opening, Stage},
-    http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
+    config::{Config, Host, HttpLimits, Offer, Route, TokenRule},
+    conn::{Conn, Downstream, Exchange, Gate, Identity, Opening, Stage},
+    http::{Accept, Answer, Decision, Forward, Item, Request, client_address, route},
     rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
@@ -17,45 +17,51 @@ use crate::{
 
 use gate::Passage;
 
+mod backends;
+mod errand;
 mod gate;
+mod identity;
 mod tunnel;
 mod upstream;
 
 /// What the web role holds beside its connections.
 #[derive(Debug)]
 pub(super) struct Web {
-    pool: Pool,
-    resolver: upstream::Resolver,
+    resolver: backends::Resolver,
+    backends: backends::Backends,
     /// Accounts of the clients whose home is here.
     zones: gate::Zones,
+    /// What is known of tokens.
+    tokens: identity::Tokens,
 }
 
 impl Web {
     pub(super) fn new(config: &Config, rng: &mut Rng) -> Self {
         Self {
-            pool: pool(config),
-            resolver: upstream::Resolver::new(),
+            resolver: backends::Resolver::new(),
+            backends: backends::Backends::new(config),
             zones: gate::Zones::new(config, rng),
+            tokens: identity::Tokens::new(rng),
         }
     }
 
     /// The configuration is another one. No connection rests in the pool.
     pub(super) fn configure(&mut self, config: &Config, rng: &mut Rng) {
+        self.backends = backends::Backends::new(config);
         self.zones.configure(config, rng);
+        self.tokens.forget();
         let upstreams = config.web.as_ref().map_or(&[][..], |web| &web.upstreams);
-        self.pool = pool(config);
-        self.resolver.retain(|host| {
-            upstreams
-                .iter()
-                .any(|upstream| matches!(&upstream.host, Host::Name(name) if name == host))
-        });
+        let named = |host: &str| {
+            let mut backends = upstreams.iter().flat_map(|upstream| &upstream.backends);
+            backends.any(|backend| matches!(&backend.host, Host::Name(name) if name == host))
+        };
+        self.resolver.retain(named);
     }
-}
 
-fn pool(config: &Config) -> Pool {
-    let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
-    let limits = config.https.as_ref().map(|https| &https.limits);
-    Pool::new(upstreams, limits.unwrap_or(&HttpLimits::default()))
+    /// When something is to be done by itself.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.backends.poll_timeout()
+    }
 }
 
 impl Shard {
@@ -124,21 +130,42 @@ impl Shard {
             Decision::Sip { .. } => config.sip.as_ref().and_then(|sip| sip.limit),
             Decision::Forward { route, .. } => route.limit,
         };
-        let decision = match self.pass_gate(now, id, client, limit) {
+        let brings_token = match &decision {
+            Decision::Refuse(_) => false,
+            Decision::Sip { .. } => config.sip.as_ref().is_some_and(|sip| sip.token_required),
+            Decision::Forward { route, .. } => route.token != TokenRule::None,
+        };
+        let stopped = match brings_token {
+            true => self.identify(now, id, request, client, limit, out),
+            false => None,
+        };
+        let decision = match stopped.unwrap_or_else(|| self.pass_gate(now, id, client, limit)) {
             Passage::Open => decision,
             Passage::Held => return Step::Wait,
             Passage::Refused(answer) => Decision::Refuse(answer),
         };
-        if let Some((browser, _)) = self.browser(id) {
-            browser.gate = Gate::OPEN;
+        if let Decision::Forward { route, .. } = &decision
+            && let Some(passage) = self.find_room(now, id, route.upstream)
+        {
+            let Passage::Refused(answer) = passage else {
+                return Step::Wait;
+            };
+            self.stats.web.failed += 1;
+            return self.answer(now, id, &answer, out);
         }
+        let gate = self
+            .browser(id)
+            .map(|(browser, _)| core::mem::replace(&mut browser.gate, Gate::OPEN));
+        let subject = gate.and_then(|gate| gate.identity).and_then(Identity::into_subject);
         self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
         match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
                 self.answer(now, id, &answer, out)
             }
-            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, client, mediaserver, accept),
+            Decision::Sip { mediaserver, accept } => {
+                self.open_for_sip(id, request, client, subject, mediaserver, accept)
+            }
             Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
         }
     }
@@ -163,6 +190,7 @@ impl Shard {
         id: ConnId,
         request: &Request<'_>,
         address: IpAddr,
+        subject: Option<Box<str>>,
         mediaserver: usize,
         accept: Accept,
     ) -> Step {
@@ -183,6 +211,7 @@ impl Shard {
             mediaserver: mediaserver.name.as_str().into(),
             client,
             token: token.map(|token| token.as_ref().into()),
+            subject,
         }));
         Step::Used(0)
     }

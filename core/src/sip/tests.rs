@@ -61,6 +61,7 @@ fn config(reach: Reach) -> Config {
             limits: SipLimits::default(),
         }),
         turn: None,
+        token: None,
         rates: crate::config::Rates::default(),
         metrics: None,
         keys: Keys {

@@ -127,8 +127,8 @@ fn everything_has_a_default_but_what_only_the_administrator_knows() {
     let https = config.https.unwrap();
     assert_eq!(https.hosts, ["edge.example.com"]);
     let web = config.web.unwrap();
-    assert_eq!(web.upstreams[0].host, Host::Address([10, 0, 0, 10].into()));
-    assert_eq!(web.upstreams[0].port, 80);
+    assert_eq!(web.upstreams[0].backends[0].host, Host::Address([10, 0, 0, 10].into()));
+    assert_eq!(web.upstreams[0].backends[0].port, 80);
     assert_eq!(web.routes[0].path, "/ucassistant");
     assert!(web.routes[0].below && !web.routes[0].websocket);
     let sip = config.sip.unwrap();
@@ -273,10 +273,10 @@ fn everything_can_be_said() {
     );
 
     let web = config.web.unwrap();
-    assert_eq!(web.upstreams[0].host, Host::Name("uc.example.com".into()));
-    assert_eq!(web.upstreams[0].port, 8443);
+    assert_eq!(web.upstreams[0].backends[0].host, Host::Name("uc.example.com".into()));
+    assert_eq!(web.upstreams[0].backends[0].port, 8443);
     assert_eq!(web.upstreams[0].host_header.as_deref(), Some("edge.example.com:444"));
-    assert!(web.upstreams[0].tls.is_some() && web.upstreams[1].tls.is_none());
+    assert!(web.upstreams[0].backends[0].tls.is_some() && web.upstreams[1].backends[0].tls.is_none());
     let routes: Vec<_> = web
         .routes
         .iter()
