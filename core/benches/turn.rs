@@ -241,6 +241,8 @@ impl World {
             sip: None,
             turn: Some(turn),
             metrics: None,
+            token: None,
+            rates: config::Rates::default(),
             keys: config::Keys {
                 nonce: [9; 32],
                 flow: vec![],

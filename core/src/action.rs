@@ -374,6 +374,9 @@ pub enum Action {
     Shut(ConnId),
     /// Send what waits, then close; the id is dead already.
     Close(ConnId, BytesMut),
+    /// Break the connection, whatever waits to be sent, so that nobody takes what came for the whole; the id is dead
+    /// already.
+    Reset(ConnId),
     /// Close a relay socket.
     CloseSocket(RelayId),
     /// Connect; answered by [`Input::Dialed`].

@@ -106,6 +106,8 @@ pub struct Https {
     pub proxy_protocol_from: Vec<IpNet>,
     /// Proxies in front of us whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// For how long browsers shall call this host by TLS only (RFC 6797); `None` says nothing about it.
+    pub hsts: Option<Duration>,
     /// Timeouts and limits of connections.
     pub limits: HttpLimits,
 }
@@ -146,6 +148,8 @@ pub struct HttpLimits {
     pub keep_alive: Duration,
     /// Without a byte of a body, in either direction.
     pub body_idle: Duration,
+    /// Bytes a second that a request body must bring over each such time.
+    pub body_bytes_per_second_min: u64,
     /// For a TCP (and TLS) connection to an upstream.
     pub connect: Duration,
     /// From the end of a request to the head of its response.
@@ -173,6 +177,7 @@ impl Default for HttpLimits {
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(65),
             body_idle: Duration::from_secs(30),
+            body_bytes_per_second_min: 100,
             connect: Duration::from_secs(3),
             response: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(120),

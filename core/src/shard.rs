@@ -555,9 +555,13 @@ impl Shard {
 
     fn forget(&mut self, now: Now, id: ConnId, mut conn: Conn, out: &mut Egress) {
         self.release_client(&conn);
-        self.actions.push_back(Action::Close(id, conn.last_words()));
+        let is_cut = matches!(&conn.stage, Stage::Http(browser) if browser.server.is_cut());
+        self.actions.push_back(match is_cut {
+            true => Action::Reset(id),
+            false => Action::Close(id, conn.last_words()),
+        });
         match conn.stage {
-            Stage::Http(browser) => self.browser_gone(now, &browser, out),
+            Stage::Http(browser) => self.browser_gone(now, conn.peer, *browser, out),
             Stage::Upstream(mut upstream) => self.upstream_gone(now, id, &mut upstream, out),
             Stage::Tunnel(tunnel) => self.tunnel_gone(now, id, &tunnel, out),
             Stage::Peer => self.turn_stream_gone(now, id, out),

@@ -24,7 +24,7 @@ mod server;
 mod signature;
 
 pub use certificate::{Certificate, Finding};
-pub use client::ClientTls;
+pub use client::{ClientTls, Trust};
 pub use connection::{Tls, TlsError};
 pub use server::{Protocols, ServerTls};
 pub use signature::{SignatureAlgorithm, SignatureKey};

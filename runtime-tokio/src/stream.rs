@@ -49,6 +49,8 @@ enum Fate {
     Live,
     /// Write the pending bytes, then close.
     Close,
+    /// Close at once.
+    Reset,
     /// Hand the descriptor to whoever waits for it.
     Move(oneshot::Sender<TcpStream>),
 }
@@ -128,6 +130,14 @@ impl Stream {
         self.wake();
     }
 
+    /// Breaks the connection; the core has forgotten it.
+    pub(crate) fn reset(&self) {
+        // Where this cannot be set, the end is at least without the goodbye of TLS.
+        let _ = socket2::SockRef::from(self.write.as_ref()).set_linger(Some(Duration::ZERO));
+        *self.fate.borrow_mut() = Fate::Reset;
+        self.wake();
+    }
+
     /// Gives the descriptor away; the core has forgotten the connection.
     pub(crate) fn give_away(&self) -> oneshot::Receiver<TcpStream> {
         let (sender, receiver) = oneshot::channel();
@@ -204,6 +214,7 @@ async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut read: O
     let Ok(socket) = read.reunite(stream.write) else { return };
     match fate {
         Fate::Move(sender) => move_away(socket, pending, sender).await,
+        Fate::Reset => drop(socket),
         Fate::Close | Fate::Live => linger(socket, pending, eof).await,
     }
 }

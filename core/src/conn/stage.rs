@@ -67,6 +67,8 @@ pub(crate) struct Downstream {
     /// Whether bytes of the next request have come.
     pub(crate) head_begun: bool,
     pub(crate) gate: Gate,
+    /// Bytes of the request body in this period of the idle limit.
+    pub(crate) body_bytes: u64,
     pub(crate) exchange: Option<Exchange>,
 }
 
@@ -143,6 +145,8 @@ pub(crate) struct Exchange {
     /// Without the query, which may hold a token.
     pub(crate) path: Box<str>,
     pub(crate) status: u16,
+    /// Whether the client did not get all of the response.
+    pub(crate) is_cut: bool,
 }
 
 impl Downstream {
@@ -152,10 +156,14 @@ impl Downstream {
             pair: None,
             head_begun: false,
             gate: Gate::OPEN,
+            body_bytes: 0,
             exchange: None,
         }
     }
 }
+
+/// What the log says instead of a status where the client went away before there was one, as other proxies do.
+const CLIENT_GONE: u16 = 499;
 
 impl Exchange {
     pub(crate) fn log(&self, now: Now, client: SocketAddr) {
@@ -164,7 +172,8 @@ impl Exchange {
             %client,
             method = self.method.as_str(),
             path = &*self.path,
-            status = self.status,
+            status = if self.status == 0 { CLIENT_GONE } else { self.status },
+            cut = self.is_cut,
             millis = now.mono.saturating_since(self.begun).as_millis() as u64,
         );
     }

@@ -1,6 +1,9 @@
 //! What happens between a browser and the servers behind us? Requests are judged, forwarded, answered.
 
-use core::{net::IpAddr, time::Duration};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 
@@ -64,6 +67,9 @@ impl Web {
     }
 }
 
+/// The part of its time that an idle connection gets at the least.
+const PATIENCE_MIN: f64 = 0.02;
+
 impl Shard {
     /// Takes one item of what a browser sent.
     pub(super) fn from_browser(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
@@ -77,7 +83,7 @@ impl Shard {
             Ok(Some((item, used))) => {
                 let step = match item {
                     Item::Request(request) => self.request(now, id, &request, out),
-                    Item::Body(data) => self.request_body(now, id, data),
+                    Item::Body(data) => self.request_body(id, data),
                     Item::End => self.request_end(now, id, out),
                 };
                 match step {
@@ -119,6 +125,7 @@ impl Shard {
                 method: request.method,
                 path: request.target.path().into(),
                 status: 0,
+                is_cut: false,
             });
         }
         let decision = match self.is_own_server(id, request) {
@@ -256,8 +263,24 @@ impl Shard {
         }
     }
 
-    fn request_body(&mut self, now: Now, id: ConnId, data: &[u8]) -> Step {
-        self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+    /// Whether enough of a request body has come since this was asked last; an upstream that takes it slowly is no fault
+    /// of the client.
+    fn body_goes_on(&mut self, id: ConnId) -> bool {
+        let is_held_up = self.is_held_up(id);
+        let Some(https) = &self.config.https else { return false };
+        let period = https.limits.body_idle.as_secs_f64();
+        let enough = (https.limits.body_bytes_per_second_min as f64 * period) as u64;
+        let Some((browser, _)) = self.browser(id) else {
+            return false;
+        };
+        let came = core::mem::take(&mut browser.body_bytes);
+        !browser.server.is_request_read() && came > 0 && (came >= enough || is_held_up)
+    }
+
+    fn request_body(&mut self, id: ConnId, data: &[u8]) -> Step {
+        if let Some((browser, _)) = self.browser(id) {
+            browser.body_bytes += data.len() as u64;
+        }
         if let Some(pair) = self.conns.get(id.0).and_then(|conn| conn.stage.pair())
             && let Some((upstream, write)) = self.upstream(pair)
         {
@@ -285,7 +308,11 @@ impl Shard {
             return Step::Gone;
         };
         if let Some(exchange) = &mut browser.exchange {
-            exchange.status = answer.status;
+            // What has been said before stays said.
+            match browser.server.has_responded() {
+                true => exchange.is_cut = true,
+                false => exchange.status = answer.status,
+            }
         }
         browser.server.respond_local(answer, now.unix, write);
         self.list(id);
@@ -312,7 +339,11 @@ impl Shard {
             return Step::Gone;
         }
         if is_idle {
-            self.set_deadline(id, self.http_deadline(now, |limits| limits.keep_alive));
+            let patience = self.patience();
+            self.set_deadline(
+                id,
+                self.http_deadline(now, |limits| limits.keep_alive.mul_f64(patience)),
+            );
         }
         Step::Used(0)
     }
@@ -331,7 +362,11 @@ impl Shard {
         // Else it has asked for more, which comes first.
     }
 
-    pub(super) fn browser_gone(&mut self, now: Now, browser: &Downstream, out: &mut Egress) {
+    pub(super) fn browser_gone(&mut self, now: Now, client: SocketAddr, browser: Downstream, out: &mut Egress) {
+        if let Some(mut exchange) = browser.exchange {
+            exchange.is_cut = true;
+            exchange.log(now, client);
+        }
         if let Some(pair) = browser.pair {
             self.close(now, pair, out);
         }
@@ -339,6 +374,9 @@ impl Shard {
 
     /// Nothing has moved for a while.
     pub(super) fn browser_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        if self.body_goes_on(id) {
+            return self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        }
         let Some(conn) = self.conns.get(id.0) else { return };
         if let Stage::Http(browser) = &conn.stage
             && let Some(wait) = browser.gate.waits
@@ -390,6 +428,13 @@ impl Shard {
             (Stage::Http(browser), write) => Some((browser, write)),
             _ => None,
         }
+    }
+
+    /// How much of its time an idle connection gets: less and less when more than half of all connections are there.
+    fn patience(&self) -> f64 {
+        let max = self.config.server.connections_max as f64;
+        let free = 1.0 - self.conns.len() as f64 / max;
+        (2.0 * free).clamp(PATIENCE_MIN, 1.0)
     }
 
     fn http_deadline(&self, now: Now, limit: impl Fn(&HttpLimits) -> Duration) -> Option<Instant> {

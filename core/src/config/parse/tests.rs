@@ -692,9 +692,9 @@ t:14: `'http://10.0.0.10/path'` is not the URL of a whole server: it has a path
     fix: write "http://10.0.0.10"; paths are passed on as they come
 t:17: `'http://10.0.0.300'` is not the URL of a server
     fix: write it like "https://10.0.0.10" or "http://name:8080"
-t:21: a `ca` has no use without TLS
-    fix: write https:// or remove `ca`
-t:26: this `ca` cannot be used: the certificate file holds no certificate in PEM form
+t:21: a `ca`, a `pin` or a `certificate` has no use without TLS
+    fix: write https:// or remove it
+t:26: this `ca`, `pin` or `certificate` cannot be used: the certificate file holds no certificate in PEM form
     fix: name the PEM file of the authority that signed the certificate of the upstream
 t:28: `'ucassistant'` is not a path: it does not begin with /
     fix: write "/ucassistant"

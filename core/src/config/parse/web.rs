@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::{
     nearest::nearest,
     preset,
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{Backend, HealthCheck, Host, Rates, Route, TokenRule, Upstream, Web},
-    tls::ClientTls,
+    tls::{ClientTls, Trust},
 };
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, rates: &mut Found) -> Option<Web> {
@@ -103,7 +105,7 @@ fn upstream(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(String, Option<Up
         Some(urls)
     });
     let host_header = section.optional(cx, "host", urls::host_and_port);
-    let trust = trust(cx, &mut section);
+    let security = security(cx, &mut section);
     let default = UpstreamDefaults::default();
     let connections_max = section.or(
         cx,
@@ -122,7 +124,7 @@ fn upstream(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(String, Option<Up
     };
     let backends = urls
         .into_iter()
-        .map(|(url, site)| backend(cx, &name, url, site, host_header.as_deref(), &trust));
+        .map(|(url, site)| backend(cx, &name, url, site, host_header.as_deref(), &security));
     // All are read, so that each tells what is wrong with it.
     let backends: Vec<_> = backends.collect();
     let upstream = backends.into_iter().collect::<Option<_>>().map(|backends| Upstream {
@@ -138,18 +140,41 @@ fn upstream(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(String, Option<Up
     Some((name, upstream))
 }
 
-/// What the certificate of an upstream must be, as it is written.
-struct Trust {
-    authorities: Option<(Vec<u8>, Site)>,
-    has_authorities: bool,
+/// What TLS towards an upstream wants, as it is written.
+struct Security {
+    /// Where something is written, and what of it can be read.
+    trust: Option<(Site, Option<Trust>)>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-fn trust(cx: &mut Reader<'_>, section: &mut Section<'_, '_>) -> Trust {
-    Trust {
-        authorities: section.optional(cx, "ca", |cx, value| {
-            Some((values::file(cx, value)?, value.span().start))
-        }),
-        has_authorities: section.has("ca"),
+fn security(cx: &mut Reader<'_>, section: &mut Section<'_, '_>) -> Security {
+    let authorities = section.optional(cx, "ca", values::file);
+    let pins = section.list(cx, "pin", pin);
+    let identity = section.optional(cx, "certificate", |cx, value| {
+        let mut section = Section::new(cx, "a certificate", value)?;
+        let cert = section.required(cx, "cert", "\"client.pem\"", values::file);
+        let key = section.required(cx, "key", "\"client.key\"", values::file);
+        section.finish(cx);
+        Some((cert?, key?))
+    });
+    let site = ["ca", "pin", "certificate"].iter().find_map(|key| section.site(key));
+    let is_whole = section.has("ca") == authorities.is_some() && section.has("certificate") == identity.is_some();
+    let trust = pins.filter(|_| is_whole).map(|pins| Trust { authorities, pins });
+    Security {
+        trust: site.map(|site| (site, trust)),
+        identity,
+    }
+}
+
+/// SHA-256 of a public key in base64, like `openssl dgst -sha256 -binary | base64` prints it.
+fn pin(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<[u8; 32]> {
+    let wanted = "the SHA-256 of a public key";
+    let example = "its 44 characters of base64";
+    let text = values::words(cx, value, wanted, example)?;
+    let bytes = STANDARD.decode(text.strip_prefix("sha256/").unwrap_or(text)).ok();
+    match bytes.and_then(|bytes| bytes.try_into().ok()) {
+        Some(pin) => Some(pin),
+        None => cx.refuse_value(value, wanted, example),
     }
 }
 
@@ -159,29 +184,17 @@ fn backend(
     Url { tls, host, port }: Url,
     site: Site,
     host_header: Option<&str>,
-    trust: &Trust,
+    security: &Security,
 ) -> Option<Backend> {
-    let tls = match (tls, &trust.authorities) {
-        (true, Some((authorities, ca_site))) => {
-            let expected = host_header.map(without_port).map_or_else(
-                || match &host {
-                    Host::Address(address) => address.to_string(),
-                    Host::Name(name) => name.clone(),
-                },
-                str::to_owned,
+    let tls = match (tls, &security.trust) {
+        (false, None) => None,
+        (false, Some(_)) => {
+            return cx.refuse(
+                site,
+                "a `ca`, a `pin` or a `certificate` has no use without TLS",
+                "write https:// or remove it",
             );
-            match ClientTls::new(cx.sources.provider(), authorities, &expected) {
-                Ok(tls) => Some(tls),
-                Err(error) => {
-                    return cx.refuse(
-                        *ca_site,
-                        format!("this `ca` cannot be used: {error}"),
-                        "name the PEM file of the authority that signed the certificate of the upstream",
-                    );
-                }
-            }
         }
-        (true, None) if trust.has_authorities => return None,
         (true, None) => {
             return cx.refuse(
                 site,
@@ -189,10 +202,26 @@ fn backend(
                 "add ca = \"upstream-ca.pem\", the authority that signed it, or use an http:// URL",
             );
         }
-        (false, _) if trust.has_authorities => {
-            return cx.refuse(site, "a `ca` has no use without TLS", "write https:// or remove `ca`");
+        (true, Some((site, trust))) => {
+            let trust = trust.as_ref()?;
+            let expected = host_header.map(without_port).map_or_else(
+                || match &host {
+                    Host::Address(address) => address.to_string(),
+                    Host::Name(name) => name.clone(),
+                },
+                str::to_owned,
+            );
+            match ClientTls::with(cx.sources.provider(), trust, security.identity.as_ref(), &expected) {
+                Ok(tls) => Some(tls),
+                Err(error) => {
+                    return cx.refuse(
+                        *site,
+                        format!("this `ca`, `pin` or `certificate` cannot be used: {error}"),
+                        "name the PEM file of the authority that signed the certificate of the upstream",
+                    );
+                }
+            }
         }
-        (false, _) => None,
     };
     Some(Backend { host, port, tls })
 }
