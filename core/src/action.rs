@@ -383,7 +383,8 @@ pub enum Action {
     Dial {
         /// The name the core gave it.
         conn: ConnId,
-        /// The relayed transport address to connect from, whose listener goes on; `None` leaves the choice to the system.
+        /// The address to connect from: a relayed transport address, whose listener goes on, or one with port 0, which
+        /// leaves the port to the system; `None` leaves both.
         from: Option<SocketAddr>,
         /// Where to.
         to: SocketAddr,

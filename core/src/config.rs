@@ -370,10 +370,59 @@ pub struct Sip {
     pub origins: Vec<String>,
     /// Whether a WebSocket must bring a `token` in its query.
     pub token_required: bool,
+    /// What browsers may say, and what is said about them.
+    pub policy: SipPolicy,
     /// What counts attempts to open a WebSocket.
     pub limit: Option<Limit>,
     /// Timeouts and limits.
     pub limits: SipLimits,
+}
+
+/// What browsers may say, and what is said about them.
+#[derive(Debug, Clone)]
+pub struct SipPolicy {
+    /// What a mediaserver is told of a browser that is not there: 430 (RFC 5626 section 11.1) or 480.
+    pub gone_status: u16,
+    /// Whether the contacts of a browser that has gone for good are removed at its mediaserver.
+    pub unregister_gone: bool,
+    /// Whether the user that a token names is the only one that its WebSocket may register and speak for.
+    pub token_names_user: bool,
+    /// Registrations are asked for no longer than this.
+    pub register_max: Duration,
+    /// Fields that are taken out of what browsers say. A `*` at the end stands for anything.
+    pub strip: Vec<String>,
+    /// Fields that are taken out of what mediaservers say, in the same way.
+    pub hide: Vec<String>,
+    /// Requests with one of these in their User-Agent are dropped; in lower case.
+    pub scanners: Vec<String>,
+}
+
+impl Default for SipPolicy {
+    fn default() -> Self {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+        Self {
+            gone_status: 430,
+            unregister_gone: false,
+            token_names_user: true,
+            register_max: Duration::from_secs(3600),
+            // RFC 3325 section 5: whom we do not trust asserts no identity; and what only a mediaserver says to its kind.
+            strip: words(&[
+                "P-Asserted-Identity",
+                "P-Preferred-Identity",
+                "Remote-Party-ID",
+                "X-Asterisk-*",
+            ]),
+            hide: Vec::new(),
+            scanners: words(&[
+                "friendly-scanner",
+                "sipvicious",
+                "sipcli",
+                "sip-scan",
+                "vaxsipuseragent",
+                "pplsip",
+            ]),
+        }
+    }
 }
 
 /// A mediaserver (Asterisk) in the LAN.
@@ -486,6 +535,8 @@ pub enum Reach {
 pub struct SipLimits {
     /// One message, either side.
     pub message_bytes_max: usize,
+    /// How long a browser whose WebSocket broke may come back; less than the 32 s for which whoever asks for it waits.
+    pub grace: Duration,
     /// A WebSocket is pinged after this long without a byte from it; without an answer for as long again, it is dead.
     pub ping: Duration,
     /// Bytes that wait for a slow browser before its WebSocket is closed.
@@ -500,6 +551,7 @@ impl Default for SipLimits {
     fn default() -> Self {
         Self {
             message_bytes_max: 64 * 1024,
+            grace: Duration::from_secs(30),
             ping: Duration::from_secs(25),
             buffer_bytes_max: 256 * 1024,
             transactions_per_flow_max: 64,

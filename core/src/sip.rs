@@ -16,7 +16,8 @@
 //! `wire::sip` reads and edits messages, `check` says whether they may pass, `rewrite` what changes in them, `local` what
 //! we say ourselves. `transaction` is the state machine, `trunk` with `health` and `link` what is known of a
 //! mediaserver; `transactions`, `flows`, `register` and `trunks` carry out what happens to transactions, browsers,
-//! registrations and mediaservers. `from_flow` and `from_trunk` bring it together.
+//! registrations and mediaservers. `from_flow` and `from_trunk` bring it together; `ghosts` ends what a browser has left
+//! behind.
 
 mod branch;
 pub mod bridge;
@@ -25,6 +26,7 @@ mod flow;
 mod flows;
 mod from_flow;
 mod from_trunk;
+mod ghosts;
 mod health;
 mod home;
 mod limit;
@@ -33,6 +35,7 @@ mod local;
 mod names;
 mod register;
 mod rewrite;
+mod strip;
 mod token;
 mod transaction;
 mod transactions;

@@ -32,17 +32,19 @@ pub struct Slab<T> {
     len: usize,
 }
 
+/// What tells whether a key is good stands first, next to what is asked for most.
 #[derive(Debug)]
-struct Slot<T> {
-    generation: u32,
-    content: Content<T>,
-}
-
-#[derive(Debug)]
-enum Content<T> {
-    Occupied(T),
-    /// The next free slot.
-    Vacant(Option<u32>),
+#[repr(u32)]
+enum Slot<T> {
+    Occupied {
+        generation: u32,
+        value: T,
+    },
+    Vacant {
+        generation: u32,
+        /// The next free slot.
+        next: Option<u32>,
+    },
 }
 
 impl<T> Slab<T> {
@@ -61,22 +63,23 @@ impl<T> Slab<T> {
     /// After 2^32 entries at once, which every limit of the configuration forbids.
     pub fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
         self.len += 1;
-        if let Some(index) = self.free {
-            let slot = &mut self.slots[index as usize];
-            let key = Key::from_parts(index, slot.generation);
-            let Content::Vacant(next) = slot.content else {
-                unreachable!("the free list holds vacant slots only")
-            };
-            self.free = next;
-            slot.content = Content::Occupied(make(key));
-            return key;
+        let (index, generation) = match self.free {
+            Some(index) => {
+                let Slot::Vacant { generation, next } = self.slots[index as usize] else {
+                    unreachable!("the free list holds vacant slots only")
+                };
+                self.free = next;
+                (index, generation)
+            }
+            None => (u32::try_from(self.slots.len()).expect("fewer than 2^32 entries"), 0),
+        };
+        let key = Key::from_parts(index, generation);
+        let value = make(key);
+        let slot = Slot::Occupied { generation, value };
+        match self.slots.get_mut(index as usize) {
+            Some(vacant) => *vacant = slot,
+            None => self.slots.push(slot),
         }
-        let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 entries");
-        let key = Key::from_parts(index, 0);
-        self.slots.push(Slot {
-            generation: 0,
-            content: Content::Occupied(make(key)),
-        });
         key
     }
 
@@ -88,26 +91,25 @@ impl<T> Slab<T> {
     /// Takes the entry out; its key and all copies of it are dead from here on.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.index as usize)?;
-        if slot.generation != key.generation || matches!(slot.content, Content::Vacant(_)) {
+        if !matches!(slot, Slot::Occupied { generation, .. } if *generation == key.generation) {
             return None;
         }
-        slot.generation = slot.generation.wrapping_add(1);
-        let content = core::mem::replace(&mut slot.content, Content::Vacant(self.free));
+        let vacant = Slot::Vacant {
+            generation: key.generation.wrapping_add(1),
+            next: self.free,
+        };
         self.free = Some(key.index);
         self.len -= 1;
-        match content {
-            Content::Occupied(value) => Some(value),
-            Content::Vacant(_) => None,
+        match core::mem::replace(slot, vacant) {
+            Slot::Occupied { value, .. } => Some(value),
+            Slot::Vacant { .. } => None,
         }
     }
 
     /// The entry, mutable.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index as usize) {
-            Some(Slot {
-                generation,
-                content: Content::Occupied(value),
-            }) if *generation == key.generation => Some(value),
+            Some(Slot::Occupied { generation, value }) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
@@ -115,10 +117,7 @@ impl<T> Slab<T> {
     /// The entry.
     pub fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index as usize) {
-            Some(Slot {
-                generation,
-                content: Content::Occupied(value),
-            }) if *generation == key.generation => Some(value),
+            Some(Slot::Occupied { generation, value }) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
@@ -147,21 +146,20 @@ impl<T> Slab<T> {
         self.slots[slots]
             .iter_mut()
             .enumerate()
-            .filter_map(move |(index, slot)| match &mut slot.content {
-                Content::Occupied(value) => Some((Key::from_parts((start + index) as u32, slot.generation), value)),
-                Content::Vacant(_) => None,
+            .filter_map(move |(index, slot)| match slot {
+                Slot::Occupied { generation, value } => {
+                    Some((Key::from_parts((start + index) as u32, *generation), value))
+                }
+                Slot::Vacant { .. } => None,
             })
     }
 
     /// All entries in the order of their slots.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slot)| match &slot.content {
-                Content::Occupied(value) => Some((Key::from_parts(index as u32, slot.generation), value)),
-                Content::Vacant(_) => None,
-            })
+        self.slots.iter().enumerate().filter_map(|(index, slot)| match slot {
+            Slot::Occupied { generation, value } => Some((Key::from_parts(index as u32, *generation), value)),
+            Slot::Vacant { .. } => None,
+        })
     }
 }
 

@@ -11,6 +11,7 @@ mod auth;
 mod connections;
 mod discovery;
 mod few;
+mod five_tuple;
 mod limiter;
 mod nonce;
 mod peers;

@@ -5,7 +5,11 @@ use std::{cell::RefCell, net::SocketAddr, rc::Weak};
 use edgeward_core::action::{Addresses, ConnId, Endpoints, Input, IoKind, QueryId, ResolveError};
 use tokio::{net::TcpStream, task::AbortHandle};
 
-use crate::{relay, shard::Driver, stream::io_kind};
+use crate::{
+    relay,
+    shard::Driver,
+    stream::{End, io_kind},
+};
 
 /// Connects, from a relayed transport address where one is given; the core gives up by closing the connection, which
 /// aborts the task.
@@ -16,13 +20,13 @@ pub(crate) fn connect(
     to: SocketAddr,
 ) -> AbortHandle {
     let task = tokio::task::spawn_local(async move {
-        let connected = match from {
-            Some(from) => relay::connect(from, to).await,
-            None => TcpStream::connect(to).await,
+        let (connected, end) = match from {
+            Some(from) => (relay::connect(from, to).await, End::Peer),
+            None => (TcpStream::connect(to).await, End::Any),
         };
         let result = connected.map_err(|error| io_kind(&error));
         if let Some(driver) = driver.upgrade() {
-            driver.borrow_mut().dialed(conn, result);
+            driver.borrow_mut().dialed(conn, result, end);
         }
     });
     task.abort_handle()

@@ -36,11 +36,13 @@ pub(crate) fn listen(
     Ok((task.abort_handle(), local))
 }
 
-/// Connects from the port of a listener.
+/// Connects from an address of ours: the port of a listener, or any port.
 pub(crate) async fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = socket(from)?;
-    // The listener allows it, and so do the other connections of this relay.
-    socket.set_reuseport(true)?;
+    if from.port() != 0 {
+        // The listener allows it, and so do the other connections of this relay.
+        socket.set_reuseport(true)?;
+    }
     socket.bind(from)?;
     socket.connect(to).await
 }

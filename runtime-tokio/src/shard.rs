@@ -25,7 +25,7 @@ use crate::{
     dial,
     mesh::{Letter, Mesh},
     relay,
-    stream::{Stream, Wrote},
+    stream::{End, Stream, Wrote},
 };
 
 /// The driver of a shard, shared by the tasks of its thread. It is never borrowed across an `.await`.
@@ -134,7 +134,7 @@ impl Driver {
             poller.add(id, socket)?;
         }
         let shard = Shard::new(start.config, start.id, start.shards, start.seed, clock.now());
-        Ok(Rc::new_cyclic(|this| {
+        let driver = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 shard,
                 egress: Egress::default(),
@@ -147,7 +147,10 @@ impl Driver {
                 alarm: Rc::default(),
                 this: this.clone(),
             })
-        }))
+        });
+        // Some things are due from the start.
+        driver.borrow_mut().settle();
+        Ok(driver)
     }
 
     /// A client has connected.
@@ -159,7 +162,7 @@ impl Driver {
         let Ok(conn) = self.shard.accept(self.clock.now(), on, local, peer) else {
             return;
         };
-        self.attach(conn, socket);
+        self.attach(conn, socket, End::Any);
         self.settle();
     }
 
@@ -171,7 +174,7 @@ impl Driver {
         let now = self.clock.now();
         // Whom the core does not take sees the socket closed at once.
         if let Ok(conn) = self.shard.accept_peer(now, on, local, peer, &mut self.egress) {
-            self.attach(conn, socket);
+            self.attach(conn, socket, End::Peer);
         }
         self.settle();
     }
@@ -180,7 +183,7 @@ impl Driver {
     pub(crate) fn adopt(&mut self, socket: TcpStream, conn: Box<Conn>) {
         let now = self.clock.now();
         let Ok(conn) = self.shard.adopt(now, conn) else { return };
-        self.attach(conn, socket);
+        self.attach(conn, socket, End::Any);
         self.shard.resume(now, conn, &mut self.egress);
         self.settle();
     }
@@ -211,13 +214,13 @@ impl Driver {
     }
 
     /// A dial has ended, well or not.
-    pub(crate) fn dialed(&mut self, conn: ConnId, result: Result<TcpStream, IoKind>) {
+    pub(crate) fn dialed(&mut self, conn: ConnId, result: Result<TcpStream, IoKind>, end: End) {
         if self.detach(conn).is_none() {
             return;
         }
         let result = result.and_then(|socket| {
             let endpoints = dial::endpoints(&socket)?;
-            self.attach(conn, socket);
+            self.attach(conn, socket, end);
             Ok(endpoints)
         });
         self.handle(Input::Dialed(conn, result));
@@ -394,13 +397,13 @@ impl Driver {
         }
     }
 
-    fn attach(&mut self, conn: ConnId, socket: TcpStream) {
+    fn attach(&mut self, conn: ConnId, socket: TcpStream, end: End) {
         let Some(driver) = self.this.upgrade() else { return };
         // Small messages must not wait for the acknowledgement of others.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-        let stream = Stream::start(&driver, conn, socket, self.alarm.count_stream());
+        let stream = Stream::start(&driver, conn, socket, end, self.alarm.count_stream());
         self.put(conn, Link::Up(stream));
     }
 

@@ -13,7 +13,7 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use edgeward_core::action::{ConnId, IoKind};
 use tokio::{
-    io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, Interest, ReadBuf},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -43,6 +43,15 @@ pub(crate) struct Stream {
     waker: RefCell<Option<Waker>>,
 }
 
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Somebody who is read, if not all the time: a broken stream shows when all that came before is read.
+    Any,
+    /// A peer of a TCP relay (RFC 6062), who is not read until a client comes: a broken stream shows at once until then.
+    Peer,
+}
+
 /// What becomes of a stream that the core has let go of.
 #[derive(Debug)]
 enum Fate {
@@ -65,7 +74,13 @@ pub(crate) enum Wrote {
 
 impl Stream {
     /// Splits a connected stream and starts its task.
-    pub(crate) fn start(driver: &SharedDriver, conn: ConnId, socket: TcpStream, counted: Counted) -> Rc<Self> {
+    pub(crate) fn start(
+        driver: &SharedDriver,
+        conn: ConnId,
+        socket: TcpStream,
+        end: End,
+        counted: Counted,
+    ) -> Rc<Self> {
         let (read, write) = socket.into_split();
         let stream = Rc::new(Self {
             write,
@@ -75,11 +90,11 @@ impl Stream {
             fate: RefCell::new(Fate::Live),
             waker: RefCell::default(),
         });
-        let task = run(driver.clone(), conn, stream.clone(), read);
-        tokio::task::spawn_local(async move {
-            task.await;
-            drop(counted);
-        });
+        let broken: Option<Broken> = match end {
+            End::Any => None,
+            End::Peer => Some(Box::pin(broken(stream.clone()))),
+        };
+        tokio::task::spawn_local(run(driver.clone(), conn, stream.clone(), read, broken, counted));
         stream
     }
 
@@ -190,10 +205,41 @@ enum Turn {
     Let,
 }
 
-async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut read: OwnedReadHalf) {
+/// Ends when a stream is broken, with the reason.
+type Broken = Pin<Box<dyn Future<Output = IoKind>>>;
+
+/// Tells that a stream is broken, read or not.
+async fn broken(stream: Rc<Stream>) -> IoKind {
+    let socket: &TcpStream = stream.write.as_ref();
+    match socket.ready(Interest::ERROR).await.and_then(|_| socket.take_error()) {
+        Ok(Some(error)) | Err(error) => io_kind(&error),
+        Ok(None) => IoKind::Other,
+    }
+}
+
+/// The task of a stream; `_counted` lives as long as it does.
+async fn run(
+    driver: SharedDriver,
+    conn: ConnId,
+    stream: Rc<Stream>,
+    mut read: OwnedReadHalf,
+    mut broken: Option<Broken>,
+    _counted: Counted,
+) {
     let mut eof = false;
     loop {
-        let turn = std::future::poll_fn(|cx| poll_turn(cx, &driver, conn, &stream, &mut read, eof)).await;
+        let turn = std::future::poll_fn(|cx| {
+            let turn = poll_turn(cx, &driver, conn, &stream, &mut read, eof);
+            // Whoever is read is found broken by reading.
+            if turn.is_ready() || stream.reading.get() {
+                broken = None;
+            }
+            match &mut broken {
+                Some(broken) => broken.as_mut().poll(cx).map(Turn::Failed),
+                None => turn,
+            }
+        })
+        .await;
         match turn {
             Turn::Written => driver.borrow_mut().written(conn),
             Turn::Eof => {
@@ -207,15 +253,17 @@ async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut read: O
             Turn::Let => break,
         }
     }
+    drop(broken);
     let fate = stream.fate.replace(Fate::Live);
     let pending = stream.pending.take();
     // The driver has dropped its reference with the connection, so that both halves meet again here.
     let Some(stream) = Rc::into_inner(stream) else { return };
     let Ok(socket) = read.reunite(stream.write) else { return };
+    // Boxed, since a task is as large as its largest part, and most of the time a stream is only waiting.
     match fate {
-        Fate::Move(sender) => move_away(socket, pending, sender).await,
+        Fate::Move(sender) => Box::pin(move_away(socket, pending, sender)).await,
         Fate::Reset => drop(socket),
-        Fate::Close | Fate::Live => linger(socket, pending, eof).await,
+        Fate::Close | Fate::Live => Box::pin(linger(socket, pending, eof)).await,
     }
 }
 

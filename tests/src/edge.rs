@@ -113,22 +113,30 @@ pub fn binary() -> &'static Path {
     BUILT.get_or_init(|| env::var_os(BINARY).map_or_else(build, PathBuf::from))
 }
 
-/// Where cargo puts what it makes.
+/// Where cargo puts what it makes of this profile.
 ///
 /// # Panics
-/// When this is no test of cargo.
+/// When this is neither a test nor a binary of cargo.
+fn profile_folder() -> PathBuf {
+    // target/PROFILE/deps/TEST, or target/PROFILE/bench
+    let running = env::current_exe().expect("the path of this test");
+    let folder = running.parent().expect("a target folder");
+    match folder.ends_with("deps") {
+        true => folder.parent().expect("a target folder").to_owned(),
+        false => folder.to_owned(),
+    }
+}
+
+/// Where cargo puts what it makes.
 pub(crate) fn target_folder() -> PathBuf {
-    // target/PROFILE/deps/TEST
-    let test = env::current_exe().expect("the path of this test");
-    test.ancestors().nth(3).expect("a target folder").to_owned()
+    profile_folder().parent().expect("a target folder").to_owned()
 }
 
 /// A test of one package does not build the binaries of another, so this asks cargo for it: in the same target folder
 /// and profile, and for the whole workspace, since that is how `cargo test --workspace` chooses features.
 fn build() -> PathBuf {
     let target = target_folder();
-    let test = env::current_exe().expect("the path of this test");
-    let out = test.ancestors().nth(2).expect("a folder of a profile");
+    let out = profile_folder();
     let profile = out.file_name().expect("a profile");
     let profile = match profile.to_str().expect("a profile in ASCII") {
         "debug" => "dev",

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod bench;
 pub mod devtools;
 pub mod edge;
 pub mod peers;

@@ -10,6 +10,7 @@ pub mod phone;
 pub mod relay_client;
 pub mod sip;
 pub mod sip_browser;
+pub mod sipp;
 pub mod stream;
 pub mod stun;
 pub mod turn_client;

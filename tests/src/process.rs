@@ -139,6 +139,11 @@ impl Process {
         self.child.wait().expect("a child of ours")
     }
 
+    /// Whether it and all that hold its outputs have ended.
+    pub fn has_ended(&self) -> bool {
+        self.log.said().ended == 2
+    }
+
     fn find(&self, deadline: Instant, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let mut said = self.log.said();
         let mut read = 0;

@@ -1,12 +1,15 @@
 //! Does a telephone in a browser work with a mediaserver? Registrations and calls, also when datagrams are lost.
 
-use std::time::{Duration, Instant};
+use std::{
+    hint,
+    time::{Duration, Instant},
+};
 
 use edgeward_tests::{
     deadline,
     peers::{
         mediaserver::{Fault, Mediaserver, Seen, Way},
-        sip::{Message, address, socket_address},
+        sip::{Dialog, Message, address, socket_address},
         sip_browser::{Account, SipBrowser},
         udp_peer::UdpPeer,
         websocket::{Event, Handshake},
@@ -126,7 +129,7 @@ fn both_sides_call_and_hang_up() {
         Message::answer(&incoming, 200, "OK", "tag").with("Contact", format_args!("<{}>", browser.contact()));
     browser.send(accepted.clone());
     scene.mediaserver.answered(&invite);
-    let mut dialog = edgeward_tests::peers::sip::Dialog::of_callee(&incoming, &accepted);
+    let mut dialog = Dialog::of_callee(&incoming, &accepted);
     assert_eq!(browser.request(&mut dialog, "BYE").status(), Some(200));
 }
 
@@ -300,6 +303,52 @@ fn large_messages_pass_in_both_directions() {
 }
 
 #[test]
+fn the_largest_datagram_passes_in_both_directions() {
+    /// The largest payload of UDP over IPv4.
+    const LARGEST: usize = 65_507;
+    let scene = Scene::new();
+    let mut browser = scene.registered(100, "alice");
+    let fill = |length: usize| "x".repeat(length);
+    let down = |length: usize| {
+        let message = scene.mediaserver.prepare("MESSAGE", "alice");
+        scene
+            .mediaserver
+            .send_request(message.with_body("text/plain", &fill(length)))
+    };
+    let overhead = down(10_000).to_string().len() - 10_000;
+    browser.requested("MESSAGE");
+    let sent = down(LARGEST - overhead);
+    assert_eq!(sent.to_string().len(), LARGEST);
+    assert_eq!(browser.requested("MESSAGE").body, sent.body);
+    assert_eq!(scene.mediaserver.final_answer(&sent).status(), Some(200));
+
+    let mut up = |length: usize| {
+        let message = Message::request("MESSAGE", "sip:600@pbx.test")
+            .with("Max-Forwards", 70)
+            .with("From", "<sip:alice@pbx.test>;tag=f")
+            .with("To", "<sip:600@pbx.test>")
+            .with("Call-ID", word())
+            .with("CSeq", "1 MESSAGE")
+            .with_body("text/plain", &fill(length));
+        let sent = browser.send(message);
+        (browser.final_answer(&sent).status(), sent)
+    };
+    let length_of = |sent: &Message| {
+        let seen = scene.mediaserver.seen();
+        let of = |message: &Message| message.call_id() == sent.call_id() && message.method() == Some("MESSAGE");
+        let found = seen.iter().find(|seen| seen.message.as_ref().is_some_and(of));
+        found.map(|seen| seen.bytes.len())
+    };
+    let (status, sent) = up(10_000);
+    assert_eq!(status, Some(200));
+    let overhead = length_of(&sent).expect("a MESSAGE") - 10_000;
+    let (status, sent) = up(LARGEST - overhead);
+    assert_eq!((status, length_of(&sent)), (Some(200), Some(LARGEST)));
+    let (status, sent) = up(LARGEST - overhead + 1);
+    assert_eq!((status, length_of(&sent)), (Some(513), None));
+}
+
+#[test]
 fn a_message_may_be_binary_and_in_fragments() {
     let scene = Scene::new();
     let mut browser = scene.registered(100, "alice");
@@ -400,6 +449,81 @@ fn messages_keep_their_order() {
         for request in &sent {
             assert_eq!(scene.mediaserver.final_answer(request).status(), Some(200));
         }
+    }
+}
+
+/// Sends two messages 0.1 ms apart, which is less than any of them takes to get through.
+fn close_together<T>(mut send: impl FnMut() -> T) -> [T; 2] {
+    let first = send();
+    let sent = Instant::now();
+    while sent.elapsed() < Duration::from_micros(100) {
+        hint::spin_loop();
+    }
+    [first, send()]
+}
+
+#[test]
+fn of_two_messages_close_together_none_overtakes_the_other() {
+    const PAIRS: usize = 100;
+    let scene = Scene::new();
+    // Many enough for every shard to have some: a thousand pairs each way.
+    let mut browsers: Vec<(SipBrowser, [Dialog; 2])> = (100..110)
+        .map(|client| {
+            let mut browser = scene.registered(client, &format!("user{client}"));
+            let invite = browser.invite("600", SDP);
+            let (_, dialog) = browser.answered(&invite);
+            let other_side = scene.mediaserver.dialog(invite.call_id().expect("a Call-ID"));
+            (browser, [dialog, other_side])
+        })
+        .collect();
+    let mut numbers = Vec::new();
+    for _ in 0..PAIRS {
+        for (_, [_, other_side]) in &mut browsers {
+            close_together(|| scene.mediaserver.send_request(other_side.request("NOTIFY")));
+        }
+        for (browser, [dialog, _]) in &mut browsers {
+            // Both requests and both answers, in the order of their sending.
+            for request in [0; 2].map(|_| browser.expect("a NOTIFY", |message| message.method() == Some("NOTIFY"))) {
+                numbers.push((browser.account().user.clone(), request.cseq().expect("a number")));
+                browser.send(Message::answer(&request, 200, "OK", "tag"));
+            }
+            for sent in close_together(|| browser.send(dialog.request("MESSAGE"))) {
+                assert_eq!(browser.final_answer(&sent).status(), Some(200));
+            }
+        }
+    }
+    for (browser, [dialog, _]) in &browsers {
+        let user = &browser.account().user;
+        let to_browser: Vec<u32> = numbers
+            .iter()
+            .filter(|(of, _)| of == user)
+            .map(|(_, number)| *number)
+            .collect();
+        assert_eq!(to_browser.len(), 2 * PAIRS);
+        assert!(
+            to_browser.is_sorted_by(|a, b| a < b),
+            "NOTIFYs to {user}: {to_browser:?}"
+        );
+        let seen = scene.mediaserver.seen();
+        let of_call = seen.iter().filter_map(|seen| seen.message.as_ref());
+        let of_call: Vec<&Message> = of_call
+            .filter(|message| message.call_id() == Some(&dialog.call_id))
+            .collect();
+        let sequence = |what: &str, wanted: &dyn Fn(&&&Message) -> bool| {
+            let mut order: Vec<u32> = Vec::new();
+            for number in of_call.iter().filter(wanted).filter_map(|message| message.cseq()) {
+                // On a busy machine something may have been sent again.
+                if !order.contains(&number) {
+                    order.push(number);
+                }
+            }
+            assert_eq!(order.len(), 2 * PAIRS, "{what} of {user}");
+            assert!(order.is_sorted(), "{what} of {user}: {order:?}");
+        };
+        sequence("MESSAGEs", &|message| message.method() == Some("MESSAGE"));
+        sequence("answers", &|message| {
+            message.status() == Some(200) && message.cseq_method() == Some("NOTIFY")
+        });
     }
 }
 
@@ -544,6 +668,42 @@ fn a_closed_websocket_is_known_at_once() {
     assert!(matches!(status, Some(430 | 480)), "{status:?}");
     // Well before the 500 ms after which the INVITE would be repeated.
     assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_browser_that_is_gone_leaves_nothing_behind() {
+    let policy = "[sip.policy]\ngone_status = 480\nunregister_gone = true\n\n[[sip.mediaserver]]\nname = \"default\"";
+    let scene = Scene::with(&CONFIG.replace("[[sip.mediaserver]]\nname = \"default\"", policy));
+    let mut browser = scene.registered(100, "alice");
+    let contact = browser.contact().to_owned();
+    let ringing = scene.mediaserver.call("alice", SDP);
+    let incoming = browser.invited();
+    browser.send(Message::answer(&incoming, 180, "Ringing", "tag"));
+    let own = browser.invite("ringing", SDP);
+    browser.provisional(&own, 180);
+    // The CANCEL is lost, and the mediaserver says 200 before it comes again.
+    let mut lost = false;
+    scene.mediaserver.weather(move |way, message| {
+        let is_lost = !lost && way == Way::In && message.method() == Some("CANCEL");
+        lost |= is_lost;
+        is_lost.then_some(Fault::Lost)
+    });
+    browser.socket.close();
+    assert_eq!(browser.socket.closed(), Some(1000));
+    // Who rings it hears that it is gone.
+    assert_eq!(scene.mediaserver.final_answer(&ringing).status(), Some(480));
+    // Its contact is taken back; this mediaserver takes a digest twice.
+    scene.mediaserver.wait_for("the end of the registration", |message| {
+        message.method() == Some("REGISTER")
+            && message.field("Contact") == Some(&format!("<{contact}>;expires=0"))
+            && message.field("Authorization").is_some()
+    });
+    // Its own call is answered too late, and hung up.
+    scene.mediaserver.pick_up(own.call_id().expect("a Call-ID"));
+    for method in ["ACK", "BYE"] {
+        let of = is_of(&own);
+        scene.mediaserver.wait_for(method, |message| of(message, method));
+    }
 }
 
 #[test]

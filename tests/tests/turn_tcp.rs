@@ -5,6 +5,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     process::Command,
     thread,
+    time::{Duration, Instant},
 };
 
 use edgeward_tests::{
@@ -18,7 +19,7 @@ use edgeward_tests::{
     site::NAME,
     skipped,
 };
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// More than all buffers between two ends.
 const MANY: usize = 24 * 1024 * 1024;
@@ -223,13 +224,13 @@ fn who_does_not_read_holds_up_who_writes() {
     let (mut data, _) = client(&scene, 101).bind(&id, b"").expect("bound");
     peer.set_nonblocking(true).expect("a socket");
     let mut sent = 0;
-    let mut idle_since = std::time::Instant::now();
+    let mut idle_since = Instant::now();
     // Until nothing has moved for a while: the client reads nothing, so the peer must come to a stop.
-    while sent < 4 * MANY && idle_since.elapsed() < std::time::Duration::from_millis(500) {
+    while sent < 4 * MANY && idle_since.elapsed() < Duration::from_millis(500) {
         match peer.write(&[7; 65_536]) {
             Ok(written) => {
                 sent += written;
-                idle_since = std::time::Instant::now();
+                idle_since = Instant::now();
             }
             Err(_) => thread::yield_now(),
         }
@@ -237,6 +238,36 @@ fn who_does_not_read_holds_up_who_writes() {
     assert!(sent < MANY, "{sent} bytes went into the relay and nobody read them");
     let reader = thread::spawn(move || read(&mut data, sent).iter().all(|byte| *byte == 7));
     assert!(reader.join().expect("a reader"));
+}
+
+#[test]
+fn a_peer_that_resets_is_gone_before_anybody_comes_for_it() {
+    let scene = scene();
+    let address = scene.site.at(120, 20_000);
+    let listener = TcpListener::bind(address).expect("a peer");
+    let mut control = client(&scene, 100);
+    let relayed = control.allocate();
+    // One that was called, and one that calls, with something to say that nobody reads.
+    let called = control.connect(address).expect("a connection");
+    let (dialled, _) = accept(&listener);
+    permit(&mut control, scene.site.at(120, 0));
+    let caller = call(scene.site.at(120, 20_001), relayed);
+    let (calling, _) = control.attempt();
+    for (mut peer, id) in [(dialled, called), (caller, calling)] {
+        let from = peer.local_addr().expect("an address");
+        peer.write_all(b"unread").expect("sent");
+        SockRef::from(&peer)
+            .set_linger(Some(Duration::ZERO))
+            .expect("an option");
+        drop(peer);
+        // There is no second connection between two addresses while the first one lasts.
+        let deadline = deadline();
+        while control.connect(from) == Err(446) {
+            assert!(Instant::now() < deadline, "{from} is still there");
+        }
+        let refused = client(&scene, 101).bind(&id, b"").map(|_| ());
+        assert_eq!(refused, Err(400));
+    }
 }
 
 #[test]

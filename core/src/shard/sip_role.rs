@@ -106,6 +106,8 @@ impl Shard {
                     Item::Close(code) => {
                         socket.ws.close(code.unwrap_or(close_code::NO_STATUS), "", write);
                         socket.is_closed = true;
+                        let flow = socket.flow;
+                        bridge.leave(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), flow);
                         self.close(now, id, out);
                         return Step::Gone;
                     }

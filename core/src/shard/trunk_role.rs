@@ -1,6 +1,6 @@
 //! How do TCP connections with mediaservers come about, and what comes by them?
 
-use core::{ops::Range, time::Duration};
+use core::{net::SocketAddr, ops::Range, time::Duration};
 
 use crate::{
     action::{Action, ConnId, Egress, Endpoints, Foreign, IoKind, Parcel, SocketId},
@@ -22,7 +22,12 @@ impl Shard {
             return self.close(now, conn, out);
         }
         self.set_deadline(conn, Some(now.mono + CONNECT_TIMEOUT));
-        let (from, to) = (None, link.address);
+        // A mediaserver knows us by the address that its datagrams come from.
+        let listen = self.config.sip.as_ref().map(|sip| sip.listen.ip());
+        let from = listen
+            .filter(|ip| !ip.is_unspecified())
+            .map(|ip| SocketAddr::new(ip, 0));
+        let to = link.address;
         self.actions.push_back(Action::Dial { conn, from, to });
     }
 

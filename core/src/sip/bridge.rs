@@ -15,6 +15,7 @@ use super::{
     link::LinkId,
     names::Names,
     rewrite,
+    strip::FieldSet,
     token::{Identity, Token, TokenText},
     transaction::{ServerId, Transaction},
     trunk::{Trunk, TrunkId},
@@ -133,6 +134,11 @@ pub struct Bridge {
     /// Mediaservers; each keeps its place, whatever becomes of the configuration.
     pub(super) trunks: Vec<Trunk>,
     pub(super) locks: Locks,
+    /// What does not pass from browsers, and what not to them.
+    pub(super) strip: FieldSet,
+    pub(super) hide: FieldSet,
+    /// Until when flows of an earlier run may be [revived](Self::revive), from the first time that one is asked for.
+    pub(super) revival_ends: Option<Instant>,
     /// How many transactions have begun.
     pub(super) begun: u64,
     pub(super) timers: Timers<Owner>,
@@ -163,6 +169,9 @@ impl Bridge {
             identities: HashMap::with_hasher(rng.hasher()),
             trunks: trunks.map(|trunk| Trunk::new(Instant::ZERO, trunk)).collect(),
             locks: Locks::new(rng.hasher()),
+            strip: FieldSet::new(&sip.policy.strip),
+            hide: FieldSet::new(&sip.policy.hide),
+            revival_ends: None,
             begun: 0,
             timers: Timers::new(),
             out: VecDeque::new(),

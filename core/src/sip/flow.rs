@@ -1,7 +1,7 @@
 //! Who is at the other end of this WebSocket? Flows, what they have registered, and what waits for them while they are
 //! lost (RFC 5626 section 5.3).
 
-use alloc::collections::VecDeque;
+use alloc::{collections::VecDeque, sync::Arc};
 use core::{net::SocketAddr, time::Duration};
 
 use arrayvec::ArrayVec;
@@ -14,8 +14,6 @@ use super::{
 };
 use crate::{action::ConnId, slab::Key, time::Instant, wire::sip::uri::Uri};
 
-/// How long a lost flow may come back: less than timers B and H of whoever waits.
-pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// How long a request for a lost flow that belongs to no dialog waits for it to come back: somebody waits for an answer.
 pub(super) const HOLD: Duration = Duration::from_secs(2);
 /// Contacts that one flow may have registered.
@@ -69,8 +67,10 @@ pub(super) struct Registration {
     pub(super) identity: Identity,
     /// What the mediaserver knows in place of the browser's Contact URI, where it may not know that.
     pub(super) alias: Option<TokenText>,
-    /// The browser's Contact URI, as written.
+    /// The browser's Contact URI, as written; empty where only a token tells of the registration.
     pub(super) contact: Box<[u8]>,
+    /// The REGISTER as it went to the mediaserver, where it may have to be taken back.
+    pub(super) register: Option<Arc<[u8]>>,
 }
 
 /// A user of a domain (RFC 3261 section 10), by what makes it differ from another one.
@@ -114,9 +114,43 @@ pub(super) struct Registering {
     pub(super) path: Option<TokenText>,
     /// Whether the browser understands Path in the response (RFC 3327 section 5.3).
     pub(super) path_supported: bool,
+    /// Whether it asks to forget all contacts there are (RFC 3261 section 10.2.2).
+    pub(super) removes_all: bool,
+}
+
+impl Registering {
+    /// Remembers the REGISTER as it goes out.
+    pub(super) fn keep(&mut self, register: &[u8]) {
+        let register: Arc<[u8]> = register.into();
+        for (registration, _) in &mut self.contacts {
+            registration.register = Some(register.clone());
+        }
+    }
 }
 
 impl Flow {
+    /// A flow that has not registered.
+    pub(super) fn new(conn: Option<ConnId>, trunk: TrunkId, peer: SocketAddr, token: TokenText) -> Self {
+        Self {
+            conn,
+            trunk,
+            home: None,
+            peer,
+            secure: true,
+            subject: None,
+            address_of_record: None,
+            token,
+            registrations: ArrayVec::new(),
+            transactions: Vec::new(),
+            pending: 0,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            grace: None,
+            buckets: Buckets::default(),
+            faults: 0,
+        }
+    }
+
     /// The identity that its dialogs are known by.
     pub(super) fn identity(&self) -> Identity {
         self.registrations

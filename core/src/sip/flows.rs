@@ -1,18 +1,22 @@
 //! What happens when a browser comes, goes, and comes back?
 
-use alloc::collections::VecDeque;
-use core::ops::Range;
-
-use arrayvec::ArrayVec;
+use core::{net::SocketAddr, ops::Range};
 
 use super::{
     bridge::{Bridge, FlowId, Full, Opening, Out},
     check::Rejection,
-    flow::{Flow, GRACE, HELD_MAX, Held, Owner},
-    limit::Buckets,
+    flow::{Flow, HELD_MAX, Held, Owner, Registration},
+    ghosts::is_answer,
     token::{Identity, Token},
+    trunk::TrunkId,
 };
-use crate::{cx::Cx, slab::Key, wire::sip::uri::Uri};
+use crate::{
+    action::ConnId,
+    cx::Cx,
+    slab::Key,
+    time::Instant,
+    wire::sip::{Framing, Message, uri::Uri},
+};
 
 impl Bridge {
     /// A WebSocket is open.
@@ -31,59 +35,100 @@ impl Bridge {
             subject,
         } = opening;
         let trunk = self.trunk_of(mediaserver).ok_or(Full)?;
-        let (shard, epoch, mediaserver) = (self.shard, self.epoch, self.trunk(trunk).mark);
-        let key = self.flows.insert_with(|key| Flow {
-            conn: Some(conn),
-            trunk,
-            home: None,
-            peer,
-            secure,
-            subject,
-            address_of_record: None,
-            token: Token {
-                shard,
-                epoch,
-                flow: key,
-                mediaserver,
-                identity: Identity::NONE,
-            }
-            .seal(&self.config.keys.flow),
-            registrations: ArrayVec::new(),
-            transactions: Vec::new(),
-            pending: 0,
-            held: VecDeque::new(),
-            held_bytes: 0,
-            grace: None,
-            buckets: Buckets::default(),
-            faults: 0,
-        });
-        Ok(FlowId(key))
+        let id = self.admit_flow(Some(conn), trunk, peer, Identity::NONE);
+        if let Some(flow) = self.flows.get_mut(id.0) {
+            (flow.secure, flow.subject) = (secure, subject);
+        }
+        Ok(id)
     }
 
-    /// A WebSocket was closed by whoever is at its other end: the flow is gone, its transactions fail at once.
-    pub fn close(&mut self, cx: &mut Cx<'_>, flow: FlowId) {
-        let Some(transactions) = self.flows.get(flow.0).map(|flow| flow.transactions.clone()) else {
-            return;
-        };
-        if let Some(flow) = self.flows.get_mut(flow.0) {
-            flow.conn = None;
-        }
+    fn admit_flow(&mut self, conn: Option<ConnId>, trunk: TrunkId, peer: SocketAddr, identity: Identity) -> FlowId {
+        let (shard, epoch, mediaserver) = (self.shard, self.epoch, self.trunk(trunk).mark);
+        let keys = &self.config.keys.flow;
+        FlowId(self.flows.insert_with(|flow| {
+            let token = Token {
+                shard,
+                epoch,
+                flow,
+                mediaserver,
+                identity,
+            };
+            Flow::new(conn, trunk, peer, token.seal(keys))
+        }))
+    }
+
+    /// A browser has said goodbye: it does not come back.
+    pub fn leave(&mut self, cx: &mut Cx<'_>, flow: FlowId) {
+        self.unregister_all(cx, flow);
+        self.close(cx, flow);
+    }
+
+    /// A WebSocket was closed: the flow is gone, its transactions fail at once.
+    pub fn close(&mut self, cx: &mut Cx<'_>, id: FlowId) {
+        let Some(flow) = self.flows.get_mut(id.0) else { return };
+        flow.conn = None;
+        let (trunk, transactions) = (flow.trunk, flow.transactions.clone());
+        let held = core::mem::take(&mut flow.held);
         for key in transactions {
             self.abandon(cx, key);
         }
-        self.forget(flow);
+        self.forget(id);
+        for Held { bytes, .. } in &held {
+            if let Some(answer) = Message::read(bytes, Framing::Message).filter(is_answer) {
+                self.hang_up(cx, id, trunk, &answer);
+            }
+        }
+    }
+
+    /// Removes at the mediaserver what a flow has registered, where the configuration wants that, and nobody else has
+    /// the same registration by now.
+    fn unregister_all(&mut self, cx: &mut Cx<'_>, id: FlowId) {
+        let Some(flow) = self.flows.get(id.0).filter(|_| self.sip().policy.unregister_gone) else {
+            return;
+        };
+        let (trunk, registrations) = (flow.trunk, flow.registrations.clone());
+        for registration in registrations {
+            if self.identities.get(&registration.identity) == Some(&id) {
+                self.unregister(cx, id, trunk, &registration);
+            }
+        }
+    }
+
+    /// A flow of an earlier run of this process, for whose dialog a mediaserver has something to say before its browser
+    /// is back. Only a token that was signed then makes one, and only for as long as browsers may come back.
+    pub(super) fn revive(&mut self, now: Instant, token: &Token) -> Option<FlowId> {
+        let until = *self.revival_ends.get_or_insert(now + self.sip().limits.grace);
+        let is_of_earlier_run = token.shard == self.shard && token.epoch != 0 && !self.is_current(token);
+        let has_room = self.flows.len() < self.sip().limits.flows_max;
+        if !is_of_earlier_run || !has_room || token.identity == Identity::NONE || until <= now {
+            return None;
+        }
+        let trunk = self.trunk_marked(token.mediaserver)?;
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let id = self.admit_flow(None, trunk, nowhere, token.identity);
+        let flow = self.flows.get_mut(id.0)?;
+        flow.grace = Some(until);
+        flow.register(Registration {
+            identity: token.identity,
+            alias: None,
+            contact: Box::default(),
+            register: None,
+        });
+        self.identities.insert(token.identity, id);
+        self.timers.arm(until, Owner::Flow(id));
+        Some(id)
     }
 
     /// A WebSocket broke without a word, as it does when a browser changes its network: the flow may come back for a
     /// while, by a REGISTER of the same user and contact on another WebSocket.
     pub fn lost(&mut self, cx: &mut Cx<'_>, flow: FlowId) {
+        let until = cx.now.mono + self.sip().limits.grace;
         let Some(lost) = self.flows.get_mut(flow.0) else { return };
         // Whoever has nothing to come back to need not be waited for.
         if lost.registrations.is_empty() {
             self.close(cx, flow);
             return;
         }
-        let until = cx.now.mono + GRACE;
         lost.conn = None;
         lost.grace = Some(until);
         let newer = lost.registrations.iter().find_map(|registration| {
@@ -203,7 +248,7 @@ impl Bridge {
             .get(id.0)
             .is_some_and(|flow| flow.grace.is_some_and(|until| until <= cx.now.mono));
         if lost {
-            self.close(cx, id);
+            self.leave(cx, id);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What happens to a message from a browser? It goes to the mediaserver of its flow, whatever it says.
 
-use core::ops::Range;
+use core::{net::IpAddr, ops::Range};
 
 use super::{
     branch::{BRANCH_LEN, Kind},
@@ -8,6 +8,7 @@ use super::{
     check::{self, Rejection, Request, Response},
     flow::{FAULTS_MAX, Registering},
     flows::Own,
+    limit::Suspects,
     local::{self, Answer, TopVia, hop_request, reasons},
     register::claimed,
     rewrite::{self, Route},
@@ -132,11 +133,16 @@ impl Bridge {
             cx.stats.sip.dropped += 1;
             return Ok(());
         }
+        if self.is_scanner(request.message) {
+            // Any answer would tell that there is something to scan.
+            cx.stats.sip.dropped += 1;
+            return Ok(());
+        }
         check::policy(request)?;
         self.check_sender(id, request)?;
         let credentials_of = self.admit(cx.now.mono, id, request)?;
         let route = self.flow_route(request)?;
-        let registering = match request.method {
+        let mut registering = match request.method {
             Method::Register => Some(self.registering(id, request)?),
             _ => None,
         };
@@ -170,6 +176,9 @@ impl Bridge {
             self.end(key);
             return Err(Rejection::new(513, "Message Too Large"));
         }
+        if let Some(registering) = registering.as_mut().filter(|_| self.sip().policy.unregister_gone) {
+            registering.keep(&cx.made[bytes.clone()]);
+        }
         if let Some(transaction) = self.transactions.get_mut(key) {
             transaction.forwarded(&cx.made[bytes.clone()], request.message.body().len());
             transaction.registering = registering.map(Box::new);
@@ -180,25 +189,52 @@ impl Bridge {
     }
 
     /// Whether there is room for one more transaction of a flow. Returns who is to blame if its credentials are wrong.
-    fn admit(&mut self, now: Instant, id: FlowId, request: &Request<'_>) -> Result<Option<u64>, Rejection> {
+    fn admit(&mut self, now: Instant, id: FlowId, request: &Request<'_>) -> Result<Option<Suspects>, Rejection> {
         let (has_room, most) = (self.has_room(), self.sip().limits.transactions_per_flow_max);
         let busy = Rejection::unavailable(RETRY_AFTER_SECS);
         let flow = self.flows.get_mut(id.0).ok_or(busy)?;
         if !has_room || flow.pending >= most || !flow.buckets.admit(now, request.method) {
             return Err(busy);
         }
-        let (trunk, peer) = (flow.trunk, flow.peer.ip());
+        let trunk = flow.trunk;
         if !self.trunk(trunk).is_available() {
             return Err(busy);
         }
         let credentials_of = request
             .message
             .field(Name::Credentials)
-            .map(|_| self.hash(&(peer, claimed(request))));
+            .and_then(|_| self.suspects(id, request));
         match credentials_of {
-            Some(who) if self.locks.is_locked(now, who) => Err(Rejection::new(403, "Too Many Failures")),
+            Some(who) if self.locks.is_locked(now, &who) => Err(Rejection::new(403, "Too Many Failures")),
             _ => Ok(credentials_of),
         }
+    }
+
+    /// Who is to blame if the credentials of a request are wrong.
+    fn suspects(&self, id: FlowId, request: &Request<'_>) -> Option<Suspects> {
+        let flow = self.flows.get(id.0)?;
+        let address = match flow.peer.ip() {
+            IpAddr::V4(address) => u128::from(address.to_bits()),
+            // A site has a whole /64.
+            IpAddr::V6(address) => address.to_bits() >> 64,
+        };
+        Some(Suspects {
+            user: self.hash(&(b"user", address, claimed(request))),
+            subject: flow.subject.as_ref().map(|subject| self.hash(&(b"subject", subject))),
+            address: self.hash(&(b"address", address)),
+        })
+    }
+
+    /// Whether the User-Agent of a request is that of a scanner.
+    fn is_scanner(&self, message: &Message<'_>) -> bool {
+        let Some(agent) = message.value(Name::UserAgent) else {
+            return false;
+        };
+        let is_in_agent = |scanner: &String| {
+            let mut starts = agent.windows(scanner.len().max(1));
+            starts.any(|start| start.eq_ignore_ascii_case(scanner.as_bytes()))
+        };
+        self.sip().policy.scanners.iter().any(is_in_agent)
     }
 
     /// What is left of the Route of a request once our own values are taken off.
@@ -231,6 +267,7 @@ impl Bridge {
     ) -> Range<usize> {
         let Some(flow) = self.flows.get(id.0) else { return 0..0 };
         let message = request.message;
+        let register_max = self.sip().policy.register_max;
         let splices = &mut self.splices;
         splices.clear();
         let stamped = local::stamp(&request.via, flow.peer, true, &mut self.stamped);
@@ -245,10 +282,11 @@ impl Bridge {
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Up);
         }
         rewrite::max_forwards(splices, message, request.max_forwards);
-        rewrite::distrust(splices, message);
+        rewrite::distrust(splices, message, &self.strip);
         rewrite::route(splices, message, route, None);
         rewrite::content_length(splices, message);
         if let Some(registering) = registering {
+            rewrite::cap_expires(splices, message, register_max.as_secs());
             match registering.path {
                 None => rewrite::hide_contacts(splices, message, &self.names, registering),
                 Some(token) => rewrite::path(
@@ -353,7 +391,7 @@ impl Bridge {
         let splices = &mut self.splices;
         splices.clear();
         rewrite::pop_via(splices, message, &response.via);
-        rewrite::distrust(splices, message);
+        rewrite::distrust(splices, message, &self.strip);
         rewrite::content_length(splices, message);
         // RFC 3261 section 12.1.1: the route set is what the request recorded. Whoever could change it here could aim
         // the mediaserver's requests at anybody.

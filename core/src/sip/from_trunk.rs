@@ -8,6 +8,7 @@ use super::{
     check::{self, Rejection, Request, Response},
     flow::HOLD,
     flows::Own,
+    ghosts::is_answer,
     link::LinkId,
     local::{self, Answer, TopVia, hop_request, reasons},
     rewrite::{self, Route},
@@ -16,6 +17,7 @@ use super::{
 use crate::{
     cx::Cx,
     slab::Key,
+    time::Instant,
     wire::sip::{Framing, Message, Name, Start, uri::Uri, via::Via},
 };
 
@@ -148,7 +150,7 @@ impl Bridge {
             return Ok(());
         }
         check::policy(request)?;
-        let Some(target) = self.target(from, request)? else {
+        let Some(target) = self.target(cx.now.mono, from, request)? else {
             return Ok(());
         };
         if !self.has_room() {
@@ -233,7 +235,7 @@ impl Bridge {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
-        let Some(target) = self.target(from, request)? else {
+        let Some(target) = self.target(cx.now.mono, from, request)? else {
             return Ok(());
         };
         let unique = Key::from_parts(cx.rng.u32(), cx.rng.u32());
@@ -245,7 +247,7 @@ impl Bridge {
 
     /// The flow that a request is for (RFC 3261 sections 16.4 and 16.5, RFC 5626 section 5.3); `None` when there is
     /// nothing to say.
-    fn target(&self, from: Sender, request: &Request<'_>) -> Result<Option<Target>, Rejection> {
+    fn target(&mut self, now: Instant, from: Sender, request: &Request<'_>) -> Result<Option<Target>, Rejection> {
         let message = request.message;
         let hops = rewrite::hops(message)?;
         let (mut keep, mut uri, mut token, mut alias) = (0..hops.len(), None, None, None);
@@ -282,15 +284,19 @@ impl Bridge {
                 _ => Rejection::new(404, "Not Found"),
             });
         };
+        let found = match self.resolve(&token) {
+            None if request.is_in_dialog() => self.revive(now, &token),
+            found => found,
+        };
         let belongs = |flow: &FlowId| {
             let trunk = self.flows.get(flow.0).map(|flow| self.trunk(flow.trunk));
             trunk.is_some_and(|trunk| trunk.node(from.address).is_some() && trunk.mark == token.mediaserver)
         };
-        let Some(flow) = self.resolve(&token).filter(belongs) else {
+        let Some(flow) = found.filter(belongs) else {
             return match request.method {
                 // Any answer would keep the contact alive for a mediaserver that asks whether it is.
                 Method::Options => Ok(None),
-                _ => Err(Rejection::new(430, "Flow Failed")),
+                _ => Err(self.flow_failed()),
             };
         };
         if request.method == Method::Options && self.flows.get(flow.0).is_some_and(|flow| flow.conn.is_none()) {
@@ -300,6 +306,9 @@ impl Bridge {
             let registrations = self.flows.get(flow.0).map(|flow| &flow.registrations);
             let known = registrations.and_then(|all| all.iter().find(|known| known.identity == alias.identity));
             let known = known.ok_or(Rejection::new(404, "Not Found"))?;
+            if known.contact.is_empty() {
+                return Err(self.flow_failed());
+            }
             uri = Some(known.contact.to_vec());
         }
         let route = Route { hops, keep };
@@ -329,6 +338,7 @@ impl Bridge {
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Down);
         }
         rewrite::max_forwards(splices, message, request.max_forwards);
+        self.hide.remove(splices, message);
         rewrite::route(splices, message, &target.route, target.uri.as_deref());
         rewrite::finish(splices, message, cx.made)
     }
@@ -352,7 +362,8 @@ impl Bridge {
             return Some(());
         }
         // RFC 3261 section 16.7, item 3: without another Via it was meant for us.
-        if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
+        if !response.goes_on && !transaction.is_ours() || response.method.is_invite() != transaction.method.is_invite()
+        {
             return None;
         }
         if response.status == 503 && self.is_declined(cx, key, message) {
@@ -433,6 +444,13 @@ impl Bridge {
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
+        if self.flows.get(transaction.flow.0).is_none() {
+            let (flow, trunk) = (transaction.flow, transaction.trunk);
+            if is_answer(message) {
+                self.hang_up(cx, flow, trunk, message);
+            }
+            return;
+        }
         let splices = &mut self.splices;
         splices.clear();
         rewrite::pop_via(splices, message, &response.via);
@@ -445,12 +463,13 @@ impl Bridge {
             }
             rewrite::remove_all(splices, message, Name::FlowTimer);
         }
+        self.hide.remove(splices, message);
         let bytes = rewrite::finish(splices, message, cx.made);
         let flow = transaction.flow;
         if let Some(who) = transaction.credentials_of {
             match (status, transaction.method) {
-                (200..300, _) => self.locks.accepted(who),
-                (401 | 407, _) | (403, Method::Register) => self.locks.denied(cx.now.mono, who),
+                (200..300, _) => self.locks.accepted(&who),
+                (401 | 407, _) | (403, Method::Register) => self.locks.denied(cx.now.mono, &who),
                 _ => {}
             }
         }

@@ -59,21 +59,32 @@ struct Rate {
     burst: u32,
 }
 
-/// Who tries passwords: a browser's address together with the user it wants to be, so that one wrong password behind a
-/// NAT is nobody else's trouble.
+/// Who has tried too many wrong passwords.
 #[derive(Debug)]
 pub(super) struct Locks {
     entries: HashMap<u64, Lock, RandomState>,
 }
 
+/// Who tries a password, by numbers that only we can work out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Suspects {
+    /// A user at an address, so that one wrong password behind a NAT is nobody else's trouble.
+    pub(super) user: u64,
+    /// Whom the token of the WebSocket names.
+    pub(super) subject: Option<u64>,
+    /// The address, which a whole office may share.
+    pub(super) address: u64,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Lock {
     denials: u32,
+    denials_max: u32,
     until: Instant,
 }
 
 impl Locks {
-    /// Nobody is locked out. Who is, is named by a number that only we can work out.
+    /// Nobody is locked out.
     pub(super) fn new(hasher: RandomState) -> Self {
         Self {
             entries: HashMap::with_hasher(hasher),
@@ -81,42 +92,73 @@ impl Locks {
     }
 
     /// Whether somebody must wait.
-    pub(super) fn is_locked(&self, now: Instant, who: u64) -> bool {
-        !self.entries.is_empty()
-            && self
-                .entries
-                .get(&who)
-                .is_some_and(|lock| lock.denials >= DENIALS_MAX && now < lock.until)
+    pub(super) fn is_locked(&self, now: Instant, who: &Suspects) -> bool {
+        let is_locked = |(who, _): (u64, u32)| self.entries.get(&who).is_some_and(|lock| lock.is_closed(now));
+        !self.entries.is_empty() && who.all().any(is_locked)
     }
 
     /// Credentials were refused: each time beyond the first few locks for twice as long.
-    pub(super) fn denied(&mut self, now: Instant, who: u64) {
+    pub(super) fn denied(&mut self, now: Instant, who: &Suspects) {
+        for (who, denials_max) in who.all() {
+            self.deny(now, who, denials_max);
+        }
+    }
+
+    fn deny(&mut self, now: Instant, who: u64, denials_max: u32) {
         if self.entries.len() >= LOCKS_MAX {
             self.entries.retain(|_, lock| now < lock.until);
         }
         if self.entries.len() >= LOCKS_MAX && !self.entries.contains_key(&who) {
             return;
         }
-        let lock = self.entries.entry(who).or_insert(Lock { denials: 0, until: now });
+        let lock = self.entries.entry(who).or_insert(Lock {
+            denials: 0,
+            denials_max,
+            until: now,
+        });
         if now.saturating_since(lock.until) > LOCK_LONGEST {
             lock.denials = 0;
         }
         lock.denials = lock.denials.saturating_add(1);
-        let doubled = lock.denials.saturating_sub(DENIALS_MAX).min(16);
+        let doubled = lock.denials.saturating_sub(denials_max).min(16);
         lock.until = now + (LOCK_SHORTEST * (1 << doubled)).min(LOCK_LONGEST);
     }
 
-    /// Credentials were accepted.
-    pub(super) fn accepted(&mut self, who: u64) {
-        if !self.entries.is_empty() {
-            self.entries.remove(&who);
+    /// Credentials were accepted: what was refused before was a mistake, or an old nonce.
+    pub(super) fn accepted(&mut self, who: &Suspects) {
+        if self.entries.is_empty() {
+            return;
+        }
+        if let Some(subject) = who.subject {
+            self.entries.remove(&subject);
+        }
+        let forgiven = self.entries.remove(&who.user).map_or(0, |lock| lock.denials);
+        if let Some(address) = self.entries.get_mut(&who.address) {
+            address.denials = address.denials.saturating_sub(forgiven);
         }
     }
 }
 
-/// Wrong passwords in a row that are forgiven.
+impl Suspects {
+    /// All that are to blame, each with how many wrong passwords it is forgiven.
+    fn all(&self) -> impl Iterator<Item = (u64, u32)> {
+        let users = [Some(self.user), self.subject].into_iter().flatten();
+        let users = users.map(|who| (who, DENIALS_MAX));
+        users.chain([(self.address, ADDRESS_DENIALS_MAX)])
+    }
+}
+
+impl Lock {
+    fn is_closed(&self, now: Instant) -> bool {
+        self.denials >= self.denials_max && now < self.until
+    }
+}
+
+/// Wrong passwords in a row that a user is forgiven.
 const DENIALS_MAX: u32 = 8;
-/// Users that are remembered for them.
+/// The same for all users of an address that did not get in, before nobody there is heard for a while.
+const ADDRESS_DENIALS_MAX: u32 = 100;
+/// Users and addresses that are remembered for them.
 const LOCKS_MAX: usize = 16_384;
 const LOCK_SHORTEST: Duration = Duration::from_secs(10);
 const LOCK_LONGEST: Duration = Duration::from_secs(600);
@@ -153,33 +195,78 @@ mod tests {
         assert!(buckets.admit(now, Method::Invite));
     }
 
+    fn locks() -> Locks {
+        Locks::new(RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    /// A user without a token at the address 0.
+    fn user(user: u64) -> Suspects {
+        Suspects {
+            user,
+            subject: None,
+            address: 0,
+        }
+    }
+
     #[test]
     fn wrong_passwords_lock_longer_and_longer() {
-        let mut locks = Locks::new(RandomState::with_seeds(1, 2, 3, 4));
+        let (mut locks, guilty) = (locks(), user(7));
         let mut now = Instant::from_nanos(1);
         for _ in 1..DENIALS_MAX {
-            locks.denied(now, 7);
+            locks.denied(now, &guilty);
         }
-        assert!(!locks.is_locked(now, 7));
+        assert!(!locks.is_locked(now, &guilty));
         for wait in [10, 20, 40, 80, 160, 320, 600, 600] {
-            locks.denied(now, 7);
-            assert!(locks.is_locked(now + Duration::from_secs(wait - 1), 7) && !locks.is_locked(now, 8));
+            locks.denied(now, &guilty);
+            assert!(locks.is_locked(now + Duration::from_secs(wait - 1), &guilty) && !locks.is_locked(now, &user(8)));
             now += Duration::from_secs(wait);
-            assert!(!locks.is_locked(now, 7));
+            assert!(!locks.is_locked(now, &guilty));
         }
-        locks.denied(now, 7);
-        locks.accepted(7);
-        assert!(!locks.is_locked(now, 7));
+        locks.denied(now, &guilty);
+        locks.accepted(&guilty);
+        assert!(!locks.is_locked(now, &guilty));
+    }
+
+    #[test]
+    fn a_token_is_locked_wherever_it_comes_from() {
+        let (mut locks, now) = (locks(), Instant::from_nanos(1));
+        let from = |address| Suspects {
+            user: 1000 + address,
+            subject: Some(5),
+            address: 2000 + address,
+        };
+        for address in 1..=u64::from(DENIALS_MAX) {
+            assert!(!locks.is_locked(now, &from(address)));
+            locks.denied(now, &from(address));
+        }
+        assert!(locks.is_locked(now, &from(99)) && !locks.is_locked(now, &user(1001)));
+    }
+
+    #[test]
+    fn an_office_is_locked_last() {
+        let (mut locks, now) = (locks(), Instant::from_nanos(1));
+        // Two hundred telephones that each begin with an old nonce are no attack.
+        for honest in 1..=200 {
+            locks.denied(now, &user(honest));
+            locks.accepted(&user(honest));
+        }
+        for guess in 1001..1001 + u64::from(ADDRESS_DENIALS_MAX) {
+            assert!(!locks.is_locked(now, &user(1)));
+            locks.denied(now, &user(guess));
+        }
+        assert!(locks.is_locked(now, &user(1)));
+        let elsewhere = Suspects { address: 1, ..user(1) };
+        assert!(!locks.is_locked(now, &elsewhere));
     }
 
     #[test]
     fn locks_do_not_pile_up() {
-        let mut locks = Locks::new(RandomState::with_seeds(1, 2, 3, 4));
+        let mut locks = locks();
         for who in 0..2 * LOCKS_MAX as u64 {
-            locks.denied(Instant::ZERO, who);
+            locks.denied(Instant::ZERO, &user(who));
         }
         assert_eq!(locks.entries.len(), LOCKS_MAX);
-        locks.denied(Instant::ZERO + LOCK_LONGEST, u64::MAX);
-        assert_eq!(locks.entries.len(), 1);
+        locks.denied(Instant::ZERO + LOCK_LONGEST, &user(u64::MAX));
+        assert!(locks.entries.len() <= 2);
     }
 }

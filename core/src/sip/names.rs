@@ -92,7 +92,7 @@ pub(super) fn text(value: impl core::fmt::Display) -> ArrayString<48> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Health, SipLimits};
+    use crate::config::{Health, SipLimits, SipPolicy};
 
     fn names(advertise: &str, public_host: &str) -> Names {
         Names::new(&Sip {
@@ -104,6 +104,7 @@ mod tests {
             resolve: core::time::Duration::from_secs(30),
             origins: Vec::new(),
             token_required: false,
+            policy: SipPolicy::default(),
             limit: None,
             limits: SipLimits::default(),
         })

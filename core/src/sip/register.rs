@@ -24,17 +24,23 @@ use crate::{
 };
 
 impl Bridge {
-    /// Once a flow has registered, it speaks for that address of record only.
+    /// A flow speaks for the user that its token names, and once it has registered, for that address of record only.
     pub(super) fn check_sender(&self, id: FlowId, request: &Request<'_>) -> Result<(), Rejection> {
-        let own = self.flows.get(id.0).and_then(|flow| flow.address_of_record.as_ref());
-        let (Some(own), false) = (own, request.is_in_dialog()) else {
+        let (Some(flow), false) = (self.flows.get(id.0), request.is_in_dialog()) else {
             return Ok(());
         };
         let claimed = claimed(request);
-        if own.is(claimed) || is_anonymous(claimed) {
+        if is_anonymous(claimed) && request.method != Method::Register {
             return Ok(());
         }
-        Err(Rejection::new(403, "Other Address Of Record"))
+        let subject = flow.subject.as_deref().filter(|_| self.sip().policy.token_names_user);
+        if subject.is_some_and(|subject| !names(subject, claimed)) {
+            return Err(Rejection::new(403, "Not The User Of The Token"));
+        }
+        if flow.address_of_record.as_ref().is_some_and(|own| !own.is(claimed)) {
+            return Err(Rejection::new(403, "Other Address Of Record"));
+        }
+        Ok(())
     }
 
     /// A user whose flow was lost is back, by what the token of the WebSocket says: nobody need wait for the mediaserver.
@@ -68,6 +74,7 @@ impl Bridge {
             address_of_record: AddressOfRecord::of(request.to.uri),
             contacts: ArrayVec::new(),
             path: None,
+            removes_all: false,
             path_supported: rewrite::lists(message, Name::Supported, b"path"),
         };
         let Some(flow) = self.flows.get(id.0) else {
@@ -78,6 +85,7 @@ impl Bridge {
         for field in message.all(Name::Contact) {
             let value = message.text(field);
             if value == b"*" {
+                registering.removes_all = true;
                 continue;
             }
             for address in addresses(value) {
@@ -89,6 +97,7 @@ impl Bridge {
                     // It outlives the flow, so that a mediaserver sees one contact and not a new one each time.
                     alias: (trunk.reach == Reach::Contact).then(|| self.token_of(flow.trunk, identity)),
                     contact: address.uri.into(),
+                    register: None,
                 };
                 let contact = (registration, expires == Some(0));
                 let pushed = registering.contacts.try_push(contact);
@@ -106,6 +115,11 @@ impl Bridge {
     pub(super) fn registered(&mut self, cx: &mut Cx<'_>, id: FlowId, registering: Registering) {
         let Some(flow) = self.flows.get_mut(id.0) else { return };
         flow.address_of_record.get_or_insert(registering.address_of_record);
+        if registering.removes_all {
+            for forgotten in flow.registrations.take() {
+                self.disown(forgotten.identity, id);
+            }
+        }
         for (registration, removed) in registering.contacts {
             let identity = registration.identity;
             let Some(flow) = self.flows.get_mut(id.0) else { return };
@@ -140,6 +154,16 @@ pub(super) fn claimed<'a>(request: &Request<'a>) -> &'a [u8] {
     match request.method {
         Method::Register => request.to.uri,
         _ => request.from.uri,
+    }
+}
+
+/// Whether the subject of a token is the user of a URI, with or without its host.
+fn names(subject: &str, uri: &[u8]) -> bool {
+    let Ok(uri) = Uri::parse(uri) else { return false };
+    let user = uri.user.unwrap_or_default();
+    match subject.rsplit_once('@') {
+        Some((name, host)) => name.as_bytes() == user && host.as_bytes().eq_ignore_ascii_case(uri.host),
+        None => subject.as_bytes() == user,
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     check::Rejection,
     flow::{Registering, Registration},
     names::{Names, text},
+    strip::FieldSet,
     transaction::Side,
 };
 use crate::wire::sip::{
@@ -22,17 +23,8 @@ use crate::wire::sip::{
 /// Route values of one message at most.
 pub(super) const ROUTES_MAX: usize = 20;
 
-/// Fields of whoever we trust; a browser's own are taken out (RFC 3325 section 5). A browser is no proxy either, so
-/// what only proxies write would only lead mediaservers astray.
-const NOT_FROM_BROWSERS: [Name; 7] = [
-    Name::AssertedIdentity,
-    Name::PreferredIdentity,
-    Name::RemotePartyId,
-    Name::Asterisk,
-    Name::Path,
-    Name::ServiceRoute,
-    Name::RecordRoute,
-];
+/// A browser is no proxy: what only proxies write would lead mediaservers astray.
+const OF_PROXIES: [Name; 3] = [Name::Path, Name::ServiceRoute, Name::RecordRoute];
 
 /// One value of the Route fields.
 #[derive(Debug, Clone, Copy)]
@@ -293,10 +285,34 @@ pub(super) fn content_length(splices: &mut Splices, message: &Message<'_>) {
     }
 }
 
-/// Takes out what browsers have no say in.
-pub(super) fn distrust(splices: &mut Splices, message: &Message<'_>) {
-    for name in NOT_FROM_BROWSERS {
+/// Takes out what browsers have no say in; `strip` is what the configuration adds.
+pub(super) fn distrust(splices: &mut Splices, message: &Message<'_>, strip: &FieldSet) {
+    for name in OF_PROXIES {
         remove_all(splices, message, name);
+    }
+    strip.remove(splices, message);
+}
+
+/// Registrations are asked for no longer than `most` seconds (RFC 3261 section 10.2.1.1).
+pub(super) fn cap_expires(splices: &mut Splices, message: &Message<'_>, most: u64) {
+    let is_more = |seconds: &[u8]| field::number(seconds).is_some_and(|seconds| seconds > most);
+    let most = text(most);
+    for field in message.all(Name::Expires) {
+        if is_more(message.text(field)) {
+            splices.replace(field.value(), &[most.as_bytes()]);
+        }
+    }
+    for field in message.all(Name::Contact) {
+        let at = field.value().start;
+        for (start, _, address) in addresses(message.text(field)).map_while(Result::ok) {
+            let Some(place) = address.params.place(b"expires") else {
+                continue;
+            };
+            if is_more(&address.params.text()[place.clone()]) {
+                let params_at = at + start + address.params_at;
+                splices.replace(params_at + place.start..params_at + place.end, &[most.as_bytes()]);
+            }
+        }
     }
 }
 

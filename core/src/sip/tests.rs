@@ -6,7 +6,7 @@ use core::{net::SocketAddr, ops::Range, time::Duration};
 use super::{Bridge, FlowId, LinkId, Opening, Out, Question};
 use crate::{
     action::{ConnId, ShardId},
-    config::{Config, Health, Keys, Mediaserver, Reach, Server, Sip, SipLimits, TrunkTransport},
+    config::{Config, Health, Keys, Mediaserver, Reach, Server, Sip, SipLimits, SipPolicy, TrunkTransport},
     cx::Cx,
     rng::Rng,
     slab::Key,
@@ -17,6 +17,8 @@ use crate::{
 mod calls;
 mod exact;
 mod failover;
+mod ghosts;
+mod guard;
 mod links;
 mod model;
 mod rebind;
@@ -57,6 +59,7 @@ fn config(reach: Reach) -> Config {
             resolve: Duration::from_secs(30),
             origins: Vec::new(),
             token_required: false,
+            policy: SipPolicy::default(),
             limit: None,
             limits: SipLimits::default(),
         }),
@@ -139,6 +142,13 @@ struct World {
 impl World {
     fn new(reach: Reach) -> Self {
         Self::with(config(reach), 1)
+    }
+
+    /// One whose configuration lets other things pass than usual.
+    fn with_policy(reach: Reach, change: impl FnOnce(&mut SipPolicy)) -> Self {
+        let mut config = config(reach);
+        change(&mut config.sip.as_mut().expect("a sip role").policy);
+        Self::with(config, 1)
     }
 
     fn with(config: Config, seed: u8) -> Self {

@@ -6,8 +6,11 @@
 
 use core::{net::SocketAddr, time::Duration};
 
-use super::{FlowId, trunk::TrunkId};
-use crate::time::Instant;
+use super::{FlowId, limit::Suspects, trunk::TrunkId};
+use crate::{
+    time::Instant,
+    wire::sip::{Framing, Message, Name},
+};
 
 /// RFC 3261 section 17.1.1.1: estimate of the round-trip time.
 pub(super) const T1: Duration = Duration::from_millis(500);
@@ -123,6 +126,8 @@ pub(super) enum Due {
     GiveUp,
     /// Answer with this status, as if it had come.
     Fail(u16),
+    /// Answer that the browser is not there: it has not come back.
+    FlowFailed,
     /// Forget the transaction.
     End,
 }
@@ -173,7 +178,7 @@ pub(super) struct Transaction {
     pub(super) response: Vec<u8>,
     pub(super) cancel: Cancel,
     /// Who will be locked out if these credentials are wrong too.
-    pub(super) credentials_of: Option<u64>,
+    pub(super) credentials_of: Option<Suspects>,
     /// Begun later than those with a smaller one.
     pub(super) serial: u64,
     /// What a REGISTER asks for.
@@ -313,6 +318,11 @@ impl Transaction {
             self.request.truncate(kept);
             self.request.shrink_to_fit();
         }
+    }
+
+    /// Whether we have sent the request for nobody else, so that there is no Via but ours.
+    pub(super) fn is_ours(&self) -> bool {
+        Message::read(&self.request, Framing::Datagram).is_some_and(|request| request.count(Name::Via) == 1)
     }
 
     /// Whether it went to a mediaserver that has not said anything to it.
@@ -491,7 +501,7 @@ impl Transaction {
 
     fn expire(&self) -> Due {
         match (self.method, self.state, &self.cancel) {
-            (_, State::Held, _) => Due::Fail(430),
+            (_, State::Held, _) => Due::FlowFailed,
             (Method::Invite, State::Proceeding, Cancel::None) => Due::GiveUp,
             (Method::Invite, State::Proceeding, _) => Due::Fail(487),
             (Method::Invite, State::Trying, Cancel::Wanted(_)) => Due::Fail(487),

@@ -8,7 +8,7 @@ use ahash::RandomState;
 use super::{
     branch::{Branch, Kind},
     bridge::{Bridge, FlowId},
-    check::{Detail, Request},
+    check::{Detail, Rejection, Request},
     flow::Owner,
     from_flow::RETRY_AFTER_SECS,
     local::{Answer, TopVia, hop_request},
@@ -274,13 +274,25 @@ impl Bridge {
             Due::Fail(status) => {
                 let reason = match status {
                     408 => "Request Timeout",
-                    487 => "Request Terminated",
-                    _ => "Flow Failed",
+                    _ => "Request Terminated",
                 };
-                self.drop_held(key);
                 self.fail(cx, key, status, reason);
             }
+            Due::FlowFailed => {
+                self.drop_held(key);
+                let failed = self.flow_failed();
+                self.fail(cx, key, failed.status, failed.reason);
+            }
             Due::End => self.end(key),
+        }
+    }
+
+    /// What a mediaserver is told of a browser that is not there.
+    pub(super) fn flow_failed(&self) -> Rejection {
+        match self.sip().policy.gone_status {
+            // RFC 5626 section 11.1.
+            430 => Rejection::new(430, "Flow Failed"),
+            status => Rejection::new(status, "Temporarily Unavailable"),
         }
     }
 
@@ -393,7 +405,10 @@ impl Bridge {
             return;
         };
         match transaction.side {
-            Side::Down => self.fail(cx, key, 430, "Flow Failed"),
+            Side::Down => {
+                let failed = self.flow_failed();
+                self.fail(cx, key, failed.status, failed.reason);
+            }
             Side::Up if transaction.method == Method::Invite && transaction.is_pending() => {
                 self.cancel(cx, key, &[]);
             }

@@ -14,6 +14,7 @@ use super::{
     local::put,
     names::{Names, text},
     rewrite::{self, Route},
+    strip::FieldSet,
     trunk::{Trunk, TrunkId},
 };
 use crate::{
@@ -59,6 +60,8 @@ impl Bridge {
         let Some(sip) = &config.sip else { return };
         let now = cx.now.mono;
         self.names = Names::new(sip);
+        self.strip = FieldSet::new(&sip.policy.strip);
+        self.hide = FieldSet::new(&sip.policy.hide);
         for trunk in &mut self.trunks {
             trunk.is_gone = true;
         }
@@ -205,6 +208,11 @@ impl Bridge {
     pub(super) fn trunk_of(&self, mediaserver: usize) -> Option<TrunkId> {
         let name = self.sip().mediaservers.get(mediaserver)?.name.as_str();
         self.trunks.iter().position(|trunk| *trunk.name == *name).map(TrunkId)
+    }
+
+    /// The mediaserver that a token names.
+    pub(super) fn trunk_marked(&self, mark: u16) -> Option<TrunkId> {
+        self.trunks.iter().position(|trunk| trunk.mark == mark).map(TrunkId)
     }
 
     /// Whether somebody may speak to us: there are a handful of mediaservers, and nobody else may.

@@ -8,7 +8,6 @@ use rcgen::{
     PKCS_RSA_SHA256, SignatureAlgorithm, date_time_ymd,
 };
 use rustls::SignatureScheme;
-
 use sha2::{Digest as _, Sha256};
 
 use super::*;
@@ -392,7 +391,8 @@ impl Authority {
 #[test]
 fn a_pinned_key_is_believed_and_no_other() {
     let (cert, key) = pair(&["a.example"]);
-    let server = ServerTls::new(&provider(), &[(cert.clone(), key)]).expect("a server");
+    let certificate = Certificate::new(&provider(), "`a.pem`", &cert, &key).expect("a certificate");
+    let server = ServerTls::new(&provider(), vec![certificate]).expect("a server");
     let der = chain(&cert).expect("a certificate").remove(0);
     let entity = webpki::EndEntityCert::try_from(&der).expect("a certificate");
     let pin: [u8; 32] = Sha256::digest(&*entity.subject_public_key_info()).into();
@@ -404,7 +404,7 @@ fn a_pinned_key_is_believed_and_no_other() {
         };
         let client = ClientTls::with(&provider(), &trust, None, name).expect("a client");
         let mut client = Tls::client(&client).expect("a client");
-        let mut server = Tls::server(&server).expect("a server");
+        let mut server = Tls::server(&server, Protocols::HttpAndTurn, None).expect("a server");
         let result = shake(&mut client, &mut server, 4096);
         assert_eq!(result.is_ok(), is_believed, "{trust:?} {result:?}");
     };

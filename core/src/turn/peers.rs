@@ -18,12 +18,13 @@ pub(super) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Permissions and channels of one allocation. What has expired is not found, whether it has been swept or not.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Peers {
-    /// Sorted by address.
-    permissions: Few<Permission>,
     /// Sorted by number. A packet of a peer looks through them all, which are few: a list that can be searched by peer
     /// would cost more than it saves.
     channels: Few<Channel>,
+    /// Sorted by address.
+    permissions: Few<Permission>,
 }
 
 #[derive(Debug)]
@@ -33,14 +34,15 @@ struct Permission {
 }
 
 #[derive(Debug)]
+#[repr(C)]
 struct Channel {
-    number: u16,
+    /// When it or the permission of its peer's address expires, whichever comes first: so a packet needs one look-up.
+    open_until: Instant,
     peer: SocketAddr,
+    number: u16,
     /// The peer's address as permissions know it.
     address: IpAddr,
     expires: Instant,
-    /// When the permission of that address expires, kept here too: so a packet needs one look-up.
-    permitted: Instant,
 }
 
 /// Why a channel was not bound.
@@ -98,8 +100,8 @@ impl Peers {
             number,
             peer,
             address,
+            open_until: now + PERMISSION_LIFETIME.min(CHANNEL_LIFETIME),
             expires: now + CHANNEL_LIFETIME,
-            permitted: now + PERMISSION_LIFETIME,
         };
         match place {
             Ok(place) => self.channels[place] = channel,
@@ -115,13 +117,13 @@ impl Peers {
             .binary_search_by_key(&number, |channel| channel.number)
             .ok()?;
         let channel = &self.channels[place];
-        channel.is_open(now).then_some(channel.peer)
+        (now < channel.open_until).then_some(channel.peer)
     }
 
     /// The channel that is bound to a peer who has a permission.
     pub(super) fn channel_of(&self, peer: SocketAddr, now: Instant) -> Option<u16> {
         let channel = self.channels.iter().find(|channel| channel.peer == peer)?;
-        channel.is_open(now).then_some(channel.number)
+        (now < channel.open_until).then_some(channel.number)
     }
 
     /// Whether there is a permission for an address.
@@ -171,13 +173,7 @@ impl Peers {
             Err(place) => self.permissions.insert(place, Permission { address, expires }),
         }
         for channel in self.channels.iter_mut().filter(|channel| channel.address == address) {
-            channel.permitted = expires;
+            channel.open_until = expires.min(channel.expires);
         }
-    }
-}
-
-impl Channel {
-    fn is_open(&self, now: Instant) -> bool {
-        now < self.expires && now < self.permitted
     }
 }

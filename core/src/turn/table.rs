@@ -1,15 +1,13 @@
 //! Whose packet is this? Allocations by client and by relayed transport address. (RFC 8656 section 6)
 
-use core::{
-    hash::{Hash, Hasher},
-    net::{IpAddr, SocketAddr},
-};
+use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
 
 use ahash::RandomState;
 
 use super::{
     auth::{Owner, SessionKey},
+    five_tuple::{FiveTuple, FiveTuples},
     peers::Peers,
     rate::{Meter, Rate},
     reply::Form,
@@ -77,14 +75,17 @@ impl Client {
     }
 }
 
-/// What a client has been given. What each packet needs stands first, so that it comes into the cache together.
+/// What a client has been given. What each packet needs stands first, so that it comes into the cache together:
+/// sockets and the first channel, with what tells whether they have expired.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Allocation {
-    pub(super) peers: Peers,
-    /// The relayed transport addresses by family.
+    /// The sockets of the relayed transport addresses by family.
     pub(super) relayed: [Option<Relayed>; 2],
+    pub(super) peers: Peers,
     pub(super) client: Client,
+    /// The relayed transport addresses by family, as clients and peers see them.
+    pub(super) addresses: [Option<SocketAddr>; 2],
     /// Bytes relayed.
     pub(super) relays: Meter,
     /// Packets that came by the socket from relayed transport addresses of ours.
@@ -108,12 +109,10 @@ pub(super) struct Allocation {
     pub(super) pending: Option<Box<Pending>>,
 }
 
-/// One relayed transport address of an allocation.
+/// The socket of one relayed transport address of an allocation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Relayed {
     pub(super) relay: RelayId,
-    /// As clients and peers see it.
-    pub(super) address: SocketAddr,
     pub(super) expires: Instant,
 }
 
@@ -151,55 +150,12 @@ pub(super) enum Wish {
     Held(u16),
 }
 
-/// A client by datagrams in few words: every packet is looked up by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FiveTuple {
-    peer: u128,
-    /// 0 where the listening socket has only one address.
-    local: u128,
-    /// Scope of a link-local peer, its port, and the listening socket.
-    rest: u64,
-}
-
-impl FiveTuple {
-    fn new(socket: SocketId, peer: SocketAddr, local: Option<IpAddr>) -> Self {
-        let bits = |ip: IpAddr| match ip {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(ip) => ip.to_bits(),
-        };
-        let scope = match peer {
-            SocketAddr::V4(_) => 0,
-            SocketAddr::V6(peer) => peer.scope_id(),
-        };
-        let socket = match socket {
-            SocketId::Turn(number) => number,
-            // No client ever comes by these.
-            SocketId::Sip | SocketId::Relay(_) => u16::MAX,
-        };
-        Self {
-            peer: bits(peer.ip()),
-            local: local.map_or(0, bits),
-            rest: u64::from(scope) << 32 | u64::from(peer.port()) << 16 | u64::from(socket),
-        }
-    }
-}
-
-impl Hash for FiveTuple {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u128(self.peer);
-        state.write_u64(self.rest);
-        if self.local != 0 {
-            state.write_u128(self.local);
-        }
-    }
-}
-
 /// All allocations of a shard.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) allocations: Slab<Allocation>,
     pub(super) relays: Slab<Relay>,
-    datagrams: HashMap<FiveTuple, Key, RandomState>,
+    datagrams: FiveTuples,
     streams: HashMap<ConnId, Key, RandomState>,
     persons: Slab<Person>,
     names: HashMap<Box<[u8]>, Key, RandomState>,
@@ -243,7 +199,7 @@ impl Table {
         Self {
             allocations: Slab::new(),
             relays: Slab::new(),
-            datagrams: HashMap::with_hasher(rng.hasher()),
+            datagrams: FiveTuples::new(rng),
             streams: HashMap::with_hasher(rng.hasher()),
             persons: Slab::new(),
             names: HashMap::with_hasher(rng.hasher()),
@@ -272,6 +228,7 @@ impl Table {
     }
 
     /// The allocation of a client, expired or not.
+    #[inline]
     pub(super) fn find(&self, client: &Client) -> Option<Key> {
         match client {
             Client::Datagram { socket, peer, local } => {
@@ -355,9 +312,8 @@ impl Table {
     pub(super) fn bytes(&self) -> usize {
         let slots = self.allocations.slots() * size_of::<Option<Allocation>>();
         let relays = self.relays.slots() * size_of::<Option<Relay>>();
-        let clients = self.datagrams.capacity() * (size_of::<(FiveTuple, Key)>() + 1) * 8 / 7;
         let owned = self.allocations.iter().map(|(_, allocation)| allocation.bytes());
-        slots + relays + clients + owned.sum::<usize>()
+        slots + relays + self.datagrams.bytes() + owned.sum::<usize>()
     }
 }
 

@@ -6,6 +6,8 @@ export class JsSipPhone {
   registered = false;
   /** The newest call. */
   call = null;
+  /** How often there was a new one. */
+  calls = 0;
 
   constructor({ server, user, password, domain, stream }) {
     this.media = { mediaStream: stream };
@@ -57,6 +59,7 @@ export class JsSipPhone {
   follow(session, state) {
     const call = { session, state, offers: 0, why: null };
     this.call = call;
+    this.calls += 1;
     session.on("progress", ({ originator }) => originator === "remote" && (call.state = "ringing"));
     session.on("confirmed", () => (call.state = "up"));
     session.on("reinvite", () => (call.offers += 1));

@@ -1,9 +1,11 @@
-//! How does a mediaserver behave? A model of Asterisk: registrar, callee and caller of SIP over UDP, with losses to order.
+//! How does a mediaserver behave? A model of Asterisk: registrar, callee and caller of SIP over UDP, with losses to order,
+//! and over TCP where it is told to.
 
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{SocketAddr, UdpSocket},
+    io::{self, BufRead, BufReader, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -26,6 +28,7 @@ const T2: Duration = Duration::from_secs(4);
 pub struct Mediaserver {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    tcp: Option<JoinHandle<()>>,
 }
 
 /// A datagram that came.
@@ -86,6 +89,9 @@ struct State {
     invited: Vec<Invited>,
     /// What is repeated until something answers it.
     repeats: Vec<Repeat>,
+    /// TCP connections by who has made them; what came by one is answered by it.
+    streams: BTreeMap<SocketAddr, TcpStream>,
+    takes_tcp: bool,
     answerer: Answerer,
     weather: Weather,
     stopped: bool,
@@ -128,6 +134,8 @@ impl Mediaserver {
                 bindings: BTreeMap::new(),
                 invited: Vec::new(),
                 repeats: Vec::new(),
+                streams: BTreeMap::new(),
+                takes_tcp: false,
                 answerer: Box::new(|_| "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n".to_owned()),
                 weather: Box::new(|_, _| None),
                 stopped: false,
@@ -141,6 +149,58 @@ impl Mediaserver {
         Self {
             shared,
             thread: Some(thread),
+            tcp: None,
+        }
+    }
+
+    /// Takes TCP connections from now on, at the same address.
+    ///
+    /// # Panics
+    /// When that is taken.
+    pub fn take_tcp(&mut self) {
+        let listener = TcpListener::bind(self.address()).expect("the address of the mediaserver");
+        self.shared.state().takes_tcp = true;
+        let shared = self.shared.clone();
+        self.tcp = Some(thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if !shared.take(stream) {
+                    return;
+                }
+            }
+        }));
+    }
+
+    /// Takes no TCP connections any more, and ends those that there are.
+    pub fn refuse_tcp(&mut self) {
+        let Some(thread) = self.tcp.take() else { return };
+        let streams = {
+            let mut state = self.shared.state();
+            state.takes_tcp = false;
+            std::mem::take(&mut state.streams)
+        };
+        for stream in streams.values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        // A connection of our own wakes the thread.
+        let _ = TcpStream::connect(self.address());
+        let _ = thread.join();
+    }
+
+    /// Waits until there are so many TCP connections.
+    ///
+    /// # Panics
+    /// When there never are.
+    pub fn wait_for_tcp(&self, count: usize) {
+        let deadline = deadline();
+        let mut state = self.shared.state();
+        while state.streams.len() < count {
+            let Some(left) = remaining(deadline) else {
+                let there = state.streams.len();
+                drop(state);
+                panic!("the mediaserver waits for {count} TCP connections, has {there}");
+            };
+            let waited = self.shared.changed.wait_timeout(state, left);
+            state = waited.expect("nobody panics with the lock").0;
         }
     }
 
@@ -355,6 +415,7 @@ impl Mediaserver {
 
 impl Drop for Mediaserver {
     fn drop(&mut self) {
+        self.refuse_tcp();
         self.shared.state().stopped = true;
         // A datagram of our own wakes the thread.
         let _ = self.shared.socket.send_to(&[], self.address());
@@ -441,8 +502,33 @@ impl Shared {
         };
         for _ in 0..times {
             // Nobody may listen any more.
-            let _ = self.socket.send_to(message.to_string().as_bytes(), to);
+            let _ = match state.streams.get_mut(&to) {
+                Some(stream) => stream.write_all(message.to_string().as_bytes()),
+                None => self.socket.send_to(message.to_string().as_bytes(), to).map(drop),
+            };
         }
+    }
+
+    /// Reads what comes by a TCP connection, unless it is one of our own that only wakes.
+    fn take(self: &Arc<Self>, stream: TcpStream) -> bool {
+        let Ok(from) = stream.peer_addr() else { return true };
+        let mut state = self.state();
+        if !state.takes_tcp {
+            return false;
+        }
+        let Ok(clone) = stream.try_clone() else { return true };
+        state.streams.insert(from, clone);
+        drop(state);
+        self.changed.notify_all();
+        let shared = self.clone();
+        thread::spawn(move || {
+            let mut reader = BufReader::new(stream);
+            while let Ok(Some(message)) = read_message(&mut reader) {
+                shared.receive(&message, from);
+            }
+            shared.state().streams.remove(&from);
+        });
+        true
     }
 
     fn handle(&self, state: &mut State, message: &Message, from: SocketAddr) {
@@ -598,6 +684,31 @@ impl Shared {
             interval: T1,
         });
     }
+}
+
+/// Reads a message by its Content-Length (RFC 3261 section 18.3); `None` at the end of the stream.
+fn read_message(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let (mut message, mut length) = (Vec::new(), 0);
+    loop {
+        let start = message.len();
+        if reader.read_until(b'\n', &mut message)? == 0 {
+            return Ok(None);
+        }
+        let line = String::from_utf8_lossy(&message[start..]).into_owned();
+        match line.split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("Content-Length") => {
+                length = value.trim().parse().map_err(io::Error::other)?;
+            }
+            // An empty line before a message keeps the connection alive.
+            None if line == "\r\n" && start == 0 => message.clear(),
+            None if line == "\r\n" => break,
+            _ => {}
+        }
+    }
+    let head = message.len();
+    message.resize(head + length, 0);
+    reader.read_exact(&mut message[head..])?;
+    Ok(Some(message))
 }
 
 fn user_of(uri: &str) -> Option<&str> {

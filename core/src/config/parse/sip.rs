@@ -13,7 +13,7 @@ use super::{
     section::{self, Section},
     urls, values,
 };
-use crate::config::{Health, Host, HostPort, Https, Mediaserver, Reach, Sip, SipLimits, TrunkTransport};
+use crate::config::{Health, Host, HostPort, Https, Mediaserver, Reach, Sip, SipLimits, SipPolicy, TrunkTransport};
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https>, rates: &Found) -> Option<Sip> {
     let mut section = Section::new(cx, "[sip]", value)?;
@@ -48,6 +48,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https
     let resolve = section.or(cx, "resolve_secs", RESOLVE, values::seconds);
     let origins = section.list(cx, "origins", urls::origin);
     let token_required = section.or(cx, "token_required", true, values::flag);
+    let policy = section.or(cx, "policy", SipPolicy::default(), policy);
     let limit = rates::limit(cx, &mut section, &rates.rates, rates.sip);
     let limits = section.or(cx, "limits", SipLimits::default(), limits);
     section.finish(cx);
@@ -60,6 +61,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https
         resolve,
         origins: origins?,
         token_required,
+        policy,
         limit,
         limits,
     })
@@ -196,6 +198,57 @@ fn reach(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Reach> {
     }
 }
 
+fn policy(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<SipPolicy> {
+    let mut section = Section::new(cx, "[sip.policy]", value)?;
+    let default = SipPolicy::default();
+    let scanners = section.given_or(cx, "scanners", default.scanners, |cx, value| {
+        section::list(cx, value, |cx, value| {
+            let words = values::words(cx, value, "a part of a User-Agent", "it like \"friendly-scanner\"")?;
+            Some(words.to_ascii_lowercase())
+        })
+    });
+    let policy = SipPolicy {
+        gone_status: section.or(cx, "gone_status", default.gone_status, gone_status),
+        unregister_gone: section.or(cx, "unregister_gone", default.unregister_gone, values::flag),
+        token_names_user: section.or(cx, "token_names_user", default.token_names_user, values::flag),
+        register_max: section.or(cx, "register_secs_max", default.register_max, values::seconds),
+        strip: section.given_or(cx, "strip", default.strip, field_names)?,
+        hide: section.given_or(cx, "hide", default.hide, field_names)?,
+        scanners: scanners?,
+    };
+    section.finish(cx);
+    Some(policy)
+}
+
+fn gone_status(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<u16> {
+    match values::number(0..=999)(cx, value)? {
+        status @ (430 | 480) => Some(status),
+        _ => cx.refuse_value(value, "a status for a browser that is gone", "430 (Flow Failed) or 480"),
+    }
+}
+
+fn field_names(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<String>> {
+    section::list(cx, value, |cx, value| {
+        let name = values::words(cx, value, "the name of a header field", "it like \"User-Agent\"")?;
+        let start = name.strip_suffix('*').unwrap_or(name);
+        let is_name = !start.is_empty() && start.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let is_needed = |needed: &str| match name.ends_with('*') {
+            true => needed
+                .get(..start.len())
+                .is_some_and(|cut| cut.eq_ignore_ascii_case(start)),
+            false => needed.eq_ignore_ascii_case(name),
+        };
+        if !is_name || NEEDED.iter().any(|needed| is_needed(needed)) {
+            return cx.refuse_value(
+                value,
+                "a header field that can be left out",
+                "one like \"User-Agent\" or \"X-*\"",
+            );
+        }
+        Some(name.into())
+    })
+}
+
 fn transport(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<TrunkTransport> {
     match values::text(cx, value)? {
         "udp" => Some(TrunkTransport::Udp),
@@ -228,6 +281,7 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<SipLimits> {
             default.message_bytes_max,
             values::bytes(4096..=65_536),
         ),
+        grace: section.or(cx, "grace_secs", default.grace, values::seconds),
         ping: section.or(cx, "ping_secs", default.ping, values::seconds),
         buffer_bytes_max: section.or(
             cx,
@@ -249,6 +303,27 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<SipLimits> {
 
 /// Where Asterisk sends and takes RTP unless its `rtp.conf` says otherwise in its samples.
 pub(super) const MEDIA_PORTS: RangeInclusive<u16> = 10_000..=20_000;
+/// Without these there is no SIP, or no way back.
+const NEEDED: [&str; 18] = [
+    "Via",
+    "v",
+    "From",
+    "f",
+    "To",
+    "t",
+    "Call-ID",
+    "i",
+    "CSeq",
+    "Max-Forwards",
+    "Contact",
+    "m",
+    "Content-Length",
+    "l",
+    "Content-Type",
+    "c",
+    "Route",
+    "Record-Route",
+];
 /// A name whose addresses change is meant to be followed within half a minute.
 const RESOLVE: Duration = Duration::from_secs(30);
 /// Addresses of one mediaserver.

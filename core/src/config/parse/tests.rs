@@ -848,6 +848,70 @@ t:36: [sip.health] has no key `failover_sec`
 }
 
 #[test]
+fn what_browsers_may_say() {
+    let config = |policy: &str| {
+        parsed(&format!(
+            "[https]\nlisten = '0.0.0.0:443'\ncertificates = [{{ cert = 'edge.pem', key = 'edge.key' }}]\n\
+             [sip]\nlisten = '192.0.2.10:5060'\n[[sip.mediaserver]]\naddress = '10.0.0.3'\n{policy}"
+        ))
+    };
+    let policy = config("").sip.unwrap().policy;
+    assert_eq!((policy.gone_status, policy.unregister_gone), (430, false));
+    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (true, 3600));
+    assert!(policy.hide.is_empty());
+    let sip = config(
+        "[sip.limits]
+        grace_secs = 20
+        [sip.policy]
+        gone_status = 480
+        unregister_gone = true
+        token_names_user = false
+        register_secs_max = 120
+        strip = 'X-Own-*'
+        hide = ['Server', 'user-agent']
+        scanners = []",
+    )
+    .sip
+    .unwrap();
+    assert_eq!(sip.limits.grace.as_secs(), 20);
+    let policy = sip.policy;
+    assert_eq!((policy.gone_status, policy.unregister_gone), (480, true));
+    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (false, 120));
+    assert_eq!(
+        (policy.strip, policy.hide),
+        (vec!["X-Own-*".into()], vec!["Server".into(), "user-agent".into()])
+    );
+    assert!(policy.scanners.is_empty());
+
+    check_https(
+        "\
+[sip]
+listen = '192.0.2.10:5060'
+[sip.policy]
+gone_status = 404
+strip = ['X-*', 'c*', 'v', 'a b', '*']
+scanners = [7]
+[[sip.mediaserver]]
+address = '10.0.0.3'
+",
+        r#"
+t:9: `404` is not a status for a browser that is gone
+    fix: write 430 (Flow Failed) or 480
+t:10: `'c*'` is not a header field that can be left out
+    fix: write one like "User-Agent" or "X-*"
+t:10: `'v'` is not a header field that can be left out
+    fix: write one like "User-Agent" or "X-*"
+t:10: `'a b'` is not a header field that can be left out
+    fix: write one like "User-Agent" or "X-*"
+t:10: `'*'` is not a header field that can be left out
+    fix: write one like "User-Agent" or "X-*"
+t:11: `7` is not a part of a User-Agent
+    fix: write it like "friendly-scanner"
+"#,
+    );
+}
+
+#[test]
 fn turn() {
     check(
         "

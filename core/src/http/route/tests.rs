@@ -4,7 +4,7 @@ use core::{net::SocketAddr, time::Duration};
 
 use super::*;
 use crate::{
-    config::{Health, HttpLimits, Reach, SipLimits, TrunkTransport},
+    config::{Health, HttpLimits, Reach, SipLimits, SipPolicy, TrunkTransport},
     http::{Item, Server},
 };
 
@@ -29,6 +29,7 @@ fn sip(origins: &[&str], token_required: bool) -> Sip {
         resolve: Duration::from_secs(30),
         origins: origins.iter().map(|origin| (*origin).to_string()).collect(),
         token_required,
+        policy: SipPolicy::default(),
         limit: None,
         limits: SipLimits::default(),
     }

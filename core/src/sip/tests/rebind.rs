@@ -167,17 +167,17 @@ fn nobody_takes_over_without_the_mediaservers_consent() {
 
 #[test]
 fn the_token_of_the_websocket_may_do_instead() {
-    let mut world = World::new(Reach::Path);
-    let flow = world.open_as(1, 0, Some("alice"));
+    let mut world = World::with_policy(Reach::Path, |policy| policy.token_names_user = false);
+    let flow = world.open_as(1, 0, Some("login-of-alice"));
     let path = fields(&world.register(flow, CONTACT), "Path")[0].to_owned();
     lose(&mut world, flow);
     world.trunk(&trunk_invite(&path, "z9hG4bKm1"));
-    let other = world.open_as(2, 0, Some("mallory"));
+    let other = world.open_as(2, 0, Some("login-of-mallory"));
     assert_eq!(
         heads(&world.browser(other, &register(CONTACT, "60"))),
         ["trunk: REGISTER sip:xivo SIP/2.0"]
     );
-    let same = world.open_as(3, 0, Some("alice"));
+    let same = world.open_as(3, 0, Some("login-of-alice"));
     let sent = world.browser(same, &register(CONTACT, "60"));
     assert_eq!(
         to(&sent),
@@ -246,15 +246,63 @@ fn a_restart_heals_with_the_next_register() {
     world.browser(flow, &reply(&call, "200 OK", ""));
     // The same keys, and otherwise nothing.
     let mut world = World::with(config(Reach::Path), 2);
-    world.open(7);
-    let bye = trunk_in_dialog("BYE", 13, "z9hG4bKm2", &call);
-    assert_eq!(heads(&world.trunk(&bye)), ["trunk: SIP/2.0 430 Flow Failed"]);
-    come_back(&mut world, 8, CONTACT);
+    // Whoever calls hears at once that nobody is there; what belongs to a call waits for the browser.
+    let invite = trunk_invite(&path, "z9hG4bKm2");
+    assert_eq!(heads(&world.trunk(&invite)), ["trunk: SIP/2.0 430 Flow Failed"]);
+    assert_eq!(world.trunk(&trunk_in_dialog("INFO", 13, "z9hG4bKm3", &call)), []);
+    assert_eq!(world.trunk(&trunk_in_dialog("OPTIONS", 14, "z9hG4bKm4", &call)), []);
+    world.wait(Duration::from_secs(9));
+    let (_, sent) = come_back(&mut world, 8, CONTACT);
     assert_eq!(
-        to(&world.trunk(&trunk_in_dialog("BYE", 14, "z9hG4bKm3", &call)))[0].0,
+        to(&sent),
+        [(8, "INFO sip:x1@df7jal23ls0d.invalid;transport=ws SIP/2.0".into())]
+    );
+    assert_eq!(
+        to(&world.trunk(&trunk_in_dialog("BYE", 15, "z9hG4bKm5", &call)))[0].0,
         8
     );
-    assert_eq!(to(&world.trunk(&trunk_invite(&path, "z9hG4bKm4")))[1].0, 8);
+    assert_eq!(to(&world.trunk(&trunk_invite(&path, "z9hG4bKm6")))[1].0, 8);
+    assert_eq!(world.bridge.flows(), 1);
+}
+
+#[test]
+fn after_a_restart_nobody_is_waited_for_without_end() {
+    let mut world = World::new(Reach::Path);
+    let (flow, path) = registered(&mut world, 1);
+    let call = world.trunk(&trunk_invite(&path, "z9hG4bKm1")).remove(1).browser();
+    world.browser(flow, &reply(&call, "200 OK", ""));
+    let mut world = World::with(config(Reach::Path), 2);
+    assert_eq!(world.trunk(&trunk_in_dialog("BYE", 13, "z9hG4bKm2", &call)), []);
+    assert_eq!(world.wait(Duration::from_millis(29_900)), []);
+    let sent = world.wait(Duration::from_millis(200)).remove(0).1;
+    assert_eq!(sent.head(), "trunk: SIP/2.0 430 Flow Failed");
+    assert_eq!(world.bridge.flows(), 0);
+    let late = world.trunk(&trunk_in_dialog("BYE", 14, "z9hG4bKm3", &call));
+    assert_eq!(heads(&late), ["trunk: SIP/2.0 430 Flow Failed"]);
+    // A token of this run has no earlier one to speak of.
+    let (flow, path) = registered(&mut world, 3);
+    let call = world.trunk(&trunk_invite(&path, "z9hG4bKm4")).remove(1).browser();
+    world.call(|bridge, cx| bridge.close(cx, flow));
+    let bye = world.trunk(&trunk_in_dialog("BYE", 13, "z9hG4bKm5", &call));
+    assert_eq!(heads(&bye), ["trunk: SIP/2.0 430 Flow Failed"]);
+}
+
+#[test]
+fn what_belongs_to_a_call_waits_longer_than_a_caller() {
+    let mut world = World::new(Reach::Path);
+    let (flow, path) = registered(&mut world, 1);
+    let call = world.trunk(&trunk_invite(&path, "z9hG4bKm1")).remove(1).browser();
+    world.browser(flow, &reply(&call, "200 OK", ""));
+    lose(&mut world, flow);
+    assert_eq!(world.trunk(&trunk_in_dialog("BYE", 13, "z9hG4bKm2", &call)), []);
+    assert_eq!(world.wait(Duration::from_secs(29)), []);
+    let (new, sent) = come_back(&mut world, 2, CONTACT);
+    assert_eq!(
+        to(&sent),
+        [(2, "BYE sip:x1@df7jal23ls0d.invalid;transport=ws SIP/2.0".into())]
+    );
+    let ok = world.browser(new, &reply(&sent[0].clone().browser(), "200 OK", ""));
+    assert_eq!(heads(&ok), ["trunk: SIP/2.0 200 OK"]);
 }
 
 #[test]

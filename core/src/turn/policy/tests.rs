@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    Health, Https, Keys, Mediaserver, PeerRule, Rates, Reach, Server, Sip, SipLimits, TrunkTransport, Turn, TurnLimits,
+    Health, Https, Keys, Mediaserver, PeerRule, Rates, Reach, Server, Sip, SipLimits, SipPolicy, TrunkTransport, Turn,
+    TurnLimits,
 };
 
 fn address(text: &str) -> SocketAddr {
@@ -42,6 +43,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         resolve: Duration::from_secs(30),
         origins: vec![],
         token_required: false,
+        policy: SipPolicy::default(),
         limit: None,
         limits: SipLimits::default(),
     };

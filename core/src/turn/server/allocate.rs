@@ -198,6 +198,7 @@ impl Server {
             session,
             transaction: request.header().transaction,
             relayed: [None; 2],
+            addresses: [None; 2],
             peers: Peers::default(),
             missing: plan.missing,
             transport: plan.transport,
@@ -297,9 +298,9 @@ impl Server {
                     advertise = pool.relay.advertise;
                 }
                 let lifetime_secs = allocation.pending.as_ref().map_or(0, |pending| pending.lifetime_secs);
+                allocation.addresses[family as usize] = Some(SocketAddr::new(advertise, at.port()));
                 allocation.relayed[family as usize] = Some(Relayed {
                     relay: id,
-                    address: SocketAddr::new(advertise, at.port()),
                     expires: now + Duration::from_secs(lifetime_secs.into()),
                 });
                 self.settle(cx, key)
@@ -345,7 +346,7 @@ impl Server {
         }
         allocation.pending = None;
         cx.stats.turn.allocated += 1;
-        tracing::debug!(client = %client.source(), relayed = ?allocation.relayed, "allocation made");
+        tracing::debug!(client = %client.source(), relayed = ?allocation.addresses, "allocation made");
         allocated(cx, &form, allocation)
     }
 
@@ -363,8 +364,9 @@ fn allocated(cx: &mut Cx<'_>, form: &Form, allocation: &Allocation) -> Verdict {
     let now = cx.now.mono;
     let range = form.success(cx.made, |writer| {
         let mut left = Duration::ZERO;
-        for relayed in allocation.relayed.iter().flatten() {
-            writer.address(Kind::XOR_RELAYED_ADDRESS, relayed.address);
+        let live = allocation.relayed.iter().zip(allocation.addresses);
+        for (relayed, address) in live.filter_map(|(relayed, address)| relayed.zip(address)) {
+            writer.address(Kind::XOR_RELAYED_ADDRESS, address);
             left = left.max(relayed.expires - now);
         }
         writer.u32(Kind::LIFETIME, seconds(left));

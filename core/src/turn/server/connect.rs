@@ -60,7 +60,7 @@ impl Server {
             .relayed(Family::of(peer.ip()), now)
             .ok_or(Code::PEER_ADDRESS_FAMILY_MISMATCH)?;
         // A connection with itself would be a mirror.
-        if !self.policy.allows(peer) || peer == relayed.address {
+        if !self.policy.allows(peer) || allocation.addresses.contains(&Some(peer)) {
             return Err(Code::FORBIDDEN);
         }
         if !self.has_room(key) {

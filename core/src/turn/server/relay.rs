@@ -186,6 +186,7 @@ impl Server {
     }
 
     /// Sends part of a client's message to a peer that it may send to, by its relayed transport address.
+    #[inline]
     fn to_peer(
         &mut self,
         cx: &mut Cx<'_>,
@@ -206,7 +207,10 @@ impl Server {
         // The way from one relayed transport address of ours to another needs no socket. It ends at a client, so there
         // is never a second hop within one call.
         if let Some(other) = self.relay_at(peer) {
-            return self.to_client(cx, other, relayed.address, bytes, data);
+            return match self.address_of(key, Family::of(peer.ip())) {
+                Some(address) => self.to_client(cx, other, address, bytes, data),
+                None => dropped(cx),
+            };
         }
         Verdict {
             to: To::Datagram {
@@ -227,10 +231,13 @@ impl Server {
     }
 
     /// Whether so many bytes of an allocation may pass now; if so, they are charged.
+    #[inline]
     fn meter(&mut self, cx: &mut Cx<'_>, key: Key, bytes: usize) -> bool {
-        let admitted = self.rates.are_off() || self.table.charge(key, &self.rates, cx.now.mono, bytes);
-        cx.stats.turn.limited += u64::from(!admitted);
-        admitted
+        if self.rates.are_off() || self.table.charge(key, &self.rates, cx.now.mono, bytes) {
+            return true;
+        }
+        cx.stats.turn.limited += 1;
+        false
     }
 
     /// The allocation by which a client may exchange datagrams.
@@ -243,6 +250,11 @@ impl Server {
     pub(super) fn allocation_at(&self, relay: RelayId) -> Option<(Key, &Allocation)> {
         let key = self.table.relays.get(relay.0)?.allocation;
         Some((key, self.table.allocations.get(key)?))
+    }
+
+    /// The relayed transport address of an allocation, as peers see it.
+    fn address_of(&self, key: Key, family: Family) -> Option<SocketAddr> {
+        self.table.allocations.get(key)?.addresses[family as usize]
     }
 
     /// The socket of this shard that has this relayed transport address.

@@ -1,5 +1,7 @@
 //! What do the values of header fields mean? Addresses, parameters, CSeq and numbers (RFC 3261 section 25.1).
 
+use core::ops::Range;
+
 use nom::{
     IResult, Parser as _,
     branch::alt,
@@ -26,6 +28,8 @@ pub struct Address<'a> {
     pub uri_at: usize,
     /// Parameters of the field, not of the URI.
     pub params: Params<'a>,
+    /// Where those begin, counted from the start of the value.
+    pub params_at: usize,
 }
 
 impl<'a> Address<'a> {
@@ -40,12 +44,14 @@ impl<'a> Address<'a> {
     /// Reads the first of a list of addresses; also tells where the comma behind it is, or the end.
     pub fn first(value: &'a [u8]) -> Option<(Self, usize)> {
         let (rest, (display, uri_and_rest_len, uri)) = alt((name_addr, addr_spec)).parse(value).ok()?;
+        let params_at = value.len() - rest.len();
         let (rest, params) = params(rest).ok()?;
         let address = Self {
             display,
             uri,
             uri_at: value.len() - uri_and_rest_len,
             params,
+            params_at,
         };
         Some((address, value.len() - rest.len()))
     }
@@ -107,6 +113,19 @@ impl<'a> Params<'a> {
         self.iter()
             .find(|(candidate, _)| candidate.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
+    }
+
+    /// Where the value of a parameter stands in [`Self::text`].
+    pub fn place(&self, name: &[u8]) -> Option<Range<usize>> {
+        let mut rest = self.0;
+        while let Ok((after, (candidate, value))) = param(rest) {
+            rest = after;
+            if candidate.eq_ignore_ascii_case(name) {
+                let end = self.0.len() - rest.len();
+                return value.map(|value| end - value.len()..end);
+            }
+        }
+        None
     }
 
     /// All of them, as written.

@@ -50,6 +50,10 @@ pub enum Name {
     RemotePartyId,
     /// `X-Asterisk-...`: what a mediaserver believes only from its own kind.
     Asterisk,
+    /// RFC 3261 section 20.41.
+    UserAgent,
+    /// RFC 3261 section 20.35.
+    Server,
     /// Any other.
     Other,
 }
@@ -75,12 +79,14 @@ impl Name {
             (4, b'c') if is(b"CSeq") => Self::CSeq,
             (4, b'p') if is(b"Path") => Self::Path,
             (5, b'r') if is(b"Route") => Self::Route,
+            (6, b's') if is(b"Server") => Self::Server,
             (6, b'r') if is(b"Reason") => Self::Reason,
             (7, b'c') if is(b"Call-ID") => Self::CallId,
             (7, b'c') if is(b"Contact") => Self::Contact,
             (7, b'e') if is(b"Expires") => Self::Expires,
             (9, b's') if is(b"Supported") => Self::Supported,
             (9, b't') if is(b"Timestamp") => Self::Timestamp,
+            (10, b'u') if is(b"User-Agent") => Self::UserAgent,
             (10, b'f') if is(b"Flow-Timer") => Self::FlowTimer,
             (12, b'm') if is(b"Max-Forwards") => Self::MaxForwards,
             (12, b'r') if is(b"Record-Route") => Self::RecordRoute,
