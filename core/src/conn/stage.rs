@@ -67,9 +67,29 @@ pub(crate) struct Downstream {
     /// Whether bytes of the next request have come.
     pub(crate) head_begun: bool,
     pub(crate) gate: Gate,
-    /// Bytes of the request body in this period of the idle limit.
-    pub(crate) body_bytes: u64,
+    pub(crate) body: BodyProgress,
     pub(crate) exchange: Option<Exchange>,
+}
+
+/// How a request body comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyProgress {
+    /// So many bytes since then.
+    pub(crate) bytes: u64,
+    pub(crate) since: Instant,
+    /// When some came last.
+    pub(crate) last: Instant,
+}
+
+impl BodyProgress {
+    /// Of a body that begins now.
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self {
+            bytes: 0,
+            since: now,
+            last: now,
+        }
+    }
 }
 
 /// What is known of a request that is not served yet. While it waits it stays unread at the front of the connection.
@@ -156,7 +176,7 @@ impl Downstream {
             pair: None,
             head_begun: false,
             gate: Gate::OPEN,
-            body_bytes: 0,
+            body: BodyProgress::new(Instant::ZERO),
             exchange: None,
         }
     }

@@ -580,7 +580,7 @@ fn a_body_that_trickles_is_not_waited_for() {
     for _ in 0..29 {
         world.pass(Duration::from_secs(1));
         world.send(&mut slow, "x");
-        world.send(&mut steady, &"x".repeat(110));
+        world.send(&mut steady, &"x".repeat(130));
     }
     world.pass(Duration::from_secs(3));
     assert!(world.read(&mut slow).starts_with("HTTP/1.1 408 "));
@@ -640,7 +640,6 @@ fn a_response_that_is_cut_is_never_taken_for_a_whole_one() {
     );
     let mut new = world.browser();
     world.send(&mut new, &get("/ucassistant"));
-    let upstream = world.answer_dial();
     world.receive(
         upstream,
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use crate::{
     action::{ConnId, Egress},
     config::{Config, Host, HttpLimits, Offer, Route, TokenRule},
-    conn::{Conn, Downstream, Exchange, Gate, Identity, Opening, Stage},
+    conn::{BodyProgress, Conn, Downstream, Exchange, Gate, Identity, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Request, client_address, route},
     rng::Rng,
     shard::{Shard, Step},
@@ -83,7 +83,7 @@ impl Shard {
             Ok(Some((item, used))) => {
                 let step = match item {
                     Item::Request(request) => self.request(now, id, &request, out),
-                    Item::Body(data) => self.request_body(id, data),
+                    Item::Body(data) => self.request_body(now, id, data),
                     Item::End => self.request_end(now, id, out),
                 };
                 match step {
@@ -117,6 +117,7 @@ impl Shard {
             return Step::Gone;
         };
         browser.head_begun = false;
+        browser.body = BodyProgress::new(now.mono);
         // One that was held comes here again.
         if browser.exchange.is_none() {
             self.stats.web.requests += 1;
@@ -263,23 +264,26 @@ impl Shard {
         }
     }
 
-    /// Whether enough of a request body has come since this was asked last; an upstream that takes it slowly is no fault
-    /// of the client.
-    fn body_goes_on(&mut self, id: ConnId) -> bool {
+    /// How long a request body may go on, where it has not stopped and enough of it came since this was asked last; an
+    /// upstream that takes it slowly is no fault of the client.
+    fn body_goes_on_until(&mut self, now: Now, id: ConnId) -> Option<Instant> {
         let is_held_up = self.is_held_up(id);
-        let Some(https) = &self.config.https else { return false };
-        let period = https.limits.body_idle.as_secs_f64();
-        let enough = (https.limits.body_bytes_per_second_min as f64 * period) as u64;
-        let Some((browser, _)) = self.browser(id) else {
-            return false;
-        };
-        let came = core::mem::take(&mut browser.body_bytes);
-        !browser.server.is_request_read() && came > 0 && (came >= enough || is_held_up)
+        let config = self.config.clone();
+        let limits = &config.https.as_ref()?.limits;
+        let (browser, _) = self.browser(id)?;
+        let BodyProgress { bytes, since, last } = browser.body;
+        let until = last + limits.body_idle;
+        let enough = limits.body_bytes_per_second_min as f64 * now.mono.saturating_since(since).as_secs_f64();
+        let goes_on = !browser.server.is_request_read() && until > now.mono && (is_held_up || bytes as f64 >= enough);
+        browser.body.bytes = 0;
+        browser.body.since = now.mono;
+        goes_on.then_some(until)
     }
 
-    fn request_body(&mut self, id: ConnId, data: &[u8]) -> Step {
+    fn request_body(&mut self, now: Now, id: ConnId, data: &[u8]) -> Step {
         if let Some((browser, _)) = self.browser(id) {
-            browser.body_bytes += data.len() as u64;
+            browser.body.bytes += data.len() as u64;
+            browser.body.last = now.mono;
         }
         if let Some(pair) = self.conns.get(id.0).and_then(|conn| conn.stage.pair())
             && let Some((upstream, write)) = self.upstream(pair)
@@ -374,8 +378,8 @@ impl Shard {
 
     /// Nothing has moved for a while.
     pub(super) fn browser_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
-        if self.body_goes_on(id) {
-            return self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        if let Some(until) = self.body_goes_on_until(now, id) {
+            return self.set_deadline(id, Some(until));
         }
         let Some(conn) = self.conns.get(id.0) else { return };
         if let Stage::Http(browser) = &conn.stage
