@@ -244,7 +244,7 @@ impl World {
             rates: config::Rates::default(),
             metrics: None,
             token: None,
-            rates: config::Rates::default(),
+            access_log: None,
             keys: config::Keys {
                 nonce: [9; 32],
                 flow: vec![],

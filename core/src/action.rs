@@ -7,12 +7,16 @@ use core::{
 
 use bytes::BytesMut;
 
+pub use crate::{
+    access::{Access, End},
+    conn::Conn,
+    slab::Key,
+};
 use crate::{
     config::{Limit, SharedConfig},
     limit::{Client, Verdict},
     time::Instant,
 };
-pub use crate::{conn::Conn, slab::Key};
 
 /// Which shard, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -413,6 +417,8 @@ pub enum Action {
         /// What.
         parcel: Parcel,
     },
+    /// A request is over, where the configuration has an access log.
+    Log(Box<Access>),
     /// All that a drain waited for is gone.
     Drained,
 }
@@ -474,11 +480,13 @@ impl RateQuestion {
     }
 }
 
-/// A datagram that landed on the wrong shard.
+/// A datagram, or one SIP message of a stream, that landed on the wrong shard.
 #[derive(Debug)]
 pub struct Foreign {
     /// The socket it came by; every shard has one of the same name.
     pub socket: SocketId,
+    /// Whether it came by a TCP connection with the same peer instead.
+    pub by_stream: bool,
     /// Who sent it.
     pub peer: SocketAddr,
     /// The whole datagram.

@@ -7,8 +7,8 @@ use bytes::BytesMut;
 mod stage;
 
 pub(crate) use stage::{
-    BodyProgress, Downstream, Errand, Exchange, Gate, Identity, Opening, Side, SipSocket, Stage, TokenDigest, Tunnel,
-    Upstream, Wait,
+    BodyProgress, Downstream, Errand, Gate, Identity, Opening, Side, SipSocket, Stage, TokenDigest, Tunnel, Upstream,
+    Wait,
 };
 
 use crate::{

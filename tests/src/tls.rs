@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData as _};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256, PublicKeyData as _};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -59,7 +59,18 @@ impl Authority {
     /// # Panics
     /// When a name is neither.
     pub fn identity(&self, names: &[&str]) -> Identity {
-        let key = KeyPair::generate().expect("a key");
+        self.sign(names, KeyPair::generate().expect("a key"))
+    }
+
+    /// The same with an RSA key, for old clients.
+    ///
+    /// # Panics
+    /// When a name is neither.
+    pub fn rsa_identity(&self, names: &[&str]) -> Identity {
+        self.sign(names, KeyPair::generate_for(&PKCS_RSA_SHA256).expect("a key"))
+    }
+
+    fn sign(&self, names: &[&str], key: KeyPair) -> Identity {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let params = CertificateParams::new(names).expect("names or addresses");
         Identity {
@@ -79,9 +90,17 @@ impl Authority {
     /// # Panics
     /// Never: the certificate is the library's own.
     pub fn client(&self) -> Arc<ClientConfig> {
+        self.client_with(provider())
+    }
+
+    /// The same with other cryptography than usual.
+    ///
+    /// # Panics
+    /// When it makes no TLS.
+    pub fn client_with(&self, provider: Arc<CryptoProvider>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(certificate(&self.pem)).expect("a certificate authority");
-        let config = ClientConfig::builder_with_provider(provider())
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("a provider with usual cipher suites")
             .with_root_certificates(roots)

@@ -5,12 +5,13 @@ use core::net::SocketAddr;
 use bytes::BytesMut;
 
 use crate::{
+    access::Exchange,
     action::{ConnId, ShardId},
     config::{self, Keys, Offer, SharedConfig},
-    http::{Accept, Client, Method, Server},
+    http::{Accept, Client, Server},
     limit::{Client as Account, Verdict},
     sip::{FlowId, LinkId},
-    time::{Instant, Now},
+    time::Instant,
     turn,
     ws::{self, Boundary, Kind},
 };
@@ -68,7 +69,8 @@ pub(crate) struct Downstream {
     pub(crate) head_begun: bool,
     pub(crate) gate: Gate,
     pub(crate) body: BodyProgress,
-    pub(crate) exchange: Option<Exchange>,
+    /// What the access log will say of the request, where there is one.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 /// How a request body comes.
@@ -95,6 +97,8 @@ impl BodyProgress {
 /// What is known of a request that is not served yet. While it waits it stays unread at the front of the connection.
 #[derive(Debug)]
 pub(crate) struct Gate {
+    /// Whether it has been read before.
+    pub(crate) is_known: bool,
     pub(crate) waits: Option<Wait>,
     /// Whose it is, where tokens are checked.
     pub(crate) identity: Option<Identity>,
@@ -150,23 +154,12 @@ pub(crate) enum Wait {
 impl Gate {
     /// Of no request yet.
     pub(crate) const OPEN: Self = Self {
+        is_known: false,
         waits: None,
         identity: None,
         verdict: None,
         foreseen: None,
     };
-}
-
-/// What the access log says of a request.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    pub(crate) begun: Instant,
-    pub(crate) method: Method,
-    /// Without the query, which may hold a token.
-    pub(crate) path: Box<str>,
-    pub(crate) status: u16,
-    /// Whether the client did not get all of the response.
-    pub(crate) is_cut: bool,
 }
 
 impl Downstream {
@@ -179,23 +172,6 @@ impl Downstream {
             body: BodyProgress::new(Instant::ZERO),
             exchange: None,
         }
-    }
-}
-
-/// What the log says instead of a status where the client went away before there was one, as other proxies do.
-const CLIENT_GONE: u16 = 499;
-
-impl Exchange {
-    pub(crate) fn log(&self, now: Now, client: SocketAddr) {
-        tracing::info!(
-            target: "edgeward::access",
-            %client,
-            method = self.method.as_str(),
-            path = &*self.path,
-            status = if self.status == 0 { CLIENT_GONE } else { self.status },
-            cut = self.is_cut,
-            millis = now.mono.saturating_since(self.begun).as_millis() as u64,
-        );
     }
 }
 
@@ -284,6 +260,8 @@ pub(crate) struct Tunnel {
     pub(crate) relayed: Option<Side>,
     /// The upstream of which it is one of the exchanges.
     pub(crate) counted: Option<(SharedConfig, usize)>,
+    /// At the browser's end, what the access log will say of it.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 /// The two ends of a TCP relay (RFC 6062 section 3).
@@ -303,6 +281,7 @@ impl Tunnel {
             is_ending: false,
             relayed: None,
             counted: None,
+            exchange: None,
         }
     }
 
@@ -313,6 +292,7 @@ impl Tunnel {
             is_ending: false,
             relayed: Some(side),
             counted: None,
+            exchange: None,
         }
     }
 }
@@ -328,6 +308,8 @@ pub(crate) struct SipSocket {
     pub(crate) pinged: bool,
     /// Whether either side has closed the WebSocket; without that it is lost, and its user may come back.
     pub(crate) is_closed: bool,
+    /// What the access log will say of it.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 /// A WebSocket whose request is good, but which may have to move to its home shard before it is opened.
@@ -345,6 +327,8 @@ pub(crate) struct Opening {
     pub(crate) token: Option<Box<str>>,
     /// The user that its token names, where tokens are checked.
     pub(crate) subject: Option<Box<str>>,
+    /// What the access log will say of it.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 impl Opening {

@@ -216,6 +216,7 @@ impl Server {
             BodyLength::Chunked | BodyLength::UntilClose => Writer::UntilClose,
         };
         self.settle_persistence(writer);
+        out.reserve(write::HEAD_BYTES_USUAL);
         status_line(head.status, head.reason, out);
         let is_ours = |id| id == Name::ContentLength || self.hsts_secs.is_some() && id == Name::StrictTransportSecurity;
         forwarded_fields(head, is_ours, out);

@@ -229,8 +229,10 @@ impl Shard {
     }
 
     pub(super) fn foreign_datagram(&mut self, now: Now, foreign: &Foreign, out: &mut Egress) {
-        if foreign.socket == SocketId::Sip {
-            self.from_mediaserver(now, foreign.peer, &foreign.bytes, out);
+        match (foreign.socket, foreign.by_stream) {
+            (SocketId::Sip, false) => self.from_mediaserver(now, foreign.peer, &foreign.bytes, out),
+            (SocketId::Sip, true) => self.from_link(now, foreign.peer, &foreign.bytes, out),
+            _ => {}
         }
     }
 }

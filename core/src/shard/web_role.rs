@@ -1,16 +1,14 @@
 //! What happens between a browser and the servers behind us? Requests are judged, forwarded, answered.
 
-use core::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use core::{net::IpAddr, time::Duration};
 
 use bytes::BytesMut;
 
 use crate::{
+    access::End,
     action::{ConnId, Egress},
     config::{Config, Host, HttpLimits, Offer, Route, TokenRule},
-    conn::{BodyProgress, Conn, Downstream, Exchange, Gate, Identity, Opening, Stage},
+    conn::{BodyProgress, Conn, Downstream, Gate, Identity, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Request, client_address, route},
     rng::Rng,
     shard::{Shard, Step},
@@ -24,6 +22,7 @@ mod backends;
 mod errand;
 mod gate;
 mod identity;
+mod log;
 mod tunnel;
 mod upstream;
 
@@ -76,7 +75,7 @@ impl Shard {
         if self.is_held_up(id) || self.is_held(id) {
             return Step::Wait;
         }
-        let Some((browser, write)) = self.browser(id) else {
+        let Some((browser, _)) = self.browser(id) else {
             return Step::Gone;
         };
         match browser.server.next(bytes) {
@@ -99,7 +98,10 @@ impl Shard {
                 Step::Wait
             }
             Err(reject) => {
-                browser.server.reject(reject, now.unix, write);
+                self.refuse_exchange(now, id, reject.status);
+                if let Some((browser, write)) = self.browser(id) {
+                    browser.server.reject(reject, now.unix, write);
+                }
                 self.stats.web.refused += 1;
                 self.fault(now, id, reject.why, out)
             }
@@ -119,15 +121,9 @@ impl Shard {
         browser.head_begun = false;
         browser.body = BodyProgress::new(now.mono);
         // One that was held comes here again.
-        if browser.exchange.is_none() {
+        if !core::mem::replace(&mut browser.gate.is_known, true) {
             self.stats.web.requests += 1;
-            browser.exchange = Some(Exchange {
-                begun: now.mono,
-                method: request.method,
-                path: request.target.path().into(),
-                status: 0,
-                is_cut: false,
-            });
+            self.begin_exchange(now, id, request);
         }
         let decision = match self.is_own_server(id, request) {
             true => route(&config, request),
@@ -169,6 +165,7 @@ impl Shard {
         match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
+                self.turn_away_request(id, request, answer.status);
                 self.answer(now, id, &answer, out)
             }
             Decision::Sip { mediaserver, accept } => {
@@ -209,10 +206,10 @@ impl Shard {
         let mut client = conn.peer;
         client.set_ip(address);
         let token = request.target.argument("token").ok().flatten();
-        let Stage::Http(browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
+        let Stage::Http(mut browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
             return Step::Gone;
         };
-        tracing::info!(target: "edgeward::access", %client, path = request.target.path(), "WebSocket for SIP");
+        tracing::debug!(%client, path = request.target.path(), "WebSocket for SIP");
         conn.stage = Stage::Opening(Box::new(Opening {
             server: browser.server,
             accept,
@@ -220,6 +217,7 @@ impl Shard {
             client,
             token: token.map(|token| token.as_ref().into()),
             subject,
+            exchange: browser.exchange.take(),
         }));
         Step::Used(0)
     }
@@ -247,6 +245,11 @@ impl Shard {
         };
         browser.server.limit_body(route.body_bytes_max);
         browser.server.continue_(write);
+        if let Some(exchange) = &mut browser.exchange {
+            exchange.access.route = Some(route.path.as_str().into());
+            exchange.access.upstream = Some(web.upstreams[route.upstream].name.as_str().into());
+            exchange.access.request_id = request_id;
+        }
         let forward = Forward {
             peer,
             trusted_proxies: &https.trusted_proxies,
@@ -285,6 +288,9 @@ impl Shard {
             browser.body.bytes += data.len() as u64;
             browser.body.last = now.mono;
         }
+        if let Some(exchange) = self.exchange(id) {
+            exchange.access.received_bytes += data.len() as u64;
+        }
         if let Some(pair) = self.conns.get(id.0).and_then(|conn| conn.stage.pair())
             && let Some((upstream, write)) = self.upstream(pair)
         {
@@ -311,14 +317,12 @@ impl Shard {
         let Some((browser, write)) = self.browser(id) else {
             return Step::Gone;
         };
-        if let Some(exchange) = &mut browser.exchange {
-            // What has been said before stays said.
-            match browser.server.has_responded() {
-                true => exchange.is_cut = true,
-                false => exchange.status = answer.status,
-            }
-        }
+        let (has_responded, before) = (browser.server.has_responded(), write.len());
         browser.server.respond_local(answer, now.unix, write);
+        if let Some(exchange) = browser.exchange.as_mut().filter(|_| !has_responded) {
+            exchange.access.status = answer.status;
+            exchange.access.sent_bytes += (write.len() - before) as u64;
+        }
         self.list(id);
         self.response_done(now, id, out)
     }
@@ -328,15 +332,13 @@ impl Shard {
         let Some(conn) = self.conns.get_mut(id.0) else {
             return Step::Gone;
         };
-        let client = conn.peer;
-        let (Stage::Http(browser), _) = conn.stage_and_out() else {
+        let Stage::Http(browser) = &mut conn.stage else {
             return Step::Gone;
         };
         let (closes, is_idle) = (browser.server.closes(), browser.server.is_idle());
-        if (closes || is_idle)
-            && let Some(exchange) = browser.exchange.take()
-        {
-            exchange.log(now, client);
+        if closes || is_idle {
+            let exchange = browser.exchange.take();
+            self.log(now, exchange, End::Complete);
         }
         if closes {
             self.close(now, id, out);
@@ -366,11 +368,7 @@ impl Shard {
         // Else it has asked for more, which comes first.
     }
 
-    pub(super) fn browser_gone(&mut self, now: Now, client: SocketAddr, browser: Downstream, out: &mut Egress) {
-        if let Some(mut exchange) = browser.exchange {
-            exchange.is_cut = true;
-            exchange.log(now, client);
-        }
+    pub(super) fn browser_gone(&mut self, now: Now, browser: &Downstream, out: &mut Egress) {
         if let Some(pair) = browser.pair {
             self.close(now, pair, out);
         }
@@ -402,11 +400,14 @@ impl Shard {
             self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
         } else if browser.head_begun || !(browser.server.is_idle() || browser.server.has_responded()) {
             self.stats.web.refused += 1;
+            self.doom_exchange(id, End::TimedOut);
+            self.turn_away(id, "slow", "a request did not come in time");
             // RFC 9110 section 15.5.9.
             if self.answer(now, id, &Answer::new(408), out) != Step::Gone {
                 self.close(now, id, out);
             }
         } else {
+            self.doom_exchange(id, End::TimedOut);
             self.close(now, id, out);
         }
     }

@@ -67,6 +67,7 @@ fn config(reach: Reach) -> Config {
         token: None,
         rates: crate::config::Rates::default(),
         metrics: None,
+        access_log: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![[7; 32]],

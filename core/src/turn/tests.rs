@@ -163,6 +163,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         token: None,
         rates: config::Rates::default(),
         metrics: None,
+        access_log: None,
         keys: config::Keys {
             nonce: [9; 32],
             flow: vec![],

@@ -150,11 +150,14 @@ fn relay(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Relay> {
         let address = addresses::address(cx, value)?;
         (address, address)
     };
-    if advertise.is_unspecified() {
+    // RFC 8656 section 11.2: to a peer, "the source transport address is the relayed transport address", which on all
+    // addresses at once would be whichever the system likes; and allocations of two workers would not find each other.
+    if bind.is_unspecified() {
         return cx.refuse(
             value.span().start,
-            format!("{bind} is no address that anybody can send to"),
-            format!("write relay = {{ bind = \"{bind}\", advertise = \"192.0.2.10\" }}"),
+            format!("{bind} is no address to relay by: packets would leave from any address of this machine"),
+            "write one address of this machine, like \"192.0.2.10\", or behind a NAT\n\
+             relay = { bind = \"10.1.0.2\", advertise = \"192.0.2.10\" }",
         );
     }
     if bind.is_ipv4() != advertise.is_ipv4() {
@@ -197,7 +200,7 @@ fn check_relay_ports(
             && ports.contains(&listener.at.port())
             && relays.iter().any(|relay| {
                 let (ip, bind) = (listener.at.ip(), relay.bind);
-                ip.is_ipv4() == bind.is_ipv4() && (ip == bind || ip.is_unspecified() || bind.is_unspecified())
+                ip.is_ipv4() == bind.is_ipv4() && (ip == bind || ip.is_unspecified())
             })
     };
     let found: Vec<Listener> = cx.listeners().iter().copied().filter(collides).collect();

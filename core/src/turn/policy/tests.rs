@@ -84,6 +84,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         token: None,
         rates: Rates::default(),
         metrics: None,
+        access_log: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![],
