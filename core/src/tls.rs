@@ -21,11 +21,13 @@ mod connection;
 mod examine;
 mod ocsp;
 mod server;
+mod signature;
 
 pub use certificate::{Certificate, Finding};
-pub use client::ClientTls;
+pub use client::{ClientTls, Trust};
 pub use connection::{Tls, TlsError};
 pub use server::{Protocols, ServerTls};
+pub use signature::{SignatureAlgorithm, SignatureKey};
 
 use crate::time::UnixTime;
 
