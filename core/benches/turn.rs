@@ -241,6 +241,7 @@ impl World {
             web: None,
             sip: None,
             turn: Some(turn),
+            rates: config::Rates::default(),
             metrics: None,
             access_log: None,
             keys: config::Keys {

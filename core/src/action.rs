@@ -12,7 +12,11 @@ pub use crate::{
     conn::Conn,
     slab::Key,
 };
-use crate::{config::SharedConfig, time::Instant};
+use crate::{
+    config::{Limit, SharedConfig},
+    limit::{Client, Verdict},
+    time::Instant,
+};
 
 /// Which shard, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -424,6 +428,31 @@ pub enum Parcel {
     Conn(ConnId, Box<Conn>),
     /// A datagram for another shard's flow.
     Datagram(Box<Foreign>),
+    /// May a client be served? The shard that keeps its account answers with [`Parcel::RateJudged`].
+    RateAsked {
+        /// Who asks.
+        from: ShardId,
+        /// The connection that waits there.
+        conn: ConnId,
+        /// Of whom.
+        question: RateQuestion,
+    },
+    /// The answer to [`Parcel::RateAsked`].
+    RateJudged {
+        /// The connection that waits.
+        conn: ConnId,
+        /// What is to be done with its request. The monotonic clock of all shards is one.
+        verdict: Verdict,
+    },
+}
+
+/// Whose request it is, and what counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateQuestion {
+    /// The zone.
+    pub limit: Limit,
+    /// The client.
+    pub client: Client,
 }
 
 /// A datagram that landed on the wrong shard.

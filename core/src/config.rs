@@ -8,8 +8,10 @@ use core::{
     time::Duration,
 };
 
+use ahash::RandomState;
 use ipnet::IpNet;
 
+pub use crate::limit::{Mode, Tolerance};
 use crate::{
     time::UnixTime,
     tls::{ClientTls, Finding, ServerTls},
@@ -36,6 +38,8 @@ pub struct Config {
     pub sip: Option<Sip>,
     /// The turn role.
     pub turn: Option<Turn>,
+    /// How often clients may come to what names a zone.
+    pub rates: Rates,
     /// Where numbers and health are asked for.
     pub metrics: Option<Metrics>,
     /// What is told of each request.
@@ -199,6 +203,47 @@ impl Default for HttpLimits {
     }
 }
 
+/// How often clients may come.
+#[derive(Debug, Clone)]
+pub struct Rates {
+    /// Zones; in each, every client has an account of its own.
+    pub zones: Vec<Zone>,
+    /// Clients that are never counted.
+    pub exempt: Vec<IpNet>,
+    /// Clients that each zone remembers on one shard.
+    pub clients_max: usize,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            zones: Vec::new(),
+            exempt: Vec::new(),
+            clients_max: 65_536,
+        }
+    }
+}
+
+/// A rate that the routes which name it share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// Its name in the configuration and the logs.
+    pub name: String,
+    /// Time from one request of a client to the next in the long run.
+    pub interval: Duration,
+    /// How far a client may be ahead of that, where a route says nothing else.
+    pub tolerance: Tolerance,
+}
+
+/// The zone that counts the requests of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Index in [`Rates::zones`].
+    pub zone: usize,
+    /// How far a client may be ahead of its rate here.
+    pub tolerance: Tolerance,
+}
+
 /// The web role: what is forwarded, and to whom.
 #[derive(Debug)]
 pub struct Web {
@@ -245,6 +290,22 @@ pub struct Route {
     pub websocket: bool,
     /// Largest request body.
     pub body_bytes_max: u64,
+    /// What counts its requests.
+    pub limit: Option<Limit>,
+    /// What a request must bring as `token` in its query.
+    pub token: TokenRule,
+}
+
+/// What a request must bring as `token` in its query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenRule {
+    /// Nothing.
+    #[default]
+    None,
+    /// Something.
+    Present,
+    /// Three segments with dots between them, as a JWT has.
+    Segments,
 }
 
 /// The sip role: SIP over WebSocket on one side, SIP over UDP on the other.
@@ -268,6 +329,8 @@ pub struct Sip {
     pub token_required: bool,
     /// What browsers may say, and what is said about them.
     pub policy: SipPolicy,
+    /// What counts attempts to open a WebSocket.
+    pub limit: Option<Limit>,
     /// Timeouts and limits.
     pub limits: SipLimits,
 }
@@ -641,6 +704,18 @@ pub struct Keys {
     pub nonce: [u8; 32],
     /// Signs SIP flow tokens: the first is used, all are accepted.
     pub flow: Vec<[u8; 32]>,
+}
+
+impl Keys {
+    /// Hashes alike on every shard, and in no way that the outside could foresee.
+    pub(crate) fn hasher(&self) -> RandomState {
+        let mut seeds = self
+            .nonce
+            .chunks_exact(8)
+            .map(|chunk| chunk.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
+        let mut seed = || seeds.next().unwrap_or_default();
+        RandomState::with_seeds(seed(), seed(), seed(), seed())
+    }
 }
 
 impl fmt::Debug for Keys {

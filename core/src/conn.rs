@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 mod stage;
 
-pub(crate) use stage::{Downstream, Opening, Side, SipSocket, Stage, Tunnel, Upstream};
+pub(crate) use stage::{Downstream, Gate, Opening, Side, SipSocket, Stage, Tunnel, Upstream, Wait};
 
 use crate::{
     config::Offer,

@@ -10,11 +10,9 @@ use crate::time::Instant;
 /// Entries that are looked at to make room for a new one.
 const EVICTION_STEPS_MAX: usize = 16;
 
-/// How often a client may come.
+/// How far a client may be ahead of the rate of its zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// Time from one request to the next in the long run; 2 s are 30 a minute.
-    pub interval: Duration,
+pub struct Tolerance {
     /// Requests that may come at once beyond the first.
     pub burst: u32,
     /// What happens to those.
@@ -44,7 +42,8 @@ pub enum Verdict {
 /// One rate, and how much of it each client has used.
 #[derive(Debug)]
 pub struct Zone {
-    rate: Rate,
+    /// Time from one request to the next in the long run; 2 s are 30 a minute.
+    interval: Duration,
     entries_max: usize,
     /// Where the entry of a client is.
     index: HashMap<Client, usize, RandomState>,
@@ -53,11 +52,15 @@ pub struct Zone {
     hand: usize,
 }
 
-/// Whom a limit is for: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer has at least.
+/// Whom a limit is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Client {
+pub enum Client {
+    /// An IPv4 address.
     V4(u32),
+    /// An IPv6 network of 64 bits, which is what one customer has at least.
     V6(u64),
+    /// A user who has proved to be one, by a hash under a secret.
+    User(u64),
 }
 
 #[derive(Debug)]
@@ -71,9 +74,9 @@ struct Entry {
 
 impl Zone {
     /// A zone that remembers so many clients, at least one. The memory is taken as they come.
-    pub fn new(rate: Rate, entries_max: usize, hasher: RandomState) -> Self {
+    pub fn new(interval: Duration, entries_max: usize, hasher: RandomState) -> Self {
         Self {
-            rate,
+            interval,
             entries_max: entries_max.max(1),
             index: HashMap::with_hasher(hasher),
             entries: Vec::new(),
@@ -82,19 +85,28 @@ impl Zone {
     }
 
     /// Counts a request of this client, unless it is refused.
-    pub fn check(&mut self, now: Instant, address: IpAddr) -> Verdict {
-        let Rate { interval, burst, mode } = self.rate;
-        let entry = self.entry(now, Client::of(address));
-        entry.is_recent = true;
-        let start = entry.due.max(now);
-        let ahead = start - now;
-        if let Some(retry_after) = ahead.checked_sub(interval * burst).filter(|excess| !excess.is_zero()) {
-            return Verdict::Refuse(retry_after);
+    pub fn check(&mut self, now: Instant, client: Client, tolerance: Tolerance) -> Verdict {
+        let verdict = self.peek(now, client, tolerance);
+        if !matches!(verdict, Verdict::Refuse(_)) {
+            let interval = self.interval;
+            let entry = self.entry(now, client);
+            entry.due = entry.due.max(now) + interval;
         }
-        entry.due = start + interval;
-        match mode {
-            Mode::Delay if start > now => Verdict::Wait(start),
-            Mode::Delay | Mode::NoDelay => Verdict::Admit,
+        verdict
+    }
+
+    /// What [`Zone::check`] would say, without counting.
+    pub fn peek(&mut self, now: Instant, client: Client, tolerance: Tolerance) -> Verdict {
+        let Some(at) = self.index.get(&client) else {
+            return Verdict::Admit;
+        };
+        let entry = &mut self.entries[*at];
+        entry.is_recent = true;
+        let ahead = entry.due - now;
+        match ahead.checked_sub(self.interval * tolerance.burst) {
+            Some(retry_after) if !retry_after.is_zero() => Verdict::Refuse(retry_after),
+            _ if ahead.is_zero() || tolerance.mode == Mode::NoDelay => Verdict::Admit,
+            _ => Verdict::Wait(entry.due),
         }
     }
 
@@ -146,7 +158,8 @@ impl Zone {
 }
 
 impl Client {
-    fn of(address: IpAddr) -> Self {
+    /// Whoever has this address.
+    pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
             IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
@@ -164,9 +177,21 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn zone(interval: Duration, burst: u32, mode: Mode) -> Zone {
+    /// A zone of one tolerance.
+    struct Limited(Zone, Tolerance);
+
+    impl Limited {
+        fn check(&mut self, now: Instant, address: IpAddr) -> Verdict {
+            let foreseen = self.0.peek(now, Client::of(address), self.1);
+            let verdict = self.0.check(now, Client::of(address), self.1);
+            assert_eq!(foreseen, verdict);
+            verdict
+        }
+    }
+
+    fn zone(interval: Duration, burst: u32, mode: Mode) -> Limited {
         let hasher = RandomState::with_seeds(1, 2, 3, 4);
-        Zone::new(Rate { interval, burst, mode }, 4, hasher)
+        Limited(Zone::new(interval, 4, hasher), Tolerance { burst, mode })
     }
 
     fn v4(last: u32) -> IpAddr {
@@ -227,13 +252,31 @@ mod tests {
     }
 
     #[test]
+    fn routes_of_one_zone_share_what_is_left() {
+        let mut zone = zone(SECOND, 1, Mode::Delay);
+        let assets = Tolerance {
+            burst: 3,
+            mode: Mode::NoDelay,
+        };
+        let client = Client::of(v4(1));
+        for _ in 0..3 {
+            assert_eq!(zone.0.check(at(0), client, assets), Verdict::Admit);
+        }
+        assert_eq!(zone.check(at(0), v4(1)), Verdict::Refuse(2 * SECOND));
+        assert_eq!(zone.0.check(at(0), client, assets), Verdict::Admit);
+        assert_eq!(zone.check(at(3000), v4(1)), Verdict::Wait(at(4000)));
+        // A user who is known is not the address that others share.
+        assert_eq!(zone.0.check(at(3000), Client::User(1), assets), Verdict::Admit);
+    }
+
+    #[test]
     fn the_table_keeps_those_who_come_often() {
         let mut zone = zone(SECOND, 5, Mode::NoDelay);
         for round in 0..200 {
             // One client spends its burst and stays; a crowd passes through.
             zone.check(at(0), v4(0));
             zone.check(at(0), v4(1 + round));
-            assert!(zone.entries.len() <= 4 && zone.index.len() == zone.entries.len());
+            assert!(zone.0.entries.len() <= 4 && zone.0.index.len() == zone.0.entries.len());
         }
         assert_eq!(zone.check(at(0), v4(0)), Verdict::Refuse(SECOND));
     }

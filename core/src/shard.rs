@@ -100,7 +100,7 @@ impl Shard {
             .sip
             .is_some()
             .then(|| Bridge::new(config.clone(), id, shards, &mut rng));
-        let web = web_role::Web::new(&config);
+        let web = web_role::Web::new(&config, &mut rng);
         let clients = HashMap::with_hasher(rng.hasher());
         let shard = Self {
             config,
@@ -332,6 +332,8 @@ impl Shard {
                 SocketId::Turn(_) => {}
             },
             Input::Parcel(Parcel::Datagram(foreign)) => self.foreign_datagram(now, &foreign, out),
+            Input::Parcel(Parcel::RateAsked { from, conn, question }) => self.rate_asked(now, from, conn, question),
+            Input::Parcel(Parcel::RateJudged { conn, verdict }) => self.rate_judged(now, conn, verdict, out),
             // A connection comes by `adopt`, with its stream.
             Input::Parcel(Parcel::Conn(..)) => {}
             Input::Configure(config) => self.configure(now, config, out),
@@ -685,7 +687,7 @@ impl Shard {
         // What comes for another half makes nothing to write here. RFC 9112 section 9.5: an upstream may answer before
         // it has read all.
         let has_room = conn.stage.pair().is_some() || conn.backlog() < self.buffer_limit();
-        is_wanted && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id)
+        is_wanted && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id) && !self.is_held(id)
     }
 
     /// Whether the other half of an exchange or tunnel has too much to write already.

@@ -164,6 +164,25 @@ fn three_hosts() {
 }
 
 #[test]
+fn a_preset_is_shown_as_what_it_stands_for() {
+    let place = Place::new("xivo");
+    assert_has(
+        &place.check_example("xivo.toml"),
+        &[
+            "web    /ccagent/...                      -> cc https://10.0.0.10:443; zone webapp burst 20 delay",
+            "/assets/...                       -> cc https://10.0.0.10:443; zone webapp burst 50 nodelay",
+            "/xuc/api/2.0/cti/...              -> cc https://10.0.0.10:443, WebSockets too, with a token of three segments; \
+             zone auth burst 12 nodelay",
+            "/meetingrooms/token/validate/...  -> xivo https://10.0.0.2:443; zone auth burst 12 nodelay",
+            "sip    UDP 192.0.2.10:5060; WebSockets at wss://edge.example.com, with a token; zone auth burst 12 nodelay",
+            "rates  webapp 30/s for each client",
+            "auth 20/min for each client",
+            "exempt: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7",
+        ],
+    );
+}
+
+#[test]
 fn every_error_is_told_at_once() {
     let output = Place::new("broken").check(
         r#"

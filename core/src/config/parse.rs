@@ -13,6 +13,8 @@ mod addresses;
 mod https;
 mod metrics;
 mod nearest;
+mod preset;
+mod rates;
 mod reader;
 mod secret;
 mod section;
@@ -104,8 +106,9 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
     check_roles(cx, &root);
     let server = root.optional(cx, "server", server::parse);
     let https = root.optional(cx, "https", https::parse);
-    let web = root.optional(cx, "web", web::parse);
-    let sip = root.optional(cx, "sip", |cx, value| sip::parse(cx, value, https.as_ref()));
+    let mut rates = root.or(cx, "rates", rates::Found::default(), rates::parse);
+    let web = root.optional(cx, "web", |cx, value| web::parse(cx, value, &mut rates));
+    let sip = root.optional(cx, "sip", |cx, value| sip::parse(cx, value, https.as_ref(), &rates));
     let turn = root.optional(cx, "turn", |cx, value| turn::parse(cx, value, sip.as_ref()));
     let metrics = root.optional(cx, "metrics", metrics::parse);
     let access_log = root.optional(cx, "access_log", access_log::parse);
@@ -120,6 +123,7 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
         web,
         sip,
         turn,
+        rates: rates.rates,
         metrics,
         access_log,
         keys: key_file.unwrap_or(keys),

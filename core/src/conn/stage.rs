@@ -2,7 +2,6 @@
 
 use core::net::SocketAddr;
 
-use ahash::RandomState;
 use bytes::BytesMut;
 
 use crate::{
@@ -10,6 +9,7 @@ use crate::{
     action::{ConnId, ShardId},
     config::{self, Keys, Offer, SharedConfig},
     http::{Accept, Client, Server},
+    limit::Verdict,
     sip::{FlowId, LinkId},
     turn,
     ws::{self, Boundary, Kind},
@@ -66,8 +66,34 @@ pub(crate) struct Downstream {
     pub(crate) pair: Option<ConnId>,
     /// Whether bytes of the next request have come.
     pub(crate) head_begun: bool,
+    pub(crate) gate: Gate,
     /// What the access log will say of the request, where there is one.
     pub(crate) exchange: Option<Box<Exchange>>,
+}
+
+/// What is known of a request that is not served yet. While it waits it stays unread at the front of the connection.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) waits: Option<Wait>,
+    /// What its zone says.
+    pub(crate) verdict: Option<Verdict>,
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Another shard, which keeps the account of its client.
+    Verdict,
+    /// The time that the rate of its zone allows for it.
+    Turn,
+}
+
+impl Gate {
+    /// Of no request yet.
+    pub(crate) const OPEN: Self = Self {
+        waits: None,
+        verdict: None,
+    };
 }
 
 impl Downstream {
@@ -76,6 +102,7 @@ impl Downstream {
             server,
             pair: None,
             head_begun: false,
+            gate: Gate::OPEN,
             exchange: None,
         }
     }
@@ -204,12 +231,7 @@ pub(crate) struct Opening {
 impl Opening {
     /// The shard on which all WebSockets of this user meet, so that one that comes back finds its flow.
     pub(crate) fn home(&self, keys: &Keys, shards: u16) -> ShardId {
-        let mut seeds = keys
-            .nonce
-            .chunks_exact(8)
-            .map(|chunk| chunk.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
-        let mut seed = || seeds.next().unwrap_or_default();
-        let hasher = RandomState::with_seeds(seed(), seed(), seed(), seed());
+        let hasher = keys.hasher();
         let hash = match &self.token {
             Some(token) => hasher.hash_one(token),
             None => hasher.hash_one(self.client),

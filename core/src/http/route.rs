@@ -10,7 +10,7 @@ use super::{
     target::Authority,
     upgrade::{Accept, Handshake, HandshakeError, offers, websocket},
 };
-use crate::config::{Config, Mediaserver, Route, Sip};
+use crate::config::{Config, Mediaserver, Route, Sip, TokenRule};
 
 /// The path of the WebSocket of the mediaserver `default`; of others, with `-NAME` behind it.
 const SIP_PATH: &str = "/wssip";
@@ -77,6 +77,7 @@ fn decide<'c>(
     if matches!(request.body, BodyLength::Known(bytes) if bytes > route.body_bytes_max) {
         return Err(Answer::new(413));
     }
+    check_token(request, route.token)?;
     let upgrade = if route.websocket { tunnel(request)? } else { None };
     Ok(Decision::Forward { route, upgrade })
 }
@@ -114,17 +115,32 @@ fn sip_websocket(sip: &Sip, hosts: &[String], request: &Request<'_>) -> Result<A
         return Err(Answer::new(403));
     }
     if sip.token_required {
-        match request.target.argument("token") {
-            Ok(Some(token)) if !token.is_empty() => {}
-            Ok(_) => return Err(Answer::unauthorized()),
-            Err(_) => return Err(Answer::new(403)),
-        }
+        check_token(request, TokenRule::Present)?;
     }
     // RFC 7118 section 4.1: the client must offer it.
     if !offers(request, SIP_SUBPROTOCOL) {
         return Err(Answer::new(400));
     }
     Ok(handshake.accept)
+}
+
+fn check_token(request: &Request<'_>, rule: TokenRule) -> Result<(), Answer> {
+    if rule == TokenRule::None {
+        return Ok(());
+    }
+    let token = match request.target.argument("token") {
+        Ok(Some(token)) if !token.is_empty() => token,
+        Ok(_) => return Err(Answer::unauthorized()),
+        Err(_) => return Err(Answer::new(403)),
+    };
+    // RFC 7515 section 7.1: three segments of base64url.
+    let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=');
+    let is_segment = |segment: &str| !segment.is_empty() && segment.bytes().all(is_base64url);
+    let has_form = || token.split('.').count() == 3 && token.split('.').all(is_segment);
+    if rule == TokenRule::Segments && !has_form() {
+        return Err(Answer::new(403));
+    }
+    Ok(())
 }
 
 // RFC 6455 section 10.2: a browser names who opened the page. Whoever is no browser could name anybody, so that a

@@ -153,6 +153,13 @@ impl Server {
         })
     }
 
+    /// Takes the head back that [`Self::next`] has just given: it is to be given again, with all that came behind it.
+    pub fn take_back(&mut self) {
+        self.input = Input::Head { searched: 0 };
+        self.output = Output::Idle;
+        self.close = false;
+    }
+
     /// Refuses a longer body with 413; to be called before the body is read.
     pub fn limit_body(&mut self, bytes_max: u64) {
         self.body_bytes_left = bytes_max;

@@ -37,6 +37,6 @@ impl Shard {
         for id in resting {
             self.close(now, id, out);
         }
-        self.web.configure(&self.config);
+        self.web.configure(&self.config, &mut self.rng);
     }
 }

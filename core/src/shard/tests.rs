@@ -13,6 +13,7 @@ use crate::{
 
 mod access;
 mod drain;
+mod rates;
 mod reload;
 mod session;
 mod tcp_relay;
@@ -111,6 +112,7 @@ struct World {
     unread: Vec<ConnId>,
     resolved: Vec<QueryId>,
     moved: Vec<(ShardId, ConnId, Box<Conn>)>,
+    parcels: Vec<(ShardId, Parcel)>,
     /// What was written to each connection and not looked at yet.
     written: HashMap<ConnId, BytesMut>,
     drained: bool,
@@ -131,13 +133,17 @@ impl World {
 
     /// The worlds of all shards of one process.
     fn of_shards(shards: u16) -> Vec<Self> {
+        Self::with(CONFIG, shards)
+    }
+
+    fn with(config: &str, shards: u16) -> Vec<Self> {
         let made = rcgen::generate_simple_self_signed(vec!["edge.example.org".to_owned()]).expect("a certificate");
         let mut files = Files {
             provider: Provider::for_tests(),
             cert: made.cert.pem().into(),
             key: made.signing_key.serialize_pem().into(),
         };
-        let config = files.parse(CONFIG);
+        let config = files.parse(config);
         let trust = ClientTls::new(&files.provider, &files.cert, "edge.example.org").expect("a client");
         let now = Now {
             mono: Instant::ZERO,
@@ -156,6 +162,7 @@ impl World {
             unread: Vec::new(),
             resolved: Vec::new(),
             moved: Vec::new(),
+            parcels: Vec::new(),
             written: HashMap::default(),
             drained: false,
             logged: Vec::new(),
@@ -203,7 +210,8 @@ impl World {
                     to,
                     parcel: Parcel::Conn(conn, value),
                 } => self.moved.push((to, conn, value)),
-                Action::BindRelay { .. } | Action::CloseSocket(_) | Action::Forward { .. } => {
+                Action::Forward { to, parcel } => self.parcels.push((to, parcel)),
+                Action::BindRelay { .. } | Action::CloseSocket(_) => {
                     panic!("not asked for here: {action:?}")
                 }
             }
@@ -211,7 +219,11 @@ impl World {
     }
 
     fn browser(&mut self) -> Browser {
-        let (local, peer) = ("192.0.2.1:443".parse().unwrap(), "198.51.100.1:50000".parse().unwrap());
+        self.browser_of("198.51.100.1:50000")
+    }
+
+    fn browser_of(&mut self, peer: &str) -> Browser {
+        let (local, peer) = ("192.0.2.1:443".parse().unwrap(), peer.parse().unwrap());
         let conn = self
             .shard
             .accept(self.now, ListenerId(0), local, peer)

@@ -1,6 +1,6 @@
 //! What happens between a browser and the servers behind us? Requests are judged, forwarded, answered.
 
-use core::time::Duration;
+use core::{net::IpAddr, time::Duration};
 
 use bytes::BytesMut;
 
@@ -8,13 +8,17 @@ use crate::{
     access::End,
     action::{ConnId, Egress},
     config::{Config, Host, HttpLimits, Offer, Route},
-    conn::{Conn, Downstream, Opening, Stage},
+    conn::{Conn, Downstream, Gate, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
+    rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
     tls::Tls,
 };
 
+use gate::Passage;
+
+mod gate;
 mod log;
 mod tunnel;
 mod upstream;
@@ -24,18 +28,22 @@ mod upstream;
 pub(super) struct Web {
     pool: Pool,
     resolver: upstream::Resolver,
+    /// Accounts of the clients whose home is here.
+    zones: gate::Zones,
 }
 
 impl Web {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, rng: &mut Rng) -> Self {
         Self {
             pool: pool(config),
             resolver: upstream::Resolver::new(),
+            zones: gate::Zones::new(config, rng),
         }
     }
 
     /// The configuration is another one. No connection rests in the pool.
-    pub(super) fn configure(&mut self, config: &Config) {
+    pub(super) fn configure(&mut self, config: &Config, rng: &mut Rng) {
+        self.zones.configure(config, rng);
         let upstreams = config.web.as_ref().map_or(&[][..], |web| &web.upstreams);
         self.pool = pool(config);
         self.resolver.retain(|host| {
@@ -55,7 +63,7 @@ fn pool(config: &Config) -> Pool {
 impl Shard {
     /// Takes one item of what a browser sent.
     pub(super) fn from_browser(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
-        if self.is_held_up(id) {
+        if self.is_held_up(id) || self.is_held(id) {
             return Step::Wait;
         }
         let Some((browser, _)) = self.browser(id) else {
@@ -92,26 +100,46 @@ impl Shard {
     }
 
     fn request(&mut self, now: Now, id: ConnId, request: &Request<'_>, out: &mut Egress) -> Step {
-        self.stats.web.requests += 1;
-        let Some((browser, _)) = self.browser(id) else {
+        let config = self.config.clone();
+        let trusted = config.https.as_ref().map_or(&[][..], |https| &https.trusted_proxies);
+        let Some(conn) = self.conns.get_mut(id.0) else {
+            return Step::Gone;
+        };
+        let client = client_address(conn.peer.ip(), trusted, &request.fields);
+        let (Stage::Http(browser), _) = conn.stage_and_out() else {
             return Step::Gone;
         };
         browser.head_begun = false;
-        self.begin_exchange(now, id, request);
-        self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
-        if !self.is_own_server(id, request) {
-            self.stats.web.refused += 1;
-            self.turn_away_request(id, request, 421);
-            return self.answer(now, id, &Answer::new(421), out);
+        // One that was held comes here again.
+        if browser.gate.verdict.is_none() {
+            self.stats.web.requests += 1;
+            self.begin_exchange(now, id, client, request);
         }
-        let config = self.config.clone();
-        match route(&config, request) {
+        let decision = match self.is_own_server(id, request) {
+            true => route(&config, request),
+            false => Decision::Refuse(Answer::new(421)),
+        };
+        let limit = match &decision {
+            Decision::Refuse(_) => None,
+            Decision::Sip { .. } => config.sip.as_ref().and_then(|sip| sip.limit),
+            Decision::Forward { route, .. } => route.limit,
+        };
+        let decision = match self.pass_gate(now, id, client, limit) {
+            Passage::Open => decision,
+            Passage::Held => return Step::Wait,
+            Passage::Refused(answer) => Decision::Refuse(answer),
+        };
+        if let Some((browser, _)) = self.browser(id) {
+            browser.gate = Gate::OPEN;
+        }
+        self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
-                self.turn_away_request(id, request, answer.status);
+                log::turn_away_request(client, answer.status);
                 self.answer(now, id, &answer, out)
             }
-            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, mediaserver, accept),
+            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, client, mediaserver, accept),
             Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
         }
     }
@@ -131,18 +159,20 @@ impl Shard {
     }
 
     /// The connection becomes a WebSocket that ends here; before it is opened, it goes to its home shard.
-    fn open_for_sip(&mut self, id: ConnId, request: &Request<'_>, mediaserver: usize, accept: Accept) -> Step {
-        let trusted = self
-            .config
-            .https
-            .as_ref()
-            .map_or(&[][..], |https| &https.trusted_proxies);
+    fn open_for_sip(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_>,
+        address: IpAddr,
+        mediaserver: usize,
+        accept: Accept,
+    ) -> Step {
         let mediaservers = self.config.sip.as_ref().map_or(&[][..], |sip| &sip.mediaservers);
         let (Some(conn), Some(mediaserver)) = (self.conns.get_mut(id.0), mediaservers.get(mediaserver)) else {
             return Step::Gone;
         };
         let mut client = conn.peer;
-        client.set_ip(client_address(conn.peer.ip(), trusted, &request.fields));
+        client.set_ip(address);
         let token = request.target.argument("token").ok().flatten();
         let Stage::Http(mut browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
             return Step::Gone;
@@ -272,7 +302,9 @@ impl Shard {
     pub(super) fn browser_ended(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let has_more = self.conns.get(id.0).is_some_and(|conn| conn.rest_len() > 0);
         let Some((browser, _)) = self.browser(id) else { return };
-        if browser.pair.is_none() || !browser.server.is_request_read() {
+        if browser.gate.waits.is_some() {
+            // Its request is still to come.
+        } else if browser.pair.is_none() || !browser.server.is_request_read() {
             self.close(now, id, out);
         } else if !has_more {
             browser.server.close_after_response();
@@ -289,6 +321,11 @@ impl Shard {
     /// Nothing has moved for a while.
     pub(super) fn browser_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
+        if let Stage::Http(browser) = &conn.stage
+            && let Some(wait) = browser.gate.waits
+        {
+            return self.held_long_enough(now, id, wait, out);
+        }
         if self.is_held_up(id)
             && let Some(pair) = conn.stage.pair()
             && !self.is_held_up(pair)

@@ -105,6 +105,7 @@ mod tests {
             origins: Vec::new(),
             token_required: false,
             policy: SipPolicy::default(),
+            limit: None,
             limits: SipLimits::default(),
         })
     }

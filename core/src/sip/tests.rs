@@ -60,9 +60,11 @@ fn config(reach: Reach) -> Config {
             origins: Vec::new(),
             token_required: false,
             policy: SipPolicy::default(),
+            limit: None,
             limits: SipLimits::default(),
         }),
         turn: None,
+        rates: crate::config::Rates::default(),
         metrics: None,
         access_log: None,
         keys: Keys {

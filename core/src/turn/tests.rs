@@ -160,6 +160,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         web: None,
         sip: None,
         turn: Some(turn),
+        rates: config::Rates::default(),
         metrics: None,
         access_log: None,
         keys: config::Keys {

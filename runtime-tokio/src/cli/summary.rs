@@ -3,7 +3,7 @@
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive};
 
 use edgeward_core::{
-    config::{Config, Host, Https, Reach, Sip, TrunkTransport, Turn, Upstream, Web},
+    config::{Config, Host, Https, Limit, Mode, Rates, Reach, Sip, TokenRule, TrunkTransport, Turn, Upstream, Web},
     tls::Finding,
 };
 
@@ -16,13 +16,16 @@ pub(crate) fn summary(config: &Config) -> String {
         lines.extend(https_lines(https));
     }
     if let Some(web) = &config.web {
-        lines.extend(web_lines(web));
+        lines.extend(web_lines(web, &config.rates));
     }
     if let Some(sip) = &config.sip {
-        lines.extend(sip_lines(sip));
+        lines.extend(sip_lines(sip, &config.rates));
     }
     if let Some(turn) = &config.turn {
         lines.extend(turn_lines(turn));
+    }
+    if !config.rates.zones.is_empty() {
+        lines.extend(rates_lines(&config.rates));
     }
     let mut text = String::new();
     for (role, line) in lines {
@@ -68,7 +71,7 @@ fn https_lines(https: &Https) -> Vec<Line> {
     lines
 }
 
-fn web_lines(web: &Web) -> Vec<Line> {
+fn web_lines(web: &Web, rates: &Rates) -> Vec<Line> {
     let width = web.routes.iter().map(|route| route.path.len()).max().unwrap_or(0) + "/...".len();
     let routes = web.routes.iter().map(|route| {
         let path = match (route.below, route.path.as_str()) {
@@ -77,10 +80,48 @@ fn web_lines(web: &Web) -> Vec<Line> {
             (false, path) => path.to_owned(),
         };
         let websocket = if route.websocket { ", WebSockets too" } else { "" };
+        let token = match route.token {
+            TokenRule::None => "",
+            TokenRule::Present => ", with a token",
+            TokenRule::Segments => ", with a token of three segments",
+        };
+        let counted = route.limit.map_or_else(String::new, |limit| counted(rates, limit));
         let upstream = &web.upstreams[route.upstream];
-        format!("{path:<width$}  -> {} {}{websocket}", upstream.name, url(upstream))
+        format!(
+            "{path:<width$}  -> {} {}{websocket}{token}{counted}",
+            upstream.name,
+            url(upstream)
+        )
     });
     label("web", routes)
+}
+
+fn rates_lines(rates: &Rates) -> Vec<Line> {
+    let zones = rates.zones.iter().map(|zone| {
+        let each = zone.interval.as_secs_f64();
+        let rate = match each < 1.0 {
+            true => format!("{:.0}/s", 1.0 / each),
+            false => format!("{:.0}/min", 60.0 / each),
+        };
+        format!("{} {rate} for each client", zone.name)
+    });
+    let exempt = match rates.exempt.as_slice() {
+        [] => "nobody is exempt".to_owned(),
+        exempt => format!("exempt: {}", list(exempt.iter().map(net))),
+    };
+    label("rates", zones.chain([exempt]))
+}
+
+/// What counts a route.
+fn counted(rates: &Rates, limit: Limit) -> String {
+    let mode = match limit.tolerance.mode {
+        Mode::Delay => "delay",
+        Mode::NoDelay => "nodelay",
+    };
+    format!(
+        "; zone {} burst {} {mode}",
+        rates.zones[limit.zone].name, limit.tolerance.burst
+    )
 }
 
 fn url(upstream: &Upstream) -> String {
@@ -91,15 +132,17 @@ fn url(upstream: &Upstream) -> String {
     }
 }
 
-fn sip_lines(sip: &Sip) -> Vec<Line> {
+fn sip_lines(sip: &Sip, rates: &Rates) -> Vec<Line> {
     let advertised = match sip.advertise == sip.listen {
         true => String::new(),
         false => format!(", advertised as {}", sip.advertise),
     };
     let token = if sip.token_required { ", with a token" } else { "" };
     let listen = format!(
-        "UDP {}{advertised}; WebSockets at wss://{}{token}",
-        sip.listen, sip.public_host
+        "UDP {}{advertised}; WebSockets at wss://{}{token}{}",
+        sip.listen,
+        sip.public_host,
+        sip.limit.map_or_else(String::new, |limit| counted(rates, limit))
     );
     let width = sip.mediaservers.iter().map(|m| m.path().len()).max().unwrap_or(0);
     let mediaservers = sip.mediaservers.iter().map(|mediaserver| {

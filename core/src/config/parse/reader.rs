@@ -137,6 +137,11 @@ impl<'a> Reader<'a> {
         self.paths.push((path, site));
     }
 
+    /// Whether somebody has this path.
+    pub(super) fn is_path_taken(&self, path: &str) -> bool {
+        self.paths.iter().any(|(other, _)| other == path)
+    }
+
     /// Whether nothing was found wrong.
     pub(super) fn is_content(&self) -> bool {
         self.errors.is_empty()

@@ -8,13 +8,14 @@ use core::{
 
 use super::{
     addresses,
+    rates::{self, Found},
     reader::{Reader, Site, Transport, Value},
     section::{self, Section},
     urls, values,
 };
 use crate::config::{Health, Host, HostPort, Https, Mediaserver, Reach, Sip, SipLimits, SipPolicy, TrunkTransport};
 
-pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https>) -> Option<Sip> {
+pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https>, rates: &Found) -> Option<Sip> {
     let mut section = Section::new(cx, "[sip]", value)?;
     let listen = section.required(cx, "listen", "\"192.0.2.10:5060\"", |cx, value| {
         let address = addresses::socket_address_or(SIP_PORT)(cx, value)?;
@@ -48,6 +49,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https
     let origins = section.list(cx, "origins", urls::origin);
     let token_required = section.or(cx, "token_required", true, values::flag);
     let policy = section.or(cx, "policy", SipPolicy::default(), policy);
+    let limit = rates::limit(cx, &mut section, &rates.rates, rates.sip);
     let limits = section.or(cx, "limits", SipLimits::default(), limits);
     section.finish(cx);
     Some(Sip {
@@ -60,6 +62,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https
         origins: origins?,
         token_required,
         policy,
+        limit,
         limits,
     })
 }

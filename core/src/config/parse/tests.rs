@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::{AlternateWhen, Host, PeerRule, Reach, Relay, SecretHash, Square, TrunkTransport};
+use crate::config::{
+    AlternateWhen, Host, Limit, PeerRule, Reach, Relay, Route, SecretHash, Square, TokenRule, TrunkTransport,
+};
 
 /// A world with some files and one variable.
 struct World {
@@ -1123,5 +1125,242 @@ t:9: `'never'` is not "draining", "full" or "always"
 t:11: `10` is not a number of bytes from 1024 to 1099511627776
     fix: write 65536 or "64 KiB"; there are KiB, MiB and GiB
 "#,
+    );
+}
+
+const XIVO: &str = r#"
+[https]
+listen = "0.0.0.0:443"
+certificates = [{ cert = "edge.pem", key = "edge.key" }]
+
+[web]
+preset = "xivo"
+
+[[web.upstream]]
+name = "xivo"
+url = "http://10.0.0.2"
+
+[[web.upstream]]
+name = "cc"
+url = "http://10.0.0.10"
+
+[[web.upstream]]
+name = "meetingroom"
+url = "http://10.0.0.9"
+
+[sip]
+listen = "10.0.0.1:5060"
+
+[[sip.mediaserver]]
+address = "10.0.0.2"
+"#;
+
+/// `path upstream zone burst mode`, and what else is special.
+fn route_lines(config: &Config) -> Vec<String> {
+    let web = config.web.as_ref().unwrap();
+    let line = |route: &Route| {
+        let limit = route.limit.map_or_else(String::new, |Limit { zone, tolerance }| {
+            format!(
+                " {} {} {:?}",
+                config.rates.zones[zone].name, tolerance.burst, tolerance.mode
+            )
+        });
+        let below = if route.below { "/..." } else { "" };
+        let websocket = if route.websocket { " websocket" } else { "" };
+        let token = if route.token == TokenRule::Segments {
+            " token"
+        } else {
+            ""
+        };
+        format!(
+            "{}{below} {}{limit}{websocket}{token}",
+            route.path, web.upstreams[route.upstream].name
+        )
+    };
+    web.routes.iter().map(line).collect()
+}
+
+#[test]
+fn one_line_is_a_whole_xivo() {
+    let config = parsed(XIVO);
+    assert_eq!(
+        route_lines(&config),
+        [
+            "/ccagent/... cc webapp 20 Delay",
+            "/ucassistant/... cc webapp 20 Delay",
+            "/switchboard/... cc webapp 20 Delay",
+            "/assets/... cc webapp 50 NoDelay",
+            "/config/... cc webapp 50 NoDelay",
+            "/pwa-worker.js cc webapp 50 NoDelay",
+            "/static/offline.html cc webapp 50 NoDelay",
+            "/video/css/... meetingroom webapp 50 NoDelay",
+            "/video/images/... meetingroom webapp 50 NoDelay",
+            "/video/lang/... meetingroom webapp 50 NoDelay",
+            "/video/libs/... meetingroom webapp 50 NoDelay",
+            "/video/sounds/... meetingroom webapp 50 NoDelay",
+            "/xuc/... cc apis 10 Delay",
+            "/version/... cc apis 10 Delay",
+            "/video/external_api.js meetingroom apis 10 NoDelay",
+            "/xuc/api/2.0/auth/login/... cc auth 12 NoDelay",
+            "/invitation/video/... cc auth 12 NoDelay",
+            "/meetingrooms/token/validate/... xivo auth 12 NoDelay",
+            "/xuc/api/2.0/cti/... cc auth 12 NoDelay websocket token",
+            "/install/win64/... cc dapp 15 NoDelay",
+            "/updates/win64/... cc dapp 15 NoDelay",
+            "/updates/debian/... cc dapp 15 NoDelay",
+            "/video/... meetingroom video 12 NoDelay",
+            "/video/xmpp-websocket/... meetingroom video 12 NoDelay websocket",
+            "/video/colibri-ws/... meetingroom video 12 NoDelay websocket",
+        ]
+    );
+    let rates: Vec<_> = config
+        .rates
+        .zones
+        .iter()
+        .map(|zone| (zone.name.as_str(), zone.interval.as_micros()))
+        .collect();
+    assert_eq!(
+        rates,
+        [
+            ("webapp", 33_333),
+            ("apis", 33_333),
+            ("auth", 3_000_000),
+            ("dapp", 3_000_000),
+            ("video", 50_000)
+        ]
+    );
+    let sip = config.sip.unwrap();
+    assert_eq!(
+        sip.limit.map(|limit| (limit.zone, limit.tolerance.burst)),
+        Some((2, 12))
+    );
+    let exempt: Vec<_> = config.rates.exempt.iter().map(ToString::to_string).collect();
+    assert_eq!(exempt, ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]);
+}
+
+#[test]
+fn everything_of_the_preset_can_be_written_otherwise() {
+    let own = r#"
+[rates]
+exempt = []
+
+[[rates.zone]]
+name = "auth"
+rate = "60/min"
+burst = 30
+
+[[web.route]]
+path = "/ccagent"
+upstream = "cc"
+
+[[web.route]]
+path = "/xuc"
+upstream = "cc"
+zone = "apis"
+burst = 100
+mode = "nodelay"
+"#;
+    let text = XIVO.replace("preset = \"xivo\"", "preset = \"xivo\"\nassets_burst = 80");
+    let text = text.replace("listen = \"10.0.0.1:5060\"", "listen = \"10.0.0.1:5060\"\nburst = 3") + own;
+    let config = parsed(&text);
+    let lines = route_lines(&config);
+    for expected in [
+        "/ccagent/... cc",
+        "/xuc/... cc apis 100 NoDelay",
+        "/assets/... cc webapp 80 NoDelay",
+        "/invitation/video/... cc auth 30 NoDelay",
+    ] {
+        assert!(
+            lines.iter().any(|line| line == expected),
+            "{expected} is not in {lines:#?}"
+        );
+    }
+    assert_eq!(lines.len(), 25);
+    assert!(config.rates.exempt.is_empty());
+    assert_eq!(config.sip.unwrap().limit.unwrap().tolerance.burst, 3);
+}
+
+#[test]
+fn the_preset_serves_what_there_is() {
+    let start = XIVO.find("[[web.upstream]]\nname = \"meetingroom\"").unwrap();
+    let end = XIVO.find("[sip]").unwrap();
+    let config = parsed(
+        &[
+            &XIVO[..start],
+            "[[web.upstream]]\nname = \"sip\"\nurl = \"http://192.0.2.11\"\n",
+        ]
+        .concat(),
+    );
+    let lines = route_lines(&config);
+    assert!(
+        lines.contains(&"/video/... cc video 12 NoDelay".to_owned()),
+        "{lines:#?}"
+    );
+    assert!(
+        lines.contains(&"/wssip sip auth 12 NoDelay websocket".to_owned()),
+        "{lines:#?}"
+    );
+    check(
+        &XIVO.replace("name = \"cc\"", "name = \"other\""),
+        "t:7: this preset needs an upstream `cc`\n    \
+         fix: add a block\n         [[web.upstream]]\n         name = \"cc\"\n         url = \"https://10.0.0.10\"\n         \
+         and, for a Meetingroom, `xivo` and `meetingroom`\n",
+    );
+    assert!(parse(&XIVO[..end]).is_ok());
+}
+
+#[test]
+fn wrong_rates() {
+    let rates = r#"
+[rates]
+exempt = ["privat"]
+[[rates.zone]]
+name = "a"
+rate = "30"
+[[rates.zone]]
+name = "b"
+rate = "1/min"
+burst = 2
+mode = "delay"
+[[rates.zone]]
+name = "b"
+rate = "1/s"
+mode = "later"
+"#;
+    let web = r#"
+[https]
+listen = "0.0.0.0:443"
+certificates = [{ cert = "edge.pem", key = "edge.key" }]
+[[web.upstream]]
+name = "cc"
+url = "http://10.0.0.10"
+[[web.route]]
+path = "/a"
+zone = "bb"
+[[web.route]]
+path = "/b"
+burst = 5
+[[web.route]]
+path = "/c"
+token = "some"
+"#;
+    check(
+        &[rates, web].concat(),
+        "t:3: `\"privat\"` is not a network\n    \
+         fix: write it like \"10.0.0.0/8\", or one address\n\
+         t:6: `\"30\"` is not a rate\n    \
+         fix: write it like \"30/s\" or \"20/min\"\n\
+         t:11: a request may be held for 120 s\n    \
+         fix: write mode = \"nodelay\", or a burst that the rate serves in 30 s\n\
+         t:12: there are two zones with the name `b`\n    \
+         fix: give each a name of its own\n\
+         t:15: `\"later\"` is not a mode\n    \
+         fix: write \"delay\" (a burst is served at the rate) or \"nodelay\" (at once)\n\
+         t:25: there is no zone `bb`\n    \
+         fix: add a block\n         [[rates.zone]]\n         name = \"bb\"\n         rate = \"30/s\"\n\
+         t:28: `burst` has no use without a zone\n    \
+         fix: add zone = \"NAME\"\n\
+         t:31: `\"some\"` is not what a request must bring\n    \
+         fix: write \"none\", \"present\" or \"segments\" (three, as a JWT has)\n",
     );
 }

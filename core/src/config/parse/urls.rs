@@ -125,6 +125,11 @@ fn parse_host(text: &str) -> Option<Host> {
     is_name.then(|| Host::Name(text.to_ascii_lowercase()))
 }
 
+/// What a route takes: the same path may be meant alone and, by another route, with all below it.
+pub(super) fn claim(path: &str, below: bool) -> String {
+    if below { format!("{path}/...") } else { path.into() }
+}
+
 /// A path that can be compared byte by byte.
 pub(super) fn path(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     let wanted = "a path";

@@ -2,38 +2,74 @@
 
 use super::{
     nearest::nearest,
+    preset,
+    rates::{self, Found},
     reader::{Reader, Value},
     section::{self, Section},
     urls::{self, Url},
     values,
 };
 use crate::{
-    config::{Host, Route, Upstream, Web},
+    config::{Host, Rates, Route, TokenRule, Upstream, Web},
     tls::ClientTls,
 };
 
-pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Web> {
+pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, rates: &mut Found) -> Option<Web> {
     let mut section = Section::new(cx, "[web]", value)?;
+    let preset = section.optional(cx, "preset", preset::preset);
+    if preset.is_some() {
+        preset::add_zones(rates);
+    }
+    let assets_burst = assets_burst(cx, &mut section);
     let upstreams = section.required(
         cx,
         "upstream",
         "..., or better a block\n[[web.upstream]]\nname = \"uc\"\nurl = \"http://10.0.0.10\"",
         |cx, value| Some(upstreams(cx, value)),
     );
-    let routes = section.required(
-        cx,
-        "route",
-        "..., or better a block\n[[web.route]]\npath = \"/ucassistant\"",
-        |cx, value| section::list(cx, value, |cx, value| route(cx, value, upstreams.as_deref()?)),
-    );
+    let read_routes = |cx: &mut Reader<'_>, value: &Value<'_>| {
+        section::list(cx, value, |cx, value| {
+            route(cx, value, upstreams.as_deref()?, &rates.rates)
+        })
+    };
+    let routes = match section.has("preset") {
+        true => section.given_or(cx, "route", Vec::new(), read_routes),
+        false => section.required(
+            cx,
+            "route",
+            "..., or better a block\n[[web.route]]\npath = \"/ucassistant\"",
+            read_routes,
+        ),
+    };
     section.finish(cx);
+    let of_preset = match (preset, &upstreams) {
+        (Some(site), Some(upstreams)) => {
+            let names: Vec<&str> = upstreams.iter().map(|(name, _)| name.as_str()).collect();
+            preset::routes(cx, site, assets_burst, &names, &rates.rates)?
+        }
+        _ => Vec::new(),
+    };
     Some(Web {
         upstreams: upstreams?
             .into_iter()
             .map(|(_, upstream)| upstream)
             .collect::<Option<_>>()?,
-        routes: routes?.into_iter().flatten().collect(),
+        routes: routes?.into_iter().flatten().chain(of_preset).collect(),
     })
+}
+
+/// How many assets of the preset a client may ask for at once; the environment of a XiVO edge may say it too.
+fn assets_burst(cx: &mut Reader<'_>, section: &mut Section<'_, '_>) -> u32 {
+    let written = section.optional(cx, "assets_burst", values::number(0..=1_000_000));
+    if let (Some(site), false) = (section.site("assets_burst"), section.has("preset")) {
+        cx.refuse::<()>(
+            site,
+            "`assets_burst` has no use without a preset",
+            "add preset = \"xivo\"",
+        );
+    }
+    let given = || cx.sources.env("ASSETS_BURST")?.trim().parse().ok();
+    written.or_else(given).unwrap_or(preset::ASSETS_BURST)
 }
 
 /// Upstreams by name; a wrong one keeps its name, so that routes to it are not wrong as well.
@@ -112,7 +148,12 @@ fn upstream(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(String, Option<Up
 }
 
 /// The routes of one block: a path, or several that are treated alike.
-fn route(cx: &mut Reader<'_>, value: &Value<'_>, upstreams: &[(String, Option<Upstream>)]) -> Option<Vec<Route>> {
+fn route(
+    cx: &mut Reader<'_>,
+    value: &Value<'_>,
+    upstreams: &[(String, Option<Upstream>)],
+    rates: &Rates,
+) -> Option<Vec<Route>> {
     let mut section = Section::new(cx, "[[web.route]]", value)?;
     let paths = section.required(cx, "path", "\"/ucassistant\"", |cx, value| {
         section::list(cx, value, section::sited(urls::path))
@@ -135,25 +176,41 @@ fn route(cx: &mut Reader<'_>, value: &Value<'_>, upstreams: &[(String, Option<Up
         BODY_BYTES_DEFAULT,
         values::bytes(0..=BODY_BYTES_MAX),
     );
+    let limit = rates::limit(cx, &mut section, rates, None);
+    let token = section.or(cx, "token", TokenRule::None, token_rule);
     section.finish(cx);
     let routes = paths?.into_iter().map(|(mut path, site)| {
         // What is below a path does not depend on a slash at its end.
         if below && path.len() > 1 && path.ends_with('/') {
             path.pop();
         }
-        // The same path may be meant alone and, by another route, with all below it.
-        cx.claim_path(if below { format!("{path}/...") } else { path.clone() }, site);
+        cx.claim_path(urls::claim(&path, below), site);
         Some(Route {
             path,
             below,
             upstream: upstream?,
             websocket,
             body_bytes_max,
+            limit,
+            token,
         })
     });
     // All paths are claimed, also where the upstream is wrong.
     let routes: Vec<_> = routes.collect();
     routes.into_iter().collect()
+}
+
+fn token_rule(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<TokenRule> {
+    match values::text(cx, value)? {
+        "none" => Some(TokenRule::None),
+        "present" => Some(TokenRule::Present),
+        "segments" => Some(TokenRule::Segments),
+        _ => cx.refuse_value(
+            value,
+            "what a request must bring",
+            "\"none\", \"present\" or \"segments\" (three, as a JWT has)",
+        ),
+    }
 }
 
 fn upstream_index(cx: &mut Reader<'_>, value: &Value<'_>, upstreams: &[(String, Option<Upstream>)]) -> Option<usize> {
@@ -177,5 +234,5 @@ fn without_port(host: &str) -> &str {
     .trim_end_matches(']')
 }
 
-const BODY_BYTES_DEFAULT: u64 = 1024 * 1024;
+pub(super) const BODY_BYTES_DEFAULT: u64 = 1024 * 1024;
 const BODY_BYTES_MAX: u64 = 1 << 40;

@@ -30,6 +30,7 @@ fn sip(origins: &[&str], token_required: bool) -> Sip {
         origins: origins.iter().map(|origin| (*origin).to_string()).collect(),
         token_required,
         policy: SipPolicy::default(),
+        limit: None,
         limits: SipLimits::default(),
     }
 }
@@ -42,6 +43,8 @@ fn routes(specs: &[&str]) -> Vec<Route> {
         upstream: 0,
         websocket: spec.contains('!'),
         body_bytes_max: 10,
+        limit: None,
+        token: TokenRule::None,
     };
     specs.iter().map(route).collect()
 }

@@ -500,7 +500,7 @@ impl Shard {
         Step::Used(0)
     }
 
-    pub(super) fn upstream(&mut self, id: ConnId) -> Option<(&mut Upstream, &mut BytesMut)> {
+    pub(in crate::shard) fn upstream(&mut self, id: ConnId) -> Option<(&mut Upstream, &mut BytesMut)> {
         match self.conns.get_mut(id.0)?.stage_and_out() {
             (Stage::Upstream(upstream), write) => Some((upstream, write)),
             _ => None,

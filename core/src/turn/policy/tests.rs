@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    Health, Https, Keys, Mediaserver, PeerRule, Reach, Server, Sip, SipLimits, SipPolicy, TrunkTransport, Turn,
+    Health, Https, Keys, Mediaserver, PeerRule, Rates, Reach, Server, Sip, SipLimits, SipPolicy, TrunkTransport, Turn,
     TurnLimits,
 };
 
@@ -44,6 +44,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         origins: vec![],
         token_required: false,
         policy: SipPolicy::default(),
+        limit: None,
         limits: SipLimits::default(),
     };
     let turn = Turn {
@@ -80,6 +81,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         web: None,
         sip: Some(sip),
         turn: Some(turn),
+        rates: Rates::default(),
         metrics: None,
         access_log: None,
         keys: Keys {

@@ -1,0 +1,83 @@
+//! Who may do what, and how often? Rates, tokens, and upstreams that come and go, through the built binary.
+
+use edgeward_tests::{
+    scene::{CONFIG, Scene},
+    site::NAME,
+};
+
+/// A request without a body, as bytes.
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {NAME}:8443\r\n\r\n")
+}
+
+/// The usual site with a few routes more.
+fn scene(more: &str) -> Scene {
+    Scene::with(&[CONFIG, more].concat())
+}
+
+const RATES: &str = r#"
+[rates]
+exempt = ["$net.110/32"]
+
+[[rates.zone]]
+name = "strict"
+rate = "20/min"
+burst = 4
+
+[[rates.zone]]
+name = "slow"
+rate = "4/s"
+burst = 8
+mode = "delay"
+
+[[web.route]]
+path = "/strict"
+upstream = "plain"
+zone = "strict"
+
+[[web.route]]
+path = "/slow"
+upstream = "plain"
+zone = "slow"
+"#;
+
+#[test]
+fn a_rate_holds_for_all_workers_together() {
+    let scene = scene(RATES);
+    // Each connection is on whichever of the workers the kernel chose.
+    let statuses = |client: u8| -> Vec<u16> {
+        let mut status = |_| scene.connect(client).ask(&get("/strict")).status().expect("a status");
+        (0..12).map(&mut status).collect()
+    };
+    assert_eq!(statuses(100), [[200; 5].as_slice(), &[429; 7]].concat());
+    // Another client is not concerned, and one that is exempt is not counted.
+    assert_eq!(statuses(101)[..5], [200; 5]);
+    assert_eq!(statuses(110), [200; 12]);
+    let refused = scene.connect(100).ask(&get("/strict"));
+    let wait: u64 = refused
+        .field("retry-after")
+        .and_then(|secs| secs.parse().ok())
+        .expect("seconds");
+    assert!((1..=3).contains(&wait), "{wait}");
+    assert_eq!(scene.connect(100).ask(&get("/app/")).status(), Some(200));
+    let strict = scene
+        .upstream
+        .requests()
+        .iter()
+        .filter(|seen| seen.request.target() == "/strict")
+        .count();
+    assert_eq!(strict, 5 + 5 + 12, "what is refused reaches nobody");
+}
+
+#[test]
+fn requests_of_a_burst_are_served_in_turn() {
+    let scene = scene(RATES);
+    let mut client = scene.connect(100);
+    client.send(get("/slow").repeat(4));
+    let begun = std::time::Instant::now();
+    for _ in 0..4 {
+        assert_eq!(client.response("GET").status(), Some(200));
+    }
+    // Three intervals of a quarter of a second: the edge must not be faster than that.
+    assert!(begun.elapsed().as_millis() >= 700, "{:?}", begun.elapsed());
+}
