@@ -13,6 +13,7 @@ use crate::{
 
 mod access;
 mod drain;
+mod proxied;
 mod rates;
 mod reload;
 mod session;
