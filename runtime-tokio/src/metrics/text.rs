@@ -40,7 +40,7 @@ pub(super) fn render(snapshot: &Snapshot, config: &Config, is_draining: bool) ->
     if let Some(https) = &config.https {
         let certificates = https.tls.certificates();
         let ends = certificates.iter().filter_map(|certificate| {
-            let end = certificate.not_after()?;
+            let (_, end) = certificate.validity()?;
             Some((label("certificate", certificate.label()), end.0))
         });
         let help = "When a certificate ends, in seconds since 1970";
