@@ -609,7 +609,7 @@ pub enum AlternateWhen {
 /// An address of ours that relayed transport addresses are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relay {
-    /// The address to bind.
+    /// The address to bind: one of this host, never all of them.
     pub bind: IpAddr,
     /// The address that clients and peers see, the same but behind a static NAT.
     pub advertise: IpAddr,

@@ -90,9 +90,17 @@ impl Authority {
     /// # Panics
     /// Never: the certificate is the library's own.
     pub fn client(&self) -> Arc<ClientConfig> {
+        self.client_with(provider())
+    }
+
+    /// The same with other cryptography than usual.
+    ///
+    /// # Panics
+    /// When it makes no TLS.
+    pub fn client_with(&self, provider: Arc<CryptoProvider>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(certificate(&self.pem)).expect("a certificate authority");
-        let config = ClientConfig::builder_with_provider(provider())
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("a provider with usual cipher suites")
             .with_root_certificates(roots)

@@ -171,6 +171,7 @@ impl Client {
             BodyLength::Known(bytes) => Writer::Length(bytes),
             BodyLength::Chunked => Writer::Chunked,
         };
+        out.reserve(write::HEAD_BYTES_USUAL);
         request_line(request, out);
         host(request, forward, out);
         let copied = |id| match id {

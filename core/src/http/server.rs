@@ -200,6 +200,7 @@ impl Server {
             BodyLength::Chunked | BodyLength::UntilClose => Writer::UntilClose,
         };
         self.settle_persistence(writer);
+        out.reserve(write::HEAD_BYTES_USUAL);
         status_line(head.status, head.reason, out);
         forwarded_fields(head, |id| id == Name::ContentLength, out);
         // RFC 9110 section 6.6.1: who forwards a response without Date adds one.

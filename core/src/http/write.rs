@@ -7,6 +7,9 @@ use bytes::BytesMut;
 /// Decimal digits of a `u64`.
 const DECIMAL_DIGITS_MAX: usize = 20;
 
+/// Room for a head is made at once: a buffer that grows with every field is moved again and again.
+pub(super) const HEAD_BYTES_USUAL: usize = 1024;
+
 /// Adds a field line.
 pub(super) fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);

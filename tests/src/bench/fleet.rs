@@ -8,10 +8,17 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
 use socket2::{Domain, Socket, Type};
 
-use crate::{PATIENCE, site::NAME, tls::server_name};
+use crate::{
+    PATIENCE,
+    site::{NAME, Site},
+    tls::server_name,
+};
 
 /// Clients of one server, named by their numbers.
 pub struct Fleet {
@@ -190,6 +197,17 @@ impl Link {
 
 /// `EINPROGRESS` of Linux.
 const IN_PROGRESS: i32 = 115;
+
+/// A TLS client that speaks TLS 1.3 with X25519 and AES-128-GCM alone, which every server here knows: otherwise each
+/// would choose by its own taste, and their costs could not be compared.
+pub fn tls(site: &Site) -> Arc<ClientConfig> {
+    let provider = CryptoProvider {
+        cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
+        kx_groups: vec![aws_lc_rs::kx_group::X25519],
+        ..aws_lc_rs::default_provider()
+    };
+    site.authority().client_with(Arc::new(provider))
+}
 
 /// What a fixed rate asks for, and what came of it.
 #[derive(Debug, Default, Clone, Copy)]

@@ -17,8 +17,11 @@ pub struct Load<'a> {
     /// Whether it is measured in every round, since it varies.
     pub repeats: bool,
     /// Offers it for this long and returns what came of it: the figure that servers are compared by comes first.
-    pub offer: Box<dyn Fn(&mut Server<'_>, Duration) -> Vec<Figure> + 'a>,
+    pub offer: Offer<'a>,
 }
+
+/// Puts a server under load for so long.
+pub type Offer<'a> = Box<dyn Fn(&mut Server<'_>, Duration) -> Vec<Figure> + 'a>;
 
 /// Something measured.
 #[derive(Debug, Clone, Copy, PartialEq)]

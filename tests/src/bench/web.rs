@@ -15,10 +15,10 @@ use rustls::{ClientConfig, client::Resumption};
 use self::upstream::Upstream;
 use super::{
     Plan,
-    fleet::{Count, Fleet, offer, until},
+    fleet::{Count, Fleet, offer, tls, until},
     frame::{self, Side},
     report,
-    rounds::{Delays, Figure, Load, figure, measure},
+    rounds::{Delays, Figure, Load, Offer, figure, measure},
     server::{Recipe, Server, edges},
 };
 use crate::{
@@ -58,7 +58,7 @@ pub fn run(plan: &Plan) -> String {
 /// All loads that the plan wants.
 fn loads<'a>(site: &'a Site, plan: &Plan) -> Vec<Load<'a>> {
     let mut loads = Vec::new();
-    let mut repeated = |name: String, goal, offer: Box<dyn Fn(&mut Server<'_>, Duration) -> Vec<Figure> + 'a>| {
+    let mut repeated = |name: String, goal, offer: Offer<'a>| {
         loads.push(Load {
             name,
             goal,
@@ -162,7 +162,7 @@ impl<'a> World<'a> {
 
 /// Requests on connections that are kept.
 fn kept(site: &Site, server: &Server<'_>, window: Duration, connections: usize, per_second: u32) -> Vec<Figure> {
-    let mut world = World::new(site, server, site.client());
+    let mut world = World::new(site, server, tls(site));
     world.fill(connections, &get("keep-alive"));
     let run = |world: &mut World<'_>, window| {
         let mut delays = Delays::default();
@@ -215,9 +215,9 @@ fn handshakes(
     per_second: u32,
     resumption: Resumption,
 ) -> Vec<Figure> {
-    let mut tls = (*site.client()).clone();
-    tls.resumption = resumption;
-    let mut world = World::new(site, server, Arc::new(tls));
+    let mut config = (*tls(site)).clone();
+    config.resumption = resumption;
+    let mut world = World::new(site, server, Arc::new(config));
     let mut resumed = 0;
     let mut run = |world: &mut World<'_>, window| {
         let mut delays = Delays::default();
@@ -262,7 +262,7 @@ fn handshakes(
 
 /// Messages through WebSockets and back.
 fn echoes(site: &Site, server: &Server<'_>, window: Duration, sockets: usize, per_second: u32) -> Vec<Figure> {
-    let mut world = World::new(site, server, site.client());
+    let mut world = World::new(site, server, tls(site));
     world.fill(sockets, &upgrade());
     let run = |world: &mut World<'_>, window| {
         let mut delays = Delays::default();
@@ -307,7 +307,7 @@ fn echoes(site: &Site, server: &Server<'_>, window: Duration, sockets: usize, pe
 /// WebSockets on which nothing happens.
 fn idle(site: &Site, server: &mut Server<'_>, sockets: usize) -> Vec<Figure> {
     server.restart();
-    let mut world = World::new(site, server, site.client());
+    let mut world = World::new(site, server, tls(site));
     // A few, so that what is made with the first ones is not theirs.
     let first = 10;
     world.fill(first, &upgrade());

@@ -9,7 +9,7 @@ use std::{
 use super::{PORT, sip_address};
 use crate::{
     bench::{
-        fleet::{Count, Fleet, offer},
+        fleet::{Count, Fleet, offer, tls},
         frame::{self, Side},
         rounds::Delays,
     },
@@ -58,7 +58,7 @@ impl<'a> World<'a> {
     pub(super) fn new(site: &'a Site, mediaserver: &'a UdpSocket, server: SocketAddr) -> Self {
         Self {
             site,
-            fleet: Fleet::new(server, site.client()),
+            fleet: Fleet::new(server, tls(site)),
             browsers: Vec::new(),
             mediaserver,
             server: sip_address(server),
