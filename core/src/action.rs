@@ -7,12 +7,16 @@ use core::{
 
 use bytes::BytesMut;
 
+pub use crate::{
+    access::{Access, End},
+    conn::Conn,
+    slab::Key,
+};
 use crate::{
     config::{Limit, SharedConfig},
     limit::{Client, Verdict},
     time::Instant,
 };
-pub use crate::{conn::Conn, slab::Key};
 
 /// Which shard, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -410,6 +414,8 @@ pub enum Action {
         /// What.
         parcel: Parcel,
     },
+    /// A request is over, where the configuration has an access log.
+    Log(Box<Access>),
     /// All that a drain waited for is gone.
     Drained,
 }

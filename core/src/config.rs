@@ -42,8 +42,28 @@ pub struct Config {
     pub rates: Rates,
     /// Where numbers and health are asked for.
     pub metrics: Option<Metrics>,
+    /// What is told of each request.
+    pub access_log: Option<AccessLog>,
     /// Secrets that all shards share.
     pub keys: Keys,
+}
+
+/// What is told of each request, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// How a line looks.
+    pub format: AccessFormat,
+    /// Where the lines go; standard output where there is none.
+    pub file: Option<String>,
+}
+
+/// How a line of the access log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// As Apache and nginx name it, with more behind it.
+    Combined,
+    /// One JSON object.
+    Json,
 }
 
 /// Where numbers and health are asked for, by HTTP.

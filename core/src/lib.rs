@@ -9,12 +9,14 @@
 
 extern crate alloc;
 
+mod access;
 pub mod action;
 pub mod config;
 pub mod conn;
 pub mod cx;
 pub mod http;
 pub mod limit;
+mod refusal;
 pub mod rng;
 pub mod shard;
 pub mod sip;

@@ -8,6 +8,7 @@ use ahash::RandomState;
 use bytes::{Buf as _, BytesMut};
 
 use crate::{
+    access::End,
     action::{
         Action, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, QueryId, Refused, RelayId, Run, ShardId,
         SocketId,
@@ -15,6 +16,7 @@ use crate::{
     config::{Offer, SharedConfig},
     conn::{Conn, Stage},
     cx::Cx,
+    refusal::{Role, refused},
     rng::Rng,
     sip::{self, Bridge},
     slab::Slab,
@@ -365,6 +367,9 @@ impl Shard {
             Ok(()) => {}
             Err(error) => {
                 tracing::debug!(%error, "a TLS connection failed");
+                if !is_ready {
+                    self.turn_away(id, "tls", "no TLS connection came about");
+                }
                 self.failed(now, id, IoKind::Reset, out);
             }
         }
@@ -520,9 +525,11 @@ impl Shard {
     fn deadline(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get(id.0) else { return };
         match &conn.stage {
-            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Opening(_) | Stage::Tunnel(_) | Stage::Trunk(_) => {
-                self.close(now, id, out)
+            Stage::Proxied(_) | Stage::Sniff(_) => {
+                self.turn_away(id, "slow", "nothing came in time that shows what is wanted");
+                self.close(now, id, out);
             }
+            Stage::Opening(_) | Stage::Tunnel(_) | Stage::Trunk(_) => self.close(now, id, out),
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
             Stage::Peer => self.peer_failed(now, id, out),
@@ -553,14 +560,24 @@ impl Shard {
         self.release_client(&conn);
         self.actions.push_back(Action::Close(id, conn.last_words()));
         match conn.stage {
-            Stage::Http(browser) => self.browser_gone(now, &browser, out),
+            Stage::Http(mut browser) => {
+                self.log(now, browser.exchange.take(), End::ClientGone);
+                self.browser_gone(now, &browser, out);
+            }
             Stage::Upstream(upstream) => self.upstream_gone(now, id, &upstream, out),
-            Stage::Tunnel(tunnel) => self.tunnel_gone(now, id, &tunnel, out),
+            Stage::Tunnel(mut tunnel) => {
+                self.log(now, tunnel.exchange.take(), End::Complete);
+                self.tunnel_gone(now, id, &tunnel, out);
+            }
             Stage::Peer => self.turn_stream_gone(now, id, out),
-            Stage::Sip(socket) => self.websocket_gone(now, &socket, out),
+            Stage::Sip(mut socket) => {
+                self.log(now, socket.exchange.take(), End::Complete);
+                self.websocket_gone(now, &socket, out);
+            }
             Stage::Trunk(link) => self.trunk_gone(now, id, link, out),
             Stage::Turn(_) => self.turn_stream_gone(now, id, out),
-            Stage::Proxied(_) | Stage::Sniff(_) | Stage::Opening(_) => {}
+            Stage::Opening(opening) => self.log(now, opening.exchange, End::ClientGone),
+            Stage::Proxied(_) | Stage::Sniff(_) => {}
         }
     }
 
@@ -577,6 +594,13 @@ impl Shard {
         let is_admitted = is_trusted || held < self.config.server.connections_per_address_max;
         if is_admitted {
             self.clients.insert(client, held + 1);
+        } else {
+            refused(
+                Role::Edge,
+                client,
+                "connections",
+                "one address holds too many connections",
+            );
         }
         is_admitted
     }
@@ -592,13 +616,27 @@ impl Shard {
     }
 
     /// Closes a connection that broke its protocol.
-    fn fault(&mut self, now: Now, id: ConnId, why: &str, out: &mut Egress) -> Step {
-        if let Some(conn) = self.conns.get(id.0) {
-            tracing::info!(target: "edgeward::security", client = %conn.peer, why, "connection refused");
-        }
+    fn fault(&mut self, now: Now, id: ConnId, why: &'static str, out: &mut Egress) -> Step {
+        self.turn_away(id, "protocol", why);
         self.stats.edge.faults += 1;
         self.close(now, id, out);
         Step::Gone
+    }
+
+    /// Tells why a client is turned away.
+    fn turn_away(&self, id: ConnId, reason: &'static str, detail: &'static str) {
+        let Some(conn) = self.conns.get(id.0).filter(|conn| conn.is_accepted()) else {
+            return;
+        };
+        let role = match &conn.stage {
+            Stage::Http(_) | Stage::Upstream(_) | Stage::Tunnel(_) => Role::Web,
+            Stage::Opening(_) | Stage::Sip(_) => Role::Sip,
+            Stage::Turn(_) | Stage::Peer => Role::Turn,
+            Stage::Sniff(_) => Role::Edge,
+            // The proxy is no client, nor is a mediaserver.
+            Stage::Proxied(_) | Stage::Trunk(_) => return,
+        };
+        refused(role, conn.peer.ip(), reason, detail);
     }
 
     /// Looks after this connection before the call ends.

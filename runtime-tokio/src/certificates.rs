@@ -65,6 +65,8 @@ impl Watch {
         let mut loaded = stamps(path, &config);
         let mut last = loaded.clone();
         let mut reported = Instant::now();
+        #[cfg(feature = "acme")]
+        let mut schedule = crate::acme::Schedule::default();
         loop {
             thread::sleep(INTERVAL);
             let current = self.config();
@@ -74,6 +76,12 @@ impl Watch {
                 last.clone_from(&loaded);
                 reported = Instant::now();
                 continue;
+            }
+            #[cfg(feature = "acme")]
+            if config.https.as_ref().is_some_and(|https| schedule.turn(path, https)) {
+                loaded = stamps(path, &config);
+                last.clone_from(&loaded);
+                reload(path, &config);
             }
             let now = stamps(path, &config);
             let is_at_rest = now == last;

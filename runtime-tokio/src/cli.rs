@@ -176,6 +176,7 @@ const RUN_EXAMPLES: &str = "\
 Signals:
   HUP         read the configuration again, and the files that it names; connections, calls and relays stay, and a wrong
               configuration changes nothing; what needs a restart is named in the log
+  USR1        open the file of the access log anew, for logrotate
   TERM, INT   stop: nothing new is taken; what goes on has [server] shutdown_secs to end; a second one ends it at once
 
 Rights:

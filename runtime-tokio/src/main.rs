@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use edgeward_core::config::SharedConfig;
 
+mod access;
+#[cfg(feature = "acme")]
+mod acme;
 mod certificates;
 mod cli;
 #[cfg(feature = "demo")]
@@ -41,6 +44,9 @@ fn run(args: &cli::Config) -> ExitCode {
         Err(error) => return fail(&error.to_string()),
     };
     let config = source.config().clone();
+    if cfg!(not(feature = "acme")) && config.https.as_ref().is_some_and(|https| https.acme.is_some()) {
+        return fail("[https.acme] is not in this build: build it with the feature `acme`");
+    }
     let watch = match certificates::Watch::start(&args.config, &config) {
         Ok(watch) => watch,
         Err(error) => return fail(&format!("cannot start a thread: {error}")),

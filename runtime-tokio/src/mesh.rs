@@ -116,7 +116,7 @@ pub(crate) async fn deliver(driver: &SharedDriver, letters: &mut mpsc::Receiver<
                 Ok(socket) => driver.borrow_mut().adopt(socket, conn),
                 Err(error) => tracing::warn!(%error, "a connection was lost on its way to another shard"),
             },
-            Letter::Configure(config, _done) => driver.borrow_mut().handle(Input::Configure(config)),
+            Letter::Configure(config, _done) => driver.borrow_mut().configure(config),
             Letter::Snapshot(to) => {
                 // Whoever asked may have given up.
                 let _ = to.try_send(driver.borrow().snapshot());

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    access::writer::Writer,
     mesh::{self, Letter, Mesh},
     metrics,
     notify::{self, notify},
@@ -56,6 +57,7 @@ pub(crate) fn serve(
     let descriptors = raise_descriptor_limit();
     let bound = bind(config, shards)?;
     let metrics = config.metrics.map(|metrics| bind_metrics(metrics.listen)).transpose()?;
+    let (access, access_thread) = Writer::start(config)?;
     announce(config, shards, descriptors);
 
     let runtime = runtime().map_err(|error| format!("cannot start: {error}"))?;
@@ -79,6 +81,7 @@ pub(crate) fn serve(
                 clock,
                 sockets: bound.sockets,
                 mesh: mesh.clone(),
+                access: access.clone(),
             };
             let ending = Ending(bell.clone());
             let last = last.clone();
@@ -108,12 +111,14 @@ pub(crate) fn serve(
                     Wish::Reload => {
                         notify(notify::RELOADING);
                         if let Some(config) = reload() {
+                            access.configure(&config);
                             mesh.configure(&config).await;
                             state.send_modify(|state| state.config = config);
                             tracing::info!("the new configuration is in effect");
                         }
                         notify(notify::READY);
                     }
+                    Wish::Reopen => access.reopen(),
                 },
                 // Its clients would find nobody: better that all are let go and whoever watches the process starts it again.
                 () = bell.notified() => {
@@ -129,6 +134,7 @@ pub(crate) fn serve(
         mesh.drain(shutdown).await;
     });
     end_at_next_signal(runtime, signals);
+    drop(access);
     for thread in threads {
         match thread.join() {
             Ok(Ok(())) => {}
@@ -136,6 +142,8 @@ pub(crate) fn serve(
             Err(_) => return Err("a shard failed by a fault of ours; its last words are above".into()),
         }
     }
+    // The lines of all shards are written.
+    let _ = access_thread.join();
     tracing::info!("stopped");
     Ok(())
 }
@@ -209,10 +217,12 @@ async fn live(
             }
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         () = until_drain => Ok(()),
         ended = datagrams => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
-    }
+    };
+    driver.borrow_mut().flush_log();
+    ended
 }
 
 async fn accept(driver: SharedDriver, on: ListenerId, listener: tokio::net::TcpListener) {

@@ -11,7 +11,7 @@ use std::{
 use edgeward_core::{
     Shard,
     action::{
-        Action, BindError, Conn, ConnId, Egress, Input, IoKind, ListenerId, Parcel, RelayId, ShardId, SocketId,
+        Access, Action, BindError, Conn, ConnId, Egress, Input, IoKind, ListenerId, Parcel, RelayId, ShardId, SocketId,
         Transport,
     },
     config::SharedConfig,
@@ -22,6 +22,7 @@ use edgeward_udp::{Counters, Event, Options, Poller, Turn};
 use tokio::{net::TcpStream, sync::Notify};
 
 use crate::{
+    access::{self, writer::Writer},
     dial,
     mesh::{Letter, Mesh},
     relay,
@@ -44,6 +45,7 @@ pub(crate) struct Start {
     pub(crate) clock: Clock,
     pub(crate) sockets: Vec<(SocketId, UdpSocket)>,
     pub(crate) mesh: Mesh,
+    pub(crate) access: Writer,
 }
 
 /// One shard of the core with its streams and sockets.
@@ -58,6 +60,7 @@ pub(crate) struct Driver {
     scratch: Vec<u8>,
     clock: Clock,
     mesh: Mesh,
+    access: access::Log,
     alarm: Rc<Alarm>,
     /// For the tasks that it starts.
     this: std::rc::Weak<RefCell<Self>>,
@@ -133,6 +136,7 @@ impl Driver {
         for (id, socket) in start.sockets {
             poller.add(id, socket)?;
         }
+        let access = access::Log::new(&start.config, start.access);
         let shard = Shard::new(start.config, start.id, start.shards, start.seed, clock.now());
         let driver = Rc::new_cyclic(|this| {
             RefCell::new(Self {
@@ -144,6 +148,7 @@ impl Driver {
                 scratch: vec![0; SCRATCH_BYTES],
                 clock,
                 mesh: start.mesh,
+                access,
                 alarm: Rc::default(),
                 this: this.clone(),
             })
@@ -211,6 +216,17 @@ impl Driver {
     pub(crate) fn handle(&mut self, input: Input) {
         self.shard.handle(self.clock.now(), input, &mut self.egress);
         self.settle();
+    }
+
+    /// Goes on with another configuration.
+    pub(crate) fn configure(&mut self, config: SharedConfig) {
+        self.access.configure(&config);
+        self.handle(Input::Configure(config));
+    }
+
+    /// Has the last lines of the access log written.
+    pub(crate) fn flush_log(&mut self) {
+        self.access.flush();
     }
 
     /// A dial has ended, well or not.
@@ -367,7 +383,20 @@ impl Driver {
                 }
             }
             Action::Forward { to, parcel } => self.mesh.send(to, Letter::Parcel(parcel)),
+            Action::Log(access) => self.log(&access),
             Action::Drained => self.alarm.drained.notify_one(),
+        }
+    }
+
+    fn log(&mut self, access: &Access) {
+        if self.access.add(access) {
+            let this = self.this.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(access::DELAY).await;
+                if let Some(driver) = this.upgrade() {
+                    driver.borrow_mut().flush_log();
+                }
+            });
         }
     }
 

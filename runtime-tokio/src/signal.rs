@@ -1,5 +1,5 @@
 //! What does the system want of the process? SIGTERM and SIGINT end it in an orderly way, SIGHUP has it read its
-//! configuration again.
+//! configuration again, SIGUSR1 open its log anew.
 
 use std::io;
 
@@ -11,6 +11,7 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user: Signal,
 }
 
 /// What a signal asks for.
@@ -18,6 +19,7 @@ pub(crate) struct Signals {
 pub(crate) enum Wish {
     Stop,
     Reload,
+    Reopen,
 }
 
 impl Signals {
@@ -27,6 +29,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -36,6 +39,7 @@ impl Signals {
             _ = self.terminate.recv() => Wish::Stop,
             _ = self.interrupt.recv() => Wish::Stop,
             _ = self.hangup.recv() => Wish::Reload,
+            _ = self.user.recv() => Wish::Reopen,
         }
     }
 

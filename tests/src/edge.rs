@@ -33,6 +33,19 @@ impl Edge {
         Self::start_named(site, "edge", config)
     }
 
+    /// As [`Edge::start`], with more on the command line.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_with(site: &Site, config: &str, arguments: &[&str]) -> Self {
+        site.write_certificate();
+        site.write("edge.toml", &site.fill(config));
+        let arguments = [&["run", "--config", "edge.toml"], arguments].concat();
+        let process = run(site, "edge", &arguments);
+        process.wait_until("that it is ready", |line| line.contains("ready"));
+        Self { process }
+    }
+
     /// As [`Edge::start`], for tests with several.
     ///
     /// # Panics

@@ -34,6 +34,21 @@ pub(crate) fn remaining(deadline: Instant) -> Option<Duration> {
     (!left.is_zero()).then_some(left)
 }
 
+/// What `look` finds, as soon as it finds something.
+///
+/// # Panics
+/// When it never does.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = deadline();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(remaining(deadline).is_some(), "never came: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Random bytes, for names and transaction ids that must not meet those of another test.
 ///
 /// # Panics

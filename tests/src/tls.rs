@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData as _};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256, PublicKeyData as _};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -59,7 +59,18 @@ impl Authority {
     /// # Panics
     /// When a name is neither.
     pub fn identity(&self, names: &[&str]) -> Identity {
-        let key = KeyPair::generate().expect("a key");
+        self.sign(names, KeyPair::generate().expect("a key"))
+    }
+
+    /// The same with an RSA key, for old clients.
+    ///
+    /// # Panics
+    /// When a name is neither.
+    pub fn rsa_identity(&self, names: &[&str]) -> Identity {
+        self.sign(names, KeyPair::generate_for(&PKCS_RSA_SHA256).expect("a key"))
+    }
+
+    fn sign(&self, names: &[&str], key: KeyPair) -> Identity {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let params = CertificateParams::new(names).expect("names or addresses");
         Identity {

@@ -1,6 +1,10 @@
 //! Can it be operated while people call? Another configuration, an orderly end, logs and numbers.
 
+use std::{fs, path::Path, process::Command};
+
 use edgeward_tests::{
+    edge::Edge,
+    eventually,
     peers::{
         http_client::Connection,
         sip_browser::{Account, SipBrowser},
@@ -200,6 +204,16 @@ fn numbers_and_health_are_told() {
         assert_eq!(number(&scene, name), value, "{name}");
     }
     assert!(number(&scene, "edgeward_udp_received_total") > 0);
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .expect("a clock after 1970")
+        .as_secs();
+    assert!(
+        number(
+            &scene,
+            "edgeward_certificate_not_after_seconds{certificate=\"edge.pem\"}"
+        ) > now
+    );
     let (_, text) = asked(&scene, "/metrics");
     for line in text.lines() {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");
@@ -223,4 +237,207 @@ fn numbers_and_health_are_told() {
     assert_eq!(number(&scene, "edgeward_draining"), 1);
     relay.delete();
     assert_eq!(scene.edge.wait().code(), Some(0));
+}
+
+/// The lines of a file, once there are so many.
+fn lines(scene: &Scene, file: &str, count: usize) -> Vec<String> {
+    eventually(file, || {
+        let text = fs::read_to_string(scene.site.folder().join(file)).ok()?;
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        (lines.len() >= count).then_some(lines)
+    })
+}
+
+#[test]
+fn each_request_is_one_line_of_the_access_log() {
+    let config = format!("[access_log]\nformat = \"json\"\nfile = \"access.log\"\n{CONFIG}");
+    let scene = Scene::with(&config);
+    let mut client = scene.connect(100);
+    assert_eq!(
+        client.ask(&get("/app/fixed/1000?token=the.secret.token")).status(),
+        Some(200)
+    );
+    assert_eq!(client.ask(&get("/nowhere")).status(), Some(404));
+    let mut tunnel = scene
+        .handshake(101, "/socket/ws?token=the.secret.token")
+        .open()
+        .expect("a WebSocket");
+    tunnel.send_text("hello");
+    tunnel.message();
+    tunnel.close();
+    tunnel.closed();
+    drop(tunnel);
+    let mut gone = scene.connect(102);
+    gone.send(get("/app/fixed/50000000"));
+    gone.head();
+    drop(gone);
+    let logged = lines(&scene, "access.log", 4);
+    assert!(!logged.join("").contains("secret"), "{logged:?}");
+    let find = |path: &str| -> serde_json::Value {
+        let values = logged
+            .iter()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        values
+            .into_iter()
+            .find(|value| value["path"] == path)
+            .unwrap_or_else(|| panic!("{path} in {logged:?}"))
+    };
+    let page = find("/app/fixed/1000");
+    assert_eq!(
+        (&page["status"], &page["method"], &page["end"]),
+        (&200.into(), &"GET".into(), &"complete".into())
+    );
+    assert_eq!((&page["upstream"], &page["route"]), (&"plain".into(), &"/app".into()));
+    assert_eq!(page["client"], scene.client(100).to_string());
+    assert!(page["sent_bytes"].as_u64() > Some(1000) && page["wait_secs"].as_f64() <= page["total_secs"].as_f64());
+    assert_eq!(
+        (&find("/nowhere")["status"], &find("/nowhere")["upstream"]),
+        (&404.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(find("/socket/ws")["status"], 101);
+    assert_eq!(find("/app/fixed/50000000")["end"], "client-gone");
+
+    // logrotate moves the file and tells us so.
+    let file = |name: &str| scene.site.folder().join(name);
+    fs::rename(file("access.log"), file("access.log.1")).expect("moved");
+    scene.edge.process().signal(Signal::USR1);
+    assert_eq!(lines(&scene, "access.log", 0), [""; 0]);
+    assert_eq!(client.ask(&get("/app/after")).status(), Some(200));
+    assert!(lines(&scene, "access.log", 1)[0].contains("/app/after"));
+
+    // Another form, on standard output, and what is under way when it stops.
+    scene.edge.reload(&scene.site, &format!("[access_log]\n{CONFIG}"));
+    assert_eq!(client.ask(&get("/app/combined")).status(), Some(200));
+    let line = scene.edge.process().wait_for("GET /app/combined HTTP/1.1");
+    let address = scene.client(100);
+    assert!(
+        line.starts_with(&format!("{address} - - [")) && line.contains("\" 200 "),
+        "{line}"
+    );
+    assert!(
+        line.contains(" route=/app upstream=plain wait=") && line.contains(" end=complete id="),
+        "{line}"
+    );
+    let mut last = scene.connect(103);
+    last.send(get("/app/events"));
+    last.head();
+    let mut process = scene.edge.signal(Signal::TERM);
+    process.wait();
+    let line = process.wait_for("GET /app/events HTTP/1.1");
+    assert!(line.contains(" end=stopped "), "{line}");
+}
+
+/// The regular expressions of a filter for fail2ban, with the address as a group.
+fn filter(role: &str) -> Vec<regex::Regex> {
+    let file = format!("../packaging/fail2ban/filter.d/edgeward-{role}.conf");
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("a filter");
+    let (_, rest) = text.split_once("failregex = ").expect("expressions");
+    let (expressions, _) = rest.split_once("\ndatepattern").expect("a date");
+    let expressions = expressions
+        .lines()
+        .map(|line| line.trim().replace("<ADDR>", "(?<address>[0-9a-fA-F.:]+)"));
+    expressions
+        .map(|line| regex::Regex::new(&line).expect("an expression"))
+        .collect()
+}
+
+/// Asks for what every role refuses.
+fn provoke(scene: &Scene) {
+    let mut lost = scene.connect(100);
+    lost.ask(&get("/.env"));
+    lost.ask("GET /app/ HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n");
+    let mut smuggler = scene.connect(101);
+    smuggler.send("POST /app/ HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    smuggler.closed();
+    let plain = Connection::plain(scene.client(102), scene.https()).ask("GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(plain.status(), Some(400));
+    let mut stranger = scene
+        .telephone(103, "/wssip")
+        .with("Sec-WebSocket-Protocol", "sip")
+        .open()
+        .expect("a WebSocket");
+    stranger.send_raw(b"\x81\x02hi");
+    stranger.closed();
+    let mut guesser = RawClient::new(scene.client(104), scene.turn(), ALICE.0, "a wrong password of alice");
+    let allocate = || Message::request(method::ALLOCATE).with(attribute::REQUESTED_TRANSPORT, stun::UDP);
+    assert_eq!(guesser.ask_signed(allocate()).error_code(), Some(401));
+    let mut prober = scene.raw_turn(105);
+    prober.allocate();
+    let forbidden = Message::request(method::CREATE_PERMISSION).with_peer("10.0.0.1:1".parse().expect("an address"));
+    assert_eq!(prober.ask_signed(forbidden).error_code(), Some(403));
+}
+
+#[test]
+fn refusals_are_lines_that_fail2ban_understands() {
+    for format in ["text", "json"] {
+        let mut scene = Scene::new();
+        if format == "json" {
+            scene.edge.stop();
+            scene.edge = Edge::start_with(&scene.site, CONFIG, &["--log-format", "json"]);
+        }
+        provoke(&scene);
+        for (client, role, reason) in [
+            (100, "web", "route"),
+            (100, "web", "host"),
+            (101, "web", "protocol"),
+            (102, "edge", "protocol"),
+            (103, "sip", "protocol"),
+            (104, "turn", "credentials"),
+            (105, "turn", "peer"),
+        ] {
+            let address = scene.client(client).to_string();
+            let line = scene
+                .edge
+                .process()
+                .wait_until(&format!("{role} {reason} of {address}"), |line| {
+                    line.contains("edgeward::security")
+                        && line.contains(&address)
+                        && line.contains(&format!("\"{reason}\""))
+                });
+            let found = filter(role)
+                .iter()
+                .find_map(|regex| Some(regex.captures(&line)?["address"].to_owned()));
+            assert_eq!(found, Some(address), "{line}");
+            for other in ["edge", "web", "sip", "turn"].iter().filter(|other| **other != role) {
+                assert!(
+                    filter(other).iter().all(|regex| !regex.is_match(&line)),
+                    "{line} is one of {other} too"
+                );
+            }
+        }
+        let said = scene.edge.process().lines().join("\n") + "\n";
+        scene.site.write("refusals.log", &said);
+        check_with_fail2ban(&scene);
+    }
+}
+
+/// fail2ban itself finds the clients, with their times.
+fn check_with_fail2ban(scene: &Scene) {
+    let filters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/fail2ban/filter.d");
+    for (role, hits) in [("edge", 1), ("web", 3), ("sip", 1), ("turn", 2)] {
+        let ran = Command::new("fail2ban-regex")
+            .arg(scene.site.folder().join("refusals.log"))
+            .arg(filters.join(format!("edgeward-{role}.conf")))
+            .output();
+        let Ok(ran) = ran else {
+            return edgeward_tests::skipped("fail2ban-regex is not installed");
+        };
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(said.contains(&format!(" {hits} matched")), "{role}: {said}");
+    }
+}
+
+#[test]
+fn a_flood_of_refusals_is_not_a_flood_of_lines() {
+    let scene = Scene::with(&format!("[metrics]\nlisten = \"$net.1:9464\"\n{CONFIG}"));
+    let mut scanner = scene.connect(100);
+    for number in 0..200 {
+        scanner.ask(&get(&format!("/scan/{number}")));
+    }
+    let lines = scene.edge.process().lines();
+    assert_eq!(
+        lines.iter().filter(|line| line.contains("edgeward::security")).count(),
+        10
+    );
+    assert_eq!(number(&scene, "edgeward_refusals_unlogged_total"), 190);
 }

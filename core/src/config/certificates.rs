@@ -57,6 +57,11 @@ pub struct Reloaded {
 }
 
 impl CertificateFiles {
+    /// What the certificate is called in messages.
+    fn label(&self) -> String {
+        format!("`{}`", self.cert)
+    }
+
     /// Reads the files; `None` when it is awaited still.
     ///
     /// # Errors
@@ -73,7 +78,7 @@ impl CertificateFiles {
             (chain, key) => (chain?, key?),
         };
         let ocsp = self.ocsp.as_deref().map(|path| (path, sources.file(path)));
-        let label = format!("`{}`", self.cert);
+        let label = self.label();
         let certificate = Certificate::new(sources.provider(), &label, &chain, &key).map_err(|error| Finding {
             what: format!("the certificate {label} cannot be used: {error}"),
             fix: "`cert` is the PEM file with the chain, `key` the PEM file with the private key that belongs to it"
@@ -87,6 +92,21 @@ impl CertificateFiles {
 }
 
 impl Https {
+    /// Whom to ask for a certificate now, if anybody: where there is none, or not for all names, or the last third of its
+    /// time has begun, which leaves time for failures.
+    pub fn wants_certificate(&self, now: UnixTime) -> Option<&Acme> {
+        let acme = self.acme.as_ref()?;
+        let label = acme.files().label();
+        let certificates = self.tls.certificates();
+        let certificate = certificates.iter().find(|certificate| certificate.label() == label);
+        let is_good = certificate.is_some_and(|certificate| {
+            let (begin, end) = certificate.validity().unwrap_or_default();
+            let renew_at = end.0 - end.0.saturating_sub(begin.0) / 3;
+            now.0 < renew_at && acme.domains.iter().all(|domain| certificate.names().contains(domain))
+        });
+        (!is_good).then_some(acme)
+    }
+
     /// Reads all certificates again and shows them to clients from now on. One that cannot be used, or not now, leaves the
     /// place to the one that was there.
     pub fn reload_certificates(&self, sources: &mut dyn Sources, now: UnixTime) -> Reloaded {
@@ -94,7 +114,7 @@ impl Https {
         let mut refused = Vec::new();
         let mut certificates = Vec::new();
         for files in &self.certificates {
-            let label = format!("`{}`", files.cert);
+            let label = files.label();
             let old = before.iter().find(|certificate| certificate.label() == label).cloned();
             let new = files.read(sources).and_then(|new| match (&new, &old) {
                 (Some(certificate), Some(_)) => match certificate.out_of_date(now) {
@@ -121,3 +141,6 @@ impl Https {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use self::{reader::Reader, section::Section};
 use super::{Config, Https, Keys, Server, Turn};
 use crate::tls::Provider;
 
+mod access_log;
 mod addresses;
 mod https;
 mod metrics;
@@ -110,6 +111,7 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
     let sip = root.optional(cx, "sip", |cx, value| sip::parse(cx, value, https.as_ref(), &rates));
     let turn = root.optional(cx, "turn", |cx, value| turn::parse(cx, value, sip.as_ref()));
     let metrics = root.optional(cx, "metrics", metrics::parse);
+    let access_log = root.optional(cx, "access_log", access_log::parse);
     check_peers(cx, &root, turn.as_ref());
     check_listener(cx, &root, https.as_ref(), turn.as_ref());
     check_shared_port(cx, &root, https.as_ref());
@@ -123,6 +125,7 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
         turn,
         rates: rates.rates,
         metrics,
+        access_log,
         keys: key_file.unwrap_or(keys),
     })
 }

@@ -5,12 +5,12 @@ use core::net::SocketAddr;
 use bytes::BytesMut;
 
 use crate::{
+    access::Exchange,
     action::{ConnId, ShardId},
     config::{self, Keys, Offer, SharedConfig},
-    http::{Accept, Client, Method, Server},
+    http::{Accept, Client, Server},
     limit::Verdict,
     sip::{FlowId, LinkId},
-    time::{Instant, Now},
     turn,
     ws::{self, Boundary, Kind},
 };
@@ -67,7 +67,8 @@ pub(crate) struct Downstream {
     /// Whether bytes of the next request have come.
     pub(crate) head_begun: bool,
     pub(crate) gate: Gate,
-    pub(crate) exchange: Option<Exchange>,
+    /// What the access log will say of the request, where there is one.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 /// What is known of a request that is not served yet. While it waits it stays unread at the front of the connection.
@@ -95,16 +96,6 @@ impl Gate {
     };
 }
 
-/// What the access log says of a request.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    pub(crate) begun: Instant,
-    pub(crate) method: Method,
-    /// Without the query, which may hold a token.
-    pub(crate) path: Box<str>,
-    pub(crate) status: u16,
-}
-
 impl Downstream {
     pub(crate) const fn new(server: Server) -> Self {
         Self {
@@ -114,19 +105,6 @@ impl Downstream {
             gate: Gate::OPEN,
             exchange: None,
         }
-    }
-}
-
-impl Exchange {
-    pub(crate) fn log(&self, now: Now, client: SocketAddr) {
-        tracing::info!(
-            target: "edgeward::access",
-            %client,
-            method = self.method.as_str(),
-            path = &*self.path,
-            status = self.status,
-            millis = now.mono.saturating_since(self.begun).as_millis() as u64,
-        );
     }
 }
 
@@ -183,6 +161,8 @@ pub(crate) struct Tunnel {
     pub(crate) is_ending: bool,
     /// Whose end it is of a TCP relay, where it is one.
     pub(crate) relayed: Option<Side>,
+    /// At the browser's end, what the access log will say of it.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 /// The two ends of a TCP relay (RFC 6062 section 3).
@@ -201,6 +181,7 @@ impl Tunnel {
             frames: from_upstream.then(Boundary::default),
             is_ending: false,
             relayed: None,
+            exchange: None,
         }
     }
 
@@ -210,6 +191,7 @@ impl Tunnel {
             frames: None,
             is_ending: false,
             relayed: Some(side),
+            exchange: None,
         }
     }
 }
@@ -225,6 +207,8 @@ pub(crate) struct SipSocket {
     pub(crate) pinged: bool,
     /// Whether either side has closed the WebSocket; without that it is lost, and its user may come back.
     pub(crate) is_closed: bool,
+    /// What the access log will say of it.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 /// A WebSocket whose request is good, but which may have to move to its home shard before it is opened.
@@ -240,6 +224,8 @@ pub(crate) struct Opening {
     pub(crate) client: SocketAddr,
     /// The client's token, if it brought one.
     pub(crate) token: Option<Box<str>>,
+    /// What the access log will say of it.
+    pub(crate) exchange: Option<Box<Exchange>>,
 }
 
 impl Opening {

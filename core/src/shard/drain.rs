@@ -91,6 +91,11 @@ impl Shard {
         }
     }
 
+    /// Whether time is up.
+    pub(super) fn is_cut(&self, now: Now) -> bool {
+        self.draining.as_ref().is_some_and(|drain| drain.deadline <= now.mono)
+    }
+
     /// The usual end: nothing is left.
     pub(super) fn check_drained(&mut self) {
         if self.conns.is_empty() && self.turn.as_ref().is_none_or(|turn| turn.allocations() == 0) {

@@ -3,6 +3,7 @@
 use core::{net::SocketAddr, ops::Range, time::Duration};
 
 use crate::{
+    access::End,
     action::{Action, Addresses, ConnId, Egress, Foreign, IoKind, Parcel, Prefix, ResolveError, Run, SocketId, Source},
     conn::{SipSocket, Stage},
     http::Answer,
@@ -60,21 +61,29 @@ impl Shard {
             bridge.open(flow).ok()
         });
         let Some(flow) = opened else {
-            opening
-                .server
-                .respond_local(&Answer::unavailable(RETRY_AFTER_SECS), now.unix, write);
+            let answer = Answer::unavailable(RETRY_AFTER_SECS);
+            opening.server.respond_local(&answer, now.unix, write);
+            if let Some(exchange) = &mut opening.exchange {
+                exchange.access.status = answer.status;
+                exchange.end = Some(End::Complete);
+            }
             self.close(now, id, out);
             return Step::Gone;
         };
         opening
             .server
             .accept_websocket(&opening.accept, Some(SUBPROTOCOL), write);
+        let mut exchange = opening.exchange.take();
+        if let Some(exchange) = &mut exchange {
+            exchange.access.status = 101;
+        }
         conn.stage = Stage::Sip(Box::new(SipSocket {
             ws: ws::Conn::new(sip.limits.message_bytes_max),
             flow,
             kind: Kind::Text,
             pinged: false,
             is_closed: false,
+            exchange,
         }));
         let ping_at = now.mono + sip.limits.ping;
         self.set_deadline(id, Some(ping_at));
@@ -120,6 +129,9 @@ impl Shard {
                 return self.fault(now, id, violation.reason, out);
             }
         };
+        if let Some(exchange) = &mut socket.exchange {
+            exchange.access.received_bytes += used as u64;
+        }
         self.set_deadline(id, Some(ping_at));
         self.list(id);
         self.sip_out(now, out);
@@ -263,6 +275,9 @@ impl Shard {
             return;
         }
         if let (Stage::Sip(socket), write) = conn.stage_and_out() {
+            if let Some(exchange) = &mut socket.exchange {
+                exchange.access.sent_bytes += bytes.len() as u64;
+            }
             ws::Conn::write(socket.kind, &out.made[bytes], write);
         }
         self.list(id);

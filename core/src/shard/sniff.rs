@@ -149,7 +149,7 @@ impl Shard {
     }
 
     /// Ends a connection that has not come so far that anything could be encrypted.
-    fn refuse_tls(&mut self, now: Now, id: ConnId, alert: Alert, why: &str, out: &mut Egress) -> Step {
+    fn refuse_tls(&mut self, now: Now, id: ConnId, alert: Alert, why: &'static str, out: &mut Egress) -> Step {
         if let Some(conn) = self.conns.get_mut(id.0) {
             conn.out().extend_from_slice(&alert.record());
         }

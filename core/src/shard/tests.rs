@@ -5,13 +5,15 @@ use core::time::Duration;
 
 use super::*;
 use crate::{
-    action::{IoKind, QueryId},
+    action::{Access, IoKind, QueryId},
     config::{Config, Keys, Sources},
     time::UnixTime,
     tls::{ClientTls, Provider, Tls},
 };
 
+mod access;
 mod drain;
+mod proxied;
 mod rates;
 mod reload;
 mod session;
@@ -115,6 +117,7 @@ struct World {
     /// What was written to each connection and not looked at yet.
     written: HashMap<ConnId, BytesMut>,
     drained: bool,
+    logged: Vec<Access>,
 }
 
 /// A browser's end of a connection.
@@ -163,6 +166,7 @@ impl World {
             parcels: Vec::new(),
             written: HashMap::default(),
             drained: false,
+            logged: Vec::new(),
         };
         (0..shards).map(world).collect()
     }
@@ -201,6 +205,7 @@ impl World {
                 }
                 Action::Dial { conn, to, .. } => self.dialed.push((conn, to)),
                 Action::Drained => self.drained = true,
+                Action::Log(access) => self.logged.push(*access),
                 Action::Resolve { query, .. } => self.resolved.push(query),
                 Action::Forward {
                     to,

@@ -5,9 +5,10 @@ use core::{net::IpAddr, time::Duration};
 use bytes::BytesMut;
 
 use crate::{
+    access::End,
     action::{ConnId, Egress},
     config::{Config, Host, HttpLimits, Offer, Route},
-    conn::{Conn, Downstream, Exchange, Gate, Opening, Stage},
+    conn::{Conn, Downstream, Gate, Opening, Stage},
     http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
     rng::Rng,
     shard::{Shard, Step},
@@ -18,6 +19,7 @@ use crate::{
 use gate::Passage;
 
 mod gate;
+mod log;
 mod tunnel;
 mod upstream;
 
@@ -64,7 +66,7 @@ impl Shard {
         if self.is_held_up(id) || self.is_held(id) {
             return Step::Wait;
         }
-        let Some((browser, write)) = self.browser(id) else {
+        let Some((browser, _)) = self.browser(id) else {
             return Step::Gone;
         };
         match browser.server.next(bytes) {
@@ -87,7 +89,10 @@ impl Shard {
                 Step::Wait
             }
             Err(reject) => {
-                browser.server.reject(reject, now.unix, write);
+                self.refuse_exchange(now, id, reject.status);
+                if let Some((browser, write)) = self.browser(id) {
+                    browser.server.reject(reject, now.unix, write);
+                }
                 self.stats.web.refused += 1;
                 self.fault(now, id, reject.why, out)
             }
@@ -106,14 +111,9 @@ impl Shard {
         };
         browser.head_begun = false;
         // One that was held comes here again.
-        if browser.exchange.is_none() {
+        if browser.gate.verdict.is_none() {
             self.stats.web.requests += 1;
-            browser.exchange = Some(Exchange {
-                begun: now.mono,
-                method: request.method,
-                path: request.target.path().into(),
-                status: 0,
-            });
+            self.begin_exchange(now, id, request);
         }
         let decision = match self.is_own_server(id, request) {
             true => route(&config, request),
@@ -136,6 +136,7 @@ impl Shard {
         match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
+                self.turn_away_request(id, request, answer.status);
                 self.answer(now, id, &answer, out)
             }
             Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, client, mediaserver, accept),
@@ -173,16 +174,17 @@ impl Shard {
         let mut client = conn.peer;
         client.set_ip(address);
         let token = request.target.argument("token").ok().flatten();
-        let Stage::Http(browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
+        let Stage::Http(mut browser) = core::mem::replace(&mut conn.stage, Stage::Sniff(Offer::Https)) else {
             return Step::Gone;
         };
-        tracing::info!(target: "edgeward::access", %client, path = request.target.path(), "WebSocket for SIP");
+        tracing::debug!(%client, path = request.target.path(), "WebSocket for SIP");
         conn.stage = Stage::Opening(Box::new(Opening {
             server: browser.server,
             accept,
             mediaserver: mediaserver.name.as_str().into(),
             client,
             token: token.map(|token| token.as_ref().into()),
+            exchange: browser.exchange.take(),
         }));
         Step::Used(0)
     }
@@ -210,6 +212,11 @@ impl Shard {
         };
         browser.server.limit_body(route.body_bytes_max);
         browser.server.continue_(write);
+        if let Some(exchange) = &mut browser.exchange {
+            exchange.access.route = Some(route.path.as_str().into());
+            exchange.access.upstream = Some(web.upstreams[route.upstream].name.as_str().into());
+            exchange.access.request_id = request_id;
+        }
         let forward = Forward {
             peer,
             trusted_proxies: &https.trusted_proxies,
@@ -229,6 +236,9 @@ impl Shard {
 
     fn request_body(&mut self, now: Now, id: ConnId, data: &[u8]) -> Step {
         self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        if let Some(exchange) = self.exchange(id) {
+            exchange.access.received_bytes += data.len() as u64;
+        }
         if let Some(pair) = self.conns.get(id.0).and_then(|conn| conn.stage.pair())
             && let Some((upstream, write)) = self.upstream(pair)
         {
@@ -255,10 +265,12 @@ impl Shard {
         let Some((browser, write)) = self.browser(id) else {
             return Step::Gone;
         };
-        if let Some(exchange) = &mut browser.exchange {
-            exchange.status = answer.status;
-        }
+        let (has_responded, before) = (browser.server.has_responded(), write.len());
         browser.server.respond_local(answer, now.unix, write);
+        if let Some(exchange) = browser.exchange.as_mut().filter(|_| !has_responded) {
+            exchange.access.status = answer.status;
+            exchange.access.sent_bytes += (write.len() - before) as u64;
+        }
         self.list(id);
         self.response_done(now, id, out)
     }
@@ -268,15 +280,13 @@ impl Shard {
         let Some(conn) = self.conns.get_mut(id.0) else {
             return Step::Gone;
         };
-        let client = conn.peer;
-        let (Stage::Http(browser), _) = conn.stage_and_out() else {
+        let Stage::Http(browser) = &mut conn.stage else {
             return Step::Gone;
         };
         let (closes, is_idle) = (browser.server.closes(), browser.server.is_idle());
-        if (closes || is_idle)
-            && let Some(exchange) = browser.exchange.take()
-        {
-            exchange.log(now, client);
+        if closes || is_idle {
+            let exchange = browser.exchange.take();
+            self.log(now, exchange, End::Complete);
         }
         if closes {
             self.close(now, id, out);
@@ -331,11 +341,14 @@ impl Shard {
             self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
         } else if browser.head_begun || !(browser.server.is_idle() || browser.server.has_responded()) {
             self.stats.web.refused += 1;
+            self.doom_exchange(id, End::TimedOut);
+            self.turn_away(id, "slow", "a request did not come in time");
             // RFC 9110 section 15.5.9.
             if self.answer(now, id, &Answer::new(408), out) != Step::Gone {
                 self.close(now, id, out);
             }
         } else {
+            self.doom_exchange(id, End::TimedOut);
             self.close(now, id, out);
         }
     }

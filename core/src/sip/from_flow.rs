@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     cx::Cx,
+    refusal::{Role, refused},
     slab::Key,
     time::Instant,
     wire::sip::{Framing, Message, Name, Start, field, uri::Uri, via::Via},
@@ -94,7 +95,7 @@ impl Bridge {
         let Some(flow) = self.flows.get(id.0) else { return };
         cx.stats.sip.refused += u64::from(answer.status >= 300);
         if answer.status == 403 {
-            tracing::info!(target: "edgeward::security", client = %flow.peer, why = answer.reason, "SIP request refused");
+            refused(Role::Sip, flow.peer.ip(), "forbidden", answer.reason);
         }
         let via = message.value(Name::Via).and_then(Via::first);
         let stamped = via

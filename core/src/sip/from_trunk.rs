@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     cx::Cx,
+    refusal::{Role, refused},
     slab::Key,
     time::Instant,
     wire::sip::{Framing, Message, Name, Start, uri::Uri, via::Via},
@@ -52,6 +53,12 @@ impl Bridge {
     pub fn from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, datagram: &[u8]) {
         if !self.is_trunk(from) {
             cx.stats.sip.dropped += 1;
+            refused(
+                Role::Sip,
+                from.ip(),
+                "stranger",
+                "a datagram that is from no mediaserver",
+            );
             return;
         }
         let sender = Sender {

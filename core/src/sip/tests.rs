@@ -66,6 +66,7 @@ fn config(reach: Reach) -> Config {
         turn: None,
         rates: crate::config::Rates::default(),
         metrics: None,
+        access_log: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![[7; 32]],

@@ -47,8 +47,7 @@ impl Certificate {
     /// When a PEM text holds no certificate or key, or the two do not belong together.
     pub fn new(provider: &Provider, label: &str, chain_pem: &[u8], key_pem: &[u8]) -> Result<Self, TlsConfigError> {
         let chain = chain(chain_pem)?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem)
-            .map_err(|_| TlsConfigError("the key file holds no private key in PEM form".into()))?;
+        let key = private_key(key_pem)?;
         let names = webpki::EndEntityCert::try_from(&chain[0])
             .map_err(|error| TlsConfigError(format!("the certificate cannot be read: {error:?}")))?
             .valid_dns_names()
@@ -109,9 +108,9 @@ impl Certificate {
         self.facts.out_of_date(now)
     }
 
-    /// When it ends, where that can be told.
-    pub fn not_after(&self) -> Option<UnixTime> {
-        self.facts.not_after()
+    /// From when to when it is good, where that can be told.
+    pub fn validity(&self) -> Option<(UnixTime, UnixTime)> {
+        self.facts.validity()
     }
 
     pub(super) fn findings(&self, now: UnixTime, hosts: &[String]) -> Vec<Finding> {
@@ -184,4 +183,21 @@ impl Certificate {
     pub(super) fn key(&self) -> Arc<CertifiedKey> {
         self.key.clone()
     }
+}
+
+/// What a certificate authority gets to see (RFC 8737 section 3). Its critical extension is for nobody else, so that it is
+/// not looked at as other certificates are.
+pub(super) fn challenge_key(
+    provider: &Provider,
+    chain_pem: &[u8],
+    key_pem: &[u8],
+) -> Result<CertifiedKey, TlsConfigError> {
+    let key = provider.crypto.key_provider.load_private_key(private_key(key_pem)?);
+    let key = key.map_err(|error| TlsConfigError(format!("the private key cannot be used: {error}")))?;
+    Ok(CertifiedKey::new(chain(chain_pem)?, key))
+}
+
+fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsConfigError> {
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|_| TlsConfigError("the key file holds no private key in PEM form".into()))
 }

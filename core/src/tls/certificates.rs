@@ -38,12 +38,16 @@ impl Certificates {
 
     /// Whether a certificate that is shown for `server_name` is for `host` too.
     pub(super) fn is_shown_for(&self, server_name: &str, host: &str) -> bool {
-        candidates(&self.all(), Some(server_name)).any(|certificate| certificate.is_for(host))
+        let all = self.all();
+        let shown = candidates(&all, Some(server_name));
+        shown.iter().any(|certificate| certificate.is_for(host))
     }
 
     pub(super) fn choose(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let all = self.all();
-        let usable = candidates(&all, server_name).filter(|certificate| certificate.signs(schemes));
+        let usable = candidates(&all, server_name)
+            .into_iter()
+            .filter(|certificate| certificate.signs(schemes));
         // Both can be verified, but ECDSA costs us less to sign.
         let chosen = usable.min_by_key(|certificate| certificate.algorithm() == SignatureAlgorithm::RSA);
         chosen.map(|certificate| certificate.shown(self.clock.now()))
@@ -51,25 +55,23 @@ impl Certificates {
 }
 
 /// The certificates for a name: those that name it, else those of a wildcard, else those of the first server.
-fn candidates<'c>(all: &'c [Certificate], server_name: Option<&str>) -> impl Iterator<Item = &'c Certificate> {
-    let named = |certificate: &&Certificate| server_name.is_some_and(|name| certificate.has_name(name));
-    let covered = |certificate: &&Certificate| server_name.is_some_and(|name| certificate.is_for(name));
-    let first = all.first();
-    let default = move |certificate: &&Certificate| first.is_some_and(|first| certificate.has_names_of(first));
-    let rank = match () {
-        () if all.iter().any(|certificate| named(&certificate)) => 0,
-        () if all.iter().any(|certificate| covered(&certificate)) => 1,
-        () => 2,
+fn candidates<'c>(all: &'c [Certificate], server_name: Option<&str>) -> Vec<&'c Certificate> {
+    let matching = |is_match: &dyn Fn(&Certificate) -> bool| -> Vec<&'c Certificate> {
+        all.iter().filter(|certificate| is_match(certificate)).collect()
     };
-    let chosen: Vec<&Certificate> = all
-        .iter()
-        .filter(|certificate| match rank {
-            0 => named(certificate),
-            1 => covered(certificate),
-            _ => default(certificate),
-        })
-        .collect();
-    chosen.into_iter()
+    if let Some(name) = server_name {
+        let named = matching(&|certificate| certificate.has_name(name));
+        if !named.is_empty() {
+            return named;
+        }
+        let covered = matching(&|certificate| certificate.is_for(name));
+        if !covered.is_empty() {
+            return covered;
+        }
+    }
+    all.first().map_or_else(Vec::new, |first| {
+        matching(&|certificate| certificate.has_names_of(first))
+    })
 }
 
 impl ResolvesServerCert for Certificates {
@@ -83,10 +85,15 @@ impl ResolvesServerCert for Certificates {
 pub(super) struct Challenges(RwLock<Vec<(String, Arc<CertifiedKey>)>>);
 
 impl Challenges {
-    pub(super) fn set(&self, name: &str, answer: Option<&Certificate>) {
+    pub(super) fn answer(&self, name: &str, key: CertifiedKey) {
+        self.end(name);
+        let mut answers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        answers.push((name.to_owned(), Arc::new(key)));
+    }
+
+    pub(super) fn end(&self, name: &str) {
         let mut answers = self.0.write().unwrap_or_else(PoisonError::into_inner);
         answers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
-        answers.extend(answer.map(|certificate| (name.to_owned(), certificate.key())));
     }
 }
 

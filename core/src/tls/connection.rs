@@ -205,15 +205,29 @@ impl Tls {
         }
     }
 
-    /// Appends the alert that rustls has queued with its error. It comes out on the very next turn; one turn more would
+    /// Appends what rustls has queued before its error, a record a turn, up to the alert that ends it. One turn more would
     /// read on in what was refused.
     fn alert(&mut self, incoming: &mut [u8], out: &mut BytesMut) {
         let plain = &mut Vec::new();
-        let _ = match &mut self.side {
-            Side::Server(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out).1,
-            Side::Client(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out).1,
-        };
+        loop {
+            let before = out.len();
+            let (_, step) = match &mut self.side {
+                Side::Server(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out),
+                Side::Client(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out),
+            };
+            let record = &out[before..];
+            if step.is_err() || record.is_empty() || is_alert(record) {
+                return;
+            }
+        }
     }
+}
+
+/// Whether a record of our own is an alert; TLS 1.3 does not say so outside (RFC 8446 section 5.2), but nothing else that
+/// is encrypted is as short: level and description, content type, tag.
+const fn is_alert(record: &[u8]) -> bool {
+    const ENCRYPTED_BYTES: usize = 5 + 2 + 1 + 16;
+    matches!(record, [21, ..]) || matches!(record, [23, ..]) && record.len() == ENCRYPTED_BYTES
 }
 
 impl fmt::Debug for Tls {

@@ -85,14 +85,16 @@ impl Facts {
         self.addresses.contains(&address.to_canonical())
     }
 
-    pub(super) fn not_after(&self) -> Option<UnixTime> {
-        self.validity.iter().map(|(_, end)| *end).min()
+    /// From when to when the whole chain is good.
+    pub(super) fn validity(&self) -> Option<(UnixTime, UnixTime)> {
+        let begin = self.validity.iter().map(|(begin, _)| *begin).max()?;
+        let end = self.validity.iter().map(|(_, end)| *end).min()?;
+        Some((begin, end))
     }
 
     /// Whether the chain has not begun or has ended, in words.
     pub(super) fn out_of_date(&self, now: UnixTime) -> Option<String> {
-        let begin = self.validity.iter().map(|(begin, _)| *begin).max()?;
-        let end = self.not_after()?;
+        let (begin, end) = self.validity()?;
         if end <= now {
             return Some(format!("has expired {}", days(now.0 - end.0, "ago")));
         }
@@ -113,7 +115,7 @@ impl Facts {
                 what: format!("{label} {what}"),
                 fix: "install a certificate that is good today, and look at the clock of this host".into(),
             });
-        } else if let Some(end) = self.not_after()
+        } else if let Some((_, end)) = self.validity()
             && end.0 - now.0 < EXPIRY_NOTICE_SECS
         {
             warnings.push(Finding {

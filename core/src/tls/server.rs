@@ -9,6 +9,7 @@ use rustls::{
 
 use super::{
     ALPN_ACME, ALPN_HTTP, ALPN_STUN, ALPN_TURN, Certificate, Clock, Finding, Provider, TlsConfigError,
+    certificate::challenge_key,
     certificates::{Certificates, Challenges},
 };
 use crate::time::UnixTime;
@@ -93,9 +94,26 @@ impl ServerTls {
         self.certificates.all()
     }
 
-    /// Answers the question of a certificate authority about `name`, or no longer. (RFC 8737)
-    pub fn set_challenge(&self, name: &str, answer: Option<&Certificate>) {
-        self.challenges.set(name, answer);
+    /// Answers the question of a certificate authority about `name`: by a certificate that nobody else will see, and its
+    /// key, both PEM. (RFC 8737 section 3)
+    ///
+    /// # Errors
+    /// When a PEM text holds no certificate or key.
+    pub fn answer_challenge(
+        &self,
+        provider: &Provider,
+        name: &str,
+        chain_pem: &[u8],
+        key_pem: &[u8],
+    ) -> Result<(), TlsConfigError> {
+        let key = challenge_key(provider, chain_pem, key_pem)?;
+        self.challenges.answer(name, key);
+        Ok(())
+    }
+
+    /// Answers no longer.
+    pub fn end_challenge(&self, name: &str) {
+        self.challenges.end(name);
     }
 
     /// Tells everything made with the same provider what time it is.

@@ -120,6 +120,23 @@ fn garbage_is_answered_by_an_alert_and_nothing_more() {
 }
 
 #[test]
+fn a_client_is_told_that_no_protocol_is_shared() {
+    let (cert, key) = pair(&["a.example"]);
+    let certificate = Certificate::new(&provider(), "a", &cert, &key).expect("a certificate");
+    let tls = ServerTls::new(&provider(), vec![certificate]).expect("a server");
+    let mut client = ClientTls::new(&provider(), &cert, "a.example").expect("a client");
+    Arc::make_mut(&mut client.config).alpn_protocols = vec![b"h2".to_vec()];
+    let mut server = Tls::server(&tls, Protocols::HttpAndTurn, None).expect("a server");
+    let mut client = Tls::client(&client).expect("a client");
+    let (mut up, mut down, mut plain) = (BytesMut::new(), BytesMut::new(), Vec::new());
+    client.receive(&mut [], &mut plain, &mut up).expect("a hello");
+    server.receive(&mut up, &mut plain, &mut down).expect_err("no protocol");
+    // Behind the ServerHello, which was on its way already.
+    let told = client.receive(&mut down, &mut plain, &mut up).expect_err("an alert");
+    assert!(told.to_string().contains("NoApplicationProtocol"), "{told}");
+}
+
+#[test]
 fn our_own_hello_is_read() {
     let (mut client, _) = both(&["edge.example.org"], "edge.example.org");
     let mut hello = BytesMut::new();
@@ -206,7 +223,6 @@ fn a_replaced_certificate_is_shown_next() {
 #[test]
 fn only_an_authority_gets_the_answer_for_it() {
     let (cert, key) = pair(&["edge.example.org"]);
-    let answer = Certificate::new(&provider(), "answer", &cert, &key).expect("a certificate");
     let tls = ServerTls::new(&provider(), Vec::new()).expect("a server");
     let mut client = ClientTls::new(&provider(), &cert, "edge.example.org").expect("a client");
     Arc::make_mut(&mut client.config).alpn_protocols = vec![ALPN_ACME.to_vec()];
@@ -215,11 +231,12 @@ fn only_an_authority_gets_the_answer_for_it() {
         shake(&mut Tls::client(&client).expect("a client"), &mut server, 4096).map(|()| server)
     };
     assert!(shakes(Protocols::Challenge).is_err());
-    tls.set_challenge("Edge.example.org", Some(&answer));
+    tls.answer_challenge(&provider(), "Edge.example.org", &cert, &key)
+        .expect("a certificate");
     let server = shakes(Protocols::Challenge).expect("a handshake");
     assert_eq!(server.alpn(), Some(ALPN_ACME));
     assert!(shakes(Protocols::HttpAndTurn).is_err());
-    tls.set_challenge("edge.example.org", None);
+    tls.end_challenge("edge.example.org");
     assert!(shakes(Protocols::Challenge).is_err());
 }
 

@@ -195,6 +195,12 @@ impl Auth {
         })
     }
 
+    /// Whether a request has a nonce that was given to its source.
+    pub(super) fn has_nonce(&self, now: UnixTime, source: SocketAddr, request: &Request<'_>) -> bool {
+        let is_good = |nonce| nonce::is_good(&self.config.keys.nonce, self.features, now, source, nonce);
+        request.nonce.is_some_and(is_good)
+    }
+
     /// This user as an owner.
     pub(super) fn owner(&self, user: &[u8]) -> Owner {
         let ephemeral = !self.turn().secrets.is_empty() && !self.by_name.contains_key(user) && expiry(user).is_some();

@@ -22,6 +22,7 @@ use crate::{
     action::{ConnId, Prefix, RelayId, ShardId, Transport},
     config::{self, Alternate, Config, PeerRule, TurnLimits},
     cx::Cx,
+    refusal::{Role, refused},
     rng::Rng,
     time::Instant,
     wire::{
@@ -285,7 +286,12 @@ impl Server {
         let session = session.map(|allocation| (allocation.owner.name(), &allocation.session));
         let identity = match self.auth.authenticate(cx.now.unix, from.source(), request, session) {
             Ok(identity) => identity,
-            Err(denied) => return self.deny(cx, &from, &form, denied),
+            Err(denied) => {
+                if denied == Denied::Wrong {
+                    self.tell_guess(cx, &from, request);
+                }
+                return self.deny(cx, &from, &form, denied);
+            }
         };
         let form = form.signed(identity.integrity, identity.session.key.clone());
         if request.has_unknown {
@@ -358,6 +364,14 @@ impl Server {
         from.send(Prefix::NONE, Payload::Made(range))
     }
 
+    /// Tells of credentials that are not good. Whoever has a nonce of ours is where it says to be.
+    fn tell_guess(&self, cx: &Cx<'_>, from: &Client, request: &Request<'_>) {
+        let source = from.source();
+        let is_proved = matches!(from, Client::Stream { .. }) || self.auth.has_nonce(cx.now.unix, source, request);
+        let reason = if is_proved { "credentials" } else { "unproved" };
+        refused(Role::Turn, source.ip(), reason, "credentials that are not good");
+    }
+
     /// Refuses a request of somebody who has proved nothing.
     fn refuse_stranger(&mut self, cx: &mut Cx<'_>, from: &Client, form: &Form, code: Code) -> Verdict {
         if self.may_answer(cx, from, Cost::Full) {
@@ -387,6 +401,17 @@ fn dropped(cx: &mut Cx<'_>) -> Verdict {
 fn refuse(cx: &mut Cx<'_>, from: &Client, form: &Form, code: Code) -> Verdict {
     cx.stats.turn.refused += 1;
     tracing::debug!(client = %from.source(), code = code.0, "request refused");
+    let reason = match code {
+        Code::FORBIDDEN => Some(("peer", "a peer that may not be relayed to")),
+        Code::WRONG_CREDENTIALS => Some(("user", "the allocation is somebody else's")),
+        Code::ALLOCATION_QUOTA_REACHED => Some(("quota", "a user has as many allocations as it may")),
+        Code::INSUFFICIENT_CAPACITY => Some(("capacity", "there are as many allocations as there may be")),
+        // Mistakes, and what a client has to do first.
+        _ => None,
+    };
+    if let Some((reason, detail)) = reason {
+        refused(Role::Turn, from.source().ip(), reason, detail);
+    }
     let range = form.error(cx.made, code, |_| ());
     from.send(Prefix::NONE, Payload::Made(range))
 }

@@ -162,6 +162,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         turn: Some(turn),
         rates: config::Rates::default(),
         metrics: None,
+        access_log: None,
         keys: config::Keys {
             nonce: [9; 32],
             flow: vec![],

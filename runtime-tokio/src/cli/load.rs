@@ -79,7 +79,12 @@ pub(crate) fn read(path: &Path) -> Result<String, LoadError> {
 /// # Errors
 /// In words for the administrator, with everything that is wrong.
 pub(crate) fn parse(path: &Path, text: &str, key_file: KeyFile, keys: Keys) -> Result<Config, LoadError> {
-    Config::parse(text, &mut files(path, key_file), keys).map_err(|errors| LoadError::Config(path.into(), errors))
+    let parsed = Config::parse(text, &mut files(path, key_file), keys);
+    let mut config = parsed.map_err(|errors| LoadError::Config(path.into(), errors))?;
+    if let Some(file) = config.access_log.as_mut().and_then(|log| log.file.as_mut()) {
+        *file = directory(path).join(&*file).to_string_lossy().into_owned();
+    }
+    Ok(config)
 }
 
 /// What names of files in a configuration are relative to.

@@ -4,6 +4,8 @@ use std::fmt::{Display, Write as _};
 
 use edgeward_core::{config::Config, stats::Snapshot};
 
+use crate::log::left_out;
+
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything, each number with what it means. The labels are names of the configuration, so there are few.
@@ -13,14 +15,19 @@ pub(super) fn render(snapshot: &Snapshot, config: &Config, is_draining: bool) ->
         let name = format!("{}_total", sample.name);
         family(&mut text, &name, "counter", sample.help, [("", sample.value)]);
     }
+    let help = "Refusals that were not logged because there were too many";
+    family(
+        &mut text,
+        "refusals_unlogged_total",
+        "counter",
+        help,
+        [("", left_out())],
+    );
     for sample in &snapshot.gauges {
         family(&mut text, sample.name, "gauge", sample.help, [("", sample.value)]);
     }
     if let Some(sip) = &config.sip {
-        let names = sip
-            .mediaservers
-            .iter()
-            .map(|server| format!("{{mediaserver=\"{}\"}}", server.name));
+        let names = sip.mediaservers.iter().map(|server| label("mediaserver", &server.name));
         let up = names.zip(snapshot.mediaservers.iter().map(|up| u8::from(*up)));
         family(
             &mut text,
@@ -29,6 +36,15 @@ pub(super) fn render(snapshot: &Snapshot, config: &Config, is_draining: bool) ->
             "Whether a mediaserver answers",
             up,
         );
+    }
+    if let Some(https) = &config.https {
+        let certificates = https.tls.certificates();
+        let ends = certificates.iter().filter_map(|certificate| {
+            let (_, end) = certificate.validity()?;
+            Some((label("certificate", certificate.label()), end.0))
+        });
+        let help = "When a certificate ends, in seconds since 1970";
+        family(&mut text, "certificate_not_after_seconds", "gauge", help, ends);
     }
     family(
         &mut text,
@@ -42,6 +58,12 @@ pub(super) fn render(snapshot: &Snapshot, config: &Config, is_draining: bool) ->
     text
 }
 
+/// A name of the configuration, which may hold anything.
+fn label(name: &str, value: &str) -> String {
+    let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    format!("{{{name}=\"{value}\"}}")
+}
+
 fn family<L: Display>(
     text: &mut String,
     name: &str,
@@ -53,5 +75,15 @@ fn family<L: Display>(
     let _ = write!(text, "# HELP edgeward_{name} {help}.\n# TYPE edgeward_{name} {kind}\n");
     for (labels, value) in samples {
         let _ = writeln!(text, "edgeward_{name}{labels} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_stays_within_its_quotes() {
+        assert_eq!(label("certificate", "a\"b\\c\nd"), r#"{certificate="a\"b\\c\nd"}"#);
     }
 }

@@ -1,7 +1,7 @@
 //! What does a STUN message look like, byte by byte? For requests that no library would send.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::Instant,
 };
 
@@ -215,15 +215,21 @@ impl Message {
         }
     }
 
-    /// The address in the first attribute of this type, which is one of the XOR kind. IPv4 only.
+    /// The address in the first attribute of this type, which is one of the XOR kind.
     pub fn address(&self, kind: u16) -> Option<SocketAddr> {
-        let value = self.attribute(kind)?;
-        let [0, 1, port @ .., a, b, c, d] = value else {
-            return None;
+        let (family, bytes) = match self.attribute(kind)? {
+            [0, family @ 1..=2, rest @ ..] => (*family, rest),
+            _ => return None,
         };
-        let port = u16::from_be_bytes(port.try_into().ok()?) ^ 0x2112;
-        let address = [a ^ MAGIC[0], b ^ MAGIC[1], c ^ MAGIC[2], d ^ MAGIC[3]];
-        Some(SocketAddr::new(Ipv4Addr::from(address).into(), port))
+        let (port, address) = bytes.split_first_chunk()?;
+        let port = u16::from_be_bytes(*port) ^ 0x2112;
+        let mask = MAGIC.iter().chain(&self.transaction);
+        let address: Vec<u8> = address.iter().zip(mask).map(|(a, b)| a ^ b).collect();
+        let address = match family {
+            1 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),
+            _ => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
+        };
+        Some(SocketAddr::new(address, port))
     }
 }
 

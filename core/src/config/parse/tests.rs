@@ -594,6 +594,56 @@ t:15: `5000` is not a number from 1 to 4096
 }
 
 #[test]
+fn what_https_says_of_turn_and_of_authorities() {
+    check(
+        "
+[https]
+listen = '192.0.2.10:443'
+turn_hosts = ['turn.example.com', 'turns:turn.example.com']
+proxy_protocol_from = ['10.0.0.1/8']
+refuse_unknown_names = 'no'
+[https.acme]
+domains = []
+contact = 'mailto:a@example.com'
+[web]
+upstream = [{ name = 'cc', url = 'http://10.0.0.10' }]
+route = [{ path = '/' }]
+",
+        r#"
+t:2: [https] answers to no host name
+    fix: add hosts = ["edge.example.com"]: the names that browsers use
+t:4: `'turns:turn.example.com'` is not a host name
+    fix: write it like "edge.example.com", without scheme and port
+t:5: `'10.0.0.1/8'` is not a network: it has bits behind its prefix
+    fix: write "10.0.0.0/8", or "10.0.0.1" for the one address
+t:6: `'no'` is not true or false
+    fix: write true or false, without quotes
+t:7: [https.acme] needs your agreement to the terms of the authority
+    fix: read them, and write terms_agreed = true
+t:8: [https.acme] asks for no name
+    fix: write domains = ["edge.example.com"]
+t:9: [https.acme] has no key `contact`
+    fix: write contacts
+"#,
+    );
+    check(
+        "
+[https]
+listen = '192.0.2.10:443'
+certificates = [{ cert = 'edge.pem', key = 'edge.key', ocsp = 'no such file' }]
+plain_turn = true
+[web]
+upstream = [{ name = 'cc', url = 'http://10.0.0.10' }]
+route = [{ path = '/' }]
+",
+        "
+t:2: [https] names `turn_hosts` or `plain_turn`, but there is no TURN server
+    fix: add [turn], or remove both from [https]
+",
+    );
+}
+
+#[test]
 fn https() {
     check(
         "

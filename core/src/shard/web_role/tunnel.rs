@@ -29,12 +29,20 @@ impl Shard {
             Some(Side::Peer) => self.stats.turn.to_client_bytes += bytes.len() as u64,
             None => {}
         }
+        if let Some(exchange) = &mut tunnel.exchange {
+            exchange.access.received_bytes += bytes.len() as u64;
+        }
         let (pair, ends) = (
             tunnel.pair,
             tunnel.is_ending && tunnel.frames.is_some_and(|f| f.is_between_frames()),
         );
-        if let Some(pair) = self.conns.get_mut(pair.0) {
-            pair.out().extend_from_slice(bytes);
+        if let Some(conn) = self.conns.get_mut(pair.0) {
+            conn.out().extend_from_slice(bytes);
+            if let Stage::Tunnel(other) = &mut conn.stage
+                && let Some(exchange) = &mut other.exchange
+            {
+                exchange.access.sent_bytes += bytes.len() as u64;
+            }
         }
         self.list(pair);
         self.set_deadline(id, idle);

@@ -7,6 +7,7 @@ use core::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 
 use crate::{
+    access::End,
     action::{Action, Addresses, ConnId, Egress, IoKind, ResolveError},
     config::{Host, SharedConfig},
     conn::{Conn, Stage, Tunnel, Upstream},
@@ -281,26 +282,24 @@ impl Shard {
         let Some((browser, write)) = self.browser(pair) else {
             return Step::Gone;
         };
-        match item {
-            ClientItem::Informational(head) => browser.server.inform(&head, write),
-            ClientItem::Response(head, body) => {
-                if let Some(exchange) = &mut browser.exchange {
-                    exchange.status = head.status;
-                }
-                browser.server.respond(&head, body, now.unix, write);
-            }
+        let before = write.len();
+        match &item {
+            ClientItem::Informational(head) => browser.server.inform(head, write),
+            ClientItem::Response(head, body) => browser.server.respond(head, *body, now.unix, write),
             ClientItem::Body(data) => browser.server.body(data, write),
-            ClientItem::End => {
-                browser.server.end(write);
-                return self.exchange_done(now, id, pair, out);
+            ClientItem::End => browser.server.end(write),
+            ClientItem::Switched(head) => browser.server.switch(head, write),
+        }
+        if let Some(exchange) = &mut browser.exchange {
+            exchange.access.sent_bytes += (write.len() - before) as u64;
+            if let ClientItem::Response(head, _) | ClientItem::Switched(head) = &item {
+                exchange.answered(now, head.status);
             }
-            ClientItem::Switched(head) => {
-                browser.server.switch(&head, write);
-                if let Some(exchange) = &mut browser.exchange {
-                    exchange.status = head.status;
-                }
-                return self.start_tunnel(now, id, pair, out);
-            }
+        }
+        match item {
+            ClientItem::End => return self.exchange_done(now, id, pair, out),
+            ClientItem::Switched(_) => return self.start_tunnel(now, id, pair, out),
+            ClientItem::Informational(_) | ClientItem::Response(..) | ClientItem::Body(_) => {}
         }
         let idle = self.http_deadline(now, |limits| limits.body_idle);
         self.set_deadline(id, idle);
@@ -449,6 +448,14 @@ impl Shard {
     /// Answers a request that its upstream did not, and goes on with the next.
     fn fail(&mut self, now: Now, browser: ConnId, status: u16, out: &mut Egress) {
         self.stats.web.failed += 1;
+        self.doom_exchange(
+            browser,
+            if status == 504 {
+                End::TimedOut
+            } else {
+                End::UpstreamFailed
+            },
+        );
         if self.answer(now, browser, &Answer::new(status), out) != Step::Gone {
             self.go_on(now, browser, out);
         }
@@ -472,16 +479,13 @@ impl Shard {
 
     /// Both connections become one tunnel.
     fn start_tunnel(&mut self, now: Now, id: ConnId, pair: ConnId, out: &mut Egress) -> Step {
-        if let Some(conn) = self.conns.get(pair.0)
-            && let Stage::Http(browser) = &conn.stage
-            && let Some(exchange) = &browser.exchange
-        {
-            exchange.log(now, conn.peer);
-        }
+        let mut exchange = self.browser(pair).and_then(|(browser, _)| browser.exchange.take());
         let idle = self.http_deadline(now, |limits| limits.tunnel_idle);
         for (end, other, to_browser) in [(id, pair, true), (pair, id, false)] {
             if let Some(conn) = self.conns.get_mut(end.0) {
-                conn.stage = Stage::Tunnel(Box::new(Tunnel::new(other, to_browser)));
+                let mut tunnel = Tunnel::new(other, to_browser);
+                tunnel.exchange = exchange.take_if(|_| end == pair);
+                conn.stage = Stage::Tunnel(Box::new(tunnel));
             }
             self.set_deadline(end, idle);
             self.list(end);

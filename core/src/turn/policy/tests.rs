@@ -83,6 +83,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         turn: Some(turn),
         rates: Rates::default(),
         metrics: None,
+        access_log: None,
         keys: Keys {
             nonce: [0; 32],
             flow: vec![],

@@ -1,0 +1,81 @@
+//! What do the logs learn of a request, and when?
+
+use crate::{
+    access::{End, Exchange},
+    action::{Action, ConnId},
+    conn::Stage,
+    http::{Request, client_address},
+    refusal::{Role, refused},
+    shard::Shard,
+    time::Now,
+};
+
+impl Shard {
+    /// Begins to note what becomes of a request, where there is an access log.
+    pub(super) fn begin_exchange(&mut self, now: Now, id: ConnId, request: &Request<'_>) {
+        let (Some(_), Some(https)) = (&self.config.access_log, &self.config.https) else {
+            return;
+        };
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        let client = client_address(conn.peer.ip(), &https.trusted_proxies, &request.fields);
+        if let Stage::Http(browser) = &mut conn.stage {
+            browser.exchange = Some(Exchange::new(now, client, request));
+        }
+    }
+
+    /// Tells why a request is turned away, where it is: not every answer of ours is a refusal.
+    pub(super) fn turn_away_request(&self, id: ConnId, request: &Request<'_>, status: u16) {
+        let (Some(conn), Some(https)) = (self.conns.get(id.0), &self.config.https) else {
+            return;
+        };
+        let (reason, detail) = match status {
+            401 => ("token", "no token, or not a good one"),
+            403 => ("forbidden", "a page of another site, or a token that cannot be read"),
+            404 => ("route", "no route lets this path through"),
+            413 => ("size", "more than the route lets through"),
+            421 => ("host", "not a name of ours"),
+            429 => ("rate", "too many requests"),
+            400.. => ("request", "not what can be done here"),
+            _ => return,
+        };
+        let client = client_address(conn.peer.ip(), &https.trusted_proxies, &request.fields);
+        refused(Role::Web, client, reason, detail);
+    }
+
+    /// Notes that a browser broke the protocol, in a request or instead of one.
+    pub(super) fn refuse_exchange(&mut self, now: Now, id: ConnId, status: u16) {
+        let (Some(_), Some(conn)) = (&self.config.access_log, self.conns.get_mut(id.0)) else {
+            return;
+        };
+        let client = conn.peer.ip().to_canonical();
+        if let Stage::Http(browser) = &mut conn.stage {
+            let exchange = browser.exchange.get_or_insert_with(|| Exchange::unread(now, client));
+            exchange.end = Some(End::Refused);
+            if !browser.server.has_responded() {
+                exchange.access.status = status;
+            }
+        }
+    }
+
+    /// What is noted of the request of a browser.
+    pub(super) fn exchange(&mut self, id: ConnId) -> Option<&mut Exchange> {
+        self.browser(id)?.0.exchange.as_deref_mut()
+    }
+
+    /// Notes beforehand how the exchange of a browser is going to end.
+    pub(super) fn doom_exchange(&mut self, id: ConnId, end: End) {
+        if let Some(exchange) = self.exchange(id) {
+            exchange.end = Some(end);
+        }
+    }
+
+    /// Tells what has become of a request.
+    pub(in crate::shard) fn log(&mut self, now: Now, exchange: Option<Box<Exchange>>, end: End) {
+        let Some(exchange) = exchange else { return };
+        let end = match self.is_cut(now) {
+            true => End::Stopped,
+            false => end,
+        };
+        self.actions.push_back(Action::Log(exchange.finish(now, end)));
+    }
+}
