@@ -455,13 +455,19 @@ pub struct RateQuestion {
     pub client: Client,
 }
 
-/// A datagram that landed on the wrong shard.
+/// A datagram, or one SIP message of a stream, that landed on the wrong shard.
 #[derive(Debug)]
 pub struct Foreign {
     /// The socket it came by; every shard has one of the same name.
     pub socket: SocketId,
+    /// Whether it came by a TCP connection with the same peer instead.
+    pub by_stream: bool,
     /// Who sent it.
     pub peer: SocketAddr,
+    /// To which of our addresses, where the kernel tells.
+    pub local: Option<IpAddr>,
+    /// What its IP header said.
+    pub fields: IpFields,
     /// The whole datagram.
     pub bytes: Box<[u8]>,
 }

@@ -360,7 +360,8 @@ impl Default for SipPolicy {
         Self {
             gone_status: 430,
             unregister_gone: false,
-            token_names_user: true,
+            // XiVO's tokens name a login, which is not the user of a line.
+            token_names_user: false,
             register_max: Duration::from_secs(3600),
             // RFC 3325 section 5: whom we do not trust asserts no identity; and what only a mediaserver says to its kind.
             strip: words(&[
@@ -609,7 +610,7 @@ pub enum AlternateWhen {
 /// An address of ours that relayed transport addresses are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relay {
-    /// The address to bind.
+    /// The address to bind: one of this host, never all of them.
     pub bind: IpAddr,
     /// The address that clients and peers see, the same but behind a static NAT.
     pub advertise: IpAddr,

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 mod stage;
 
-pub(crate) use stage::{Downstream, Gate, Opening, Side, SipSocket, Stage, Tunnel, Upstream, Wait};
+pub(crate) use stage::{Downstream, Gate, Opening, Reader, Side, SipSocket, Stage, Tunnel, TurnStream, Upstream, Wait};
 
 use crate::{
     config::Offer,

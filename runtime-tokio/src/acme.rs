@@ -38,7 +38,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the authority may answer to one request; a chain has a few KiB.
 const RESPONSE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The pause after a failure, twice as long after each more: authorities lock out who fails too often.
+/// The pause after a failure, twice as long after each more: authorities lock out who asks too often. The longest one is
+/// kept after a success too, should it still not be what was wanted.
 const PAUSE_FIRST: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
@@ -68,11 +69,12 @@ impl Schedule {
         }
         match fetched {
             Ok(()) => {
-                *self = Self::default();
+                self.failures = 0;
+                self.not_before = Some(Instant::now() + PAUSE_MAX);
                 true
             }
             Err(error) => {
-                let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
+                let pause = pause_after(self.failures);
                 self.failures += 1;
                 self.not_before = Some(Instant::now() + pause);
                 tracing::error!(
@@ -85,6 +87,10 @@ impl Schedule {
             }
         }
     }
+}
+
+fn pause_after(failures: u32) -> Duration {
+    PAUSE_FIRST.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX)
 }
 
 /// Fetches a certificate and puts it where it is awaited. `directory` is that of the configuration.
@@ -102,8 +108,7 @@ fn fetch(directory: &Path, acme: &Acme, tls: &ServerTls) -> Fetched<()> {
 
 /// The account that was opened before, or a new one.
 async fn account(directory: &Path, state: &Path, acme: &Acme) -> Fetched<Account> {
-    let builder =
-        || Ok::<_, Box<dyn Error + Send + Sync>>(Account::builder_with_http(Box::new(Client::new(directory, acme)?)));
+    let builder = Account::builder_with_http(Box::new(Client::new(directory, acme)?));
     let file = account_file(state, &acme.directory);
     match fs::read(&file) {
         Ok(credentials) => {
@@ -113,7 +118,7 @@ async fn account(directory: &Path, state: &Path, acme: &Acme) -> Fetched<Account
                     file.display()
                 )
             })?;
-            Ok(builder()?.from_credentials(credentials).await?)
+            Ok(builder.from_credentials(credentials).await?)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let contact: Vec<&str> = acme.contacts.iter().map(String::as_str).collect();
@@ -123,7 +128,7 @@ async fn account(directory: &Path, state: &Path, acme: &Acme) -> Fetched<Account
                 terms_of_service_agreed: true,
                 only_return_existing: false,
             };
-            let (account, credentials) = builder()?.create(&new, acme.directory.clone(), None).await?;
+            let (account, credentials) = builder.create(&new, acme.directory.clone(), None).await?;
             replace(&file, &serde_json::to_vec(&credentials)?)?;
             Ok(account)
         }
@@ -296,14 +301,7 @@ mod tests {
 
     #[test]
     fn pauses_become_longer() {
-        let mut schedule = Schedule::default();
-        assert!(schedule.not_before.is_none());
-        schedule.failures = 40;
-        assert_eq!(
-            PAUSE_FIRST
-                .saturating_mul(1 << schedule.failures.min(16))
-                .min(PAUSE_MAX),
-            PAUSE_MAX
-        );
+        let minutes = [0, 1, 2, 8, 9, 40].map(|failures| pause_after(failures).as_secs() / 60);
+        assert_eq!(minutes, [1, 2, 4, 256, 360, 360]);
     }
 }

@@ -75,6 +75,10 @@ impl Watch {
                 loaded = stamps(path, &config);
                 last.clone_from(&loaded);
                 reported = Instant::now();
+                #[cfg(feature = "acme")]
+                {
+                    schedule = crate::acme::Schedule::default();
+                }
                 continue;
             }
             #[cfg(feature = "acme")]

@@ -148,7 +148,10 @@ impl Shard {
                             to: home,
                             parcel: Parcel::Datagram(Box::new(Foreign {
                                 socket: SocketId::Sip,
+                                by_stream: false,
                                 peer: run.peer,
+                                local: run.local,
+                                fields: run.fields,
                                 bytes: datagram.into(),
                             })),
                         });

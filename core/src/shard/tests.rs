@@ -19,6 +19,7 @@ mod reload;
 mod session;
 mod tcp_relay;
 mod tunnels;
+mod turn_streams;
 mod upstreams;
 mod whole;
 

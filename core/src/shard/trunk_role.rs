@@ -3,7 +3,7 @@
 use core::{net::SocketAddr, ops::Range, time::Duration};
 
 use crate::{
-    action::{Action, ConnId, Egress, Endpoints, Foreign, IoKind, Parcel, SocketId},
+    action::{Action, ConnId, Egress, Endpoints, Foreign, IoKind, IpFields, Parcel, SocketId},
     conn::{Conn, Stage},
     shard::{Shard, Step},
     sip::LinkId,
@@ -63,22 +63,31 @@ impl Shard {
         };
         let message = &bytes[..end];
         match bridge.home(message) {
-            // Its answer leaves by whichever connection that shard has with the same address (RFC 3261 section 18.2.2).
+            // RFC 3261 section 18.2.2: its answer goes by TCP as well, by the connection that the other shard has with the
+            // same address, where it has one.
             Some(to) => self.actions.push_back(Action::Forward {
                 to,
                 parcel: Parcel::Datagram(Box::new(Foreign {
                     socket: SocketId::Sip,
+                    by_stream: true,
                     peer: link.address,
+                    local: None,
+                    fields: IpFields::default(),
                     bytes: message.into(),
                 })),
             }),
             None => {
-                let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
-                bridge.from_link(cx, link, message);
-                self.sip_out(now, out);
+                self.from_link(now, link.address, message, out);
             }
         }
         Step::Used(end)
+    }
+
+    /// One message that came by a TCP connection with a mediaserver, of whichever shard.
+    pub(super) fn from_link(&mut self, now: Now, from: SocketAddr, message: &[u8], out: &mut Egress) {
+        let Some(bridge) = &mut self.sip else { return };
+        bridge.from_link(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), from, message);
+        self.sip_out(now, out);
     }
 
     /// Writes to a mediaserver. One that does not read is as good as gone.

@@ -9,7 +9,6 @@ use super::{
     flow::HOLD,
     flows::Own,
     ghosts::is_answer,
-    link::LinkId,
     local::{self, Answer, TopVia, hop_request, reasons},
     rewrite::{self, Route},
     transaction::{Beginning, Method, Reply, Side, State, Transaction},
@@ -69,12 +68,12 @@ impl Bridge {
     }
 
     /// One message from a TCP connection with a mediaserver.
-    pub fn from_link(&mut self, cx: &mut Cx<'_>, link: LinkId, message: &[u8]) {
+    pub fn from_link(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &[u8]) {
         let sender = Sender {
-            address: link.address,
+            address: from,
             by_stream: true,
         };
-        if self.is_trunk(link.address) {
+        if self.is_trunk(from) {
             self.message_from_trunk(cx, sender, message);
         }
     }
@@ -373,7 +372,7 @@ impl Bridge {
         {
             return None;
         }
-        if response.status == 503 && self.is_declined(cx, key, message) {
+        if response.status == 503 && self.try_another(cx, key, message) {
             return Some(());
         }
         let transaction = self.transactions.get_mut(key)?;
@@ -394,7 +393,7 @@ impl Bridge {
 
     /// RFC 3261 section 21.5.4: a proxy that receives 503 should try an alternate server. That of a server which has said
     /// something else before is about the call. Tells whether another one is being tried.
-    fn is_declined(&mut self, cx: &mut Cx<'_>, key: Key, message: &Message<'_>) -> bool {
+    fn try_another(&mut self, cx: &mut Cx<'_>, key: Key, message: &Message<'_>) -> bool {
         let Some(transaction) = self.transactions.get(key) else {
             return false;
         };

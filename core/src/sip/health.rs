@@ -41,9 +41,10 @@ impl Health {
         self.answers
     }
 
-    /// Whether something has come from there since.
-    pub(super) fn has_spoken_since(&self, then: Instant) -> bool {
-        self.heard_at.is_some_and(|at| at > then)
+    /// Whether something has come from there after `then`, and not so long ago that it means nothing.
+    pub(super) fn has_spoken_since(&self, then: Instant, now: Instant, limits: &config::Health) -> bool {
+        let recent = limits.interval + limits.failover;
+        self.heard_at.is_some_and(|at| at > then && at + recent > now)
     }
 
     /// A question goes out. Without anything since the last one, that has failed; this counts where answers are to be

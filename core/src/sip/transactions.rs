@@ -137,7 +137,9 @@ impl Bridge {
         if !transaction.is_unanswered() || transaction.cancel != Cancel::None {
             return false;
         }
-        transaction.tried.push(transaction.remote);
+        if !transaction.tried.contains(&transaction.remote) {
+            transaction.tried.push(transaction.remote);
+        }
         let (trunk, tried) = (&self.trunks[transaction.trunk.index()], &transaction.tried);
         let Some(next) = trunk.pick(cx.now.mono, None, tried) else {
             return false;
@@ -165,19 +167,20 @@ impl Bridge {
     }
 
     /// A request has no response for a while: another address is better, unless this one has spoken meanwhile.
-    fn is_overdue(&mut self, cx: &mut Cx<'_>, key: Key) {
+    fn overdue(&mut self, cx: &mut Cx<'_>, key: Key) {
         let Some(transaction) = self.transactions.get(key) else {
             return;
         };
+        let (now, limits) = (cx.now.mono, &self.sip().health);
         let (trunk, remote, started) = (transaction.trunk, transaction.remote, transaction.started());
         let node = self.trunk(trunk).node(remote);
-        if node.is_some_and(|node| node.health.has_spoken_since(started)) {
-            return;
+        let lives = node.is_some_and(|node| node.health.has_spoken_since(started, now, limits));
+        if !lives {
+            self.avoid(now, trunk, remote);
         }
-        self.avoid(cx.now.mono, trunk, remote);
-        if !self.fail_over(cx, key) {
-            // By then one that is dead now may be back.
-            let again = cx.now.mono + self.sip().health.failover;
+        if lives || !self.fail_over(cx, key) {
+            // By then this one may be dead, or one that is dead may be back.
+            let again = now + self.sip().health.failover;
             if let Some(transaction) = self.transactions.get_mut(key) {
                 transaction.overdue_at(again);
             }
@@ -269,7 +272,7 @@ impl Bridge {
                 self.repeat(cx, key, |transaction| &transaction.request);
                 self.trying(cx, key);
             }
-            Due::FailOver => self.is_overdue(cx, key),
+            Due::FailOver => self.overdue(cx, key),
             Due::GiveUp => self.send_cancel(cx, key, &[]),
             Due::Fail(status) => {
                 let reason = match status {

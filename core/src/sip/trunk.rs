@@ -197,6 +197,11 @@ impl Trunk {
         !self.nodes.iter().map(Node::place).eq(places)
     }
 
+    /// Forgets addresses that it no longer has and that serve nobody any more; tells whether there were any.
+    pub(super) fn let_go(&mut self, now: Instant) -> bool {
+        self.nodes.iter().any(|node| node.retired_at.is_some()) && self.list_nodes(now)
+    }
+
     /// Every address that may speak to us, those included that it had until lately.
     pub(super) fn nodes(&self) -> &[Node] {
         if self.is_gone { &[] } else { &self.nodes }

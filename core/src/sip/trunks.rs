@@ -235,8 +235,10 @@ impl Bridge {
         route: &Route,
     ) -> Option<Destination> {
         let trunk = self.trunk(flow.trunk);
-        let next = Uri::parse(rewrite::next_hop(request.message, route, request.uri)).ok();
-        let next = next.filter(|_| request.is_in_dialog());
+        let next = match request.is_in_dialog() {
+            true => Uri::parse(rewrite::next_hop(request.message, route, request.uri)).ok(),
+            false => None,
+        };
         let dialog = next.and_then(|uri| trunk.named_by(&uri));
         let home = flow.home.filter(|home| trunk.is_current(*home));
         let address = trunk.pick(now, dialog.or(home), &[])?;
@@ -315,6 +317,10 @@ impl Bridge {
         let trunk = &mut self.trunks[id.index()];
         if trunk.ask_at <= now {
             trunk.ask_at = now + interval;
+            if trunk.let_go(now) {
+                self.out.push_back(Out::Moved);
+                self.drop_links(now, id);
+            }
             self.ask(cx, id);
         }
         self.keep_links(cx, id);

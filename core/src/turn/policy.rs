@@ -129,10 +129,7 @@ impl Policy {
         if !self.relay_ports.contains(&peer.port()) {
             return peer;
         }
-        let ours = self
-            .relays
-            .iter()
-            .find(|relay| relay.advertise == peer.ip() && !relay.bind.is_unspecified());
+        let ours = self.relays.iter().find(|relay| relay.advertise == peer.ip());
         ours.map_or(peer, |relay| SocketAddr::new(relay.bind, peer.port()))
     }
 

@@ -1,8 +1,8 @@
 //! What must the firewalls let through? The tables that a network team asks for, made from the configuration.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use edgeward_core::config::{Config, Host, HostPort, Mediaserver, Relay, Sip, TrunkTransport, Turn};
+use edgeward_core::config::{Config, Host, HostPort, Mediaserver, Sip, TrunkTransport, Turn};
 
 use super::summary::{list, net, range};
 
@@ -156,13 +156,7 @@ fn advertised_relays(turn: &Turn) -> String {
 }
 
 fn bound_relays(turn: &Turn) -> String {
-    let bound = |relay: &Relay| -> IpAddr {
-        match relay.bind.is_unspecified() {
-            true => relay.advertise,
-            false => relay.bind,
-        }
-    };
-    list(turn.relays.iter().map(bound))
+    list(turn.relays.iter().map(|relay| relay.bind))
 }
 
 fn relay_ports(turn: &Turn) -> String {

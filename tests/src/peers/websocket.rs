@@ -1,7 +1,7 @@
 //! What does a WebSocket client see? tungstenite on a stream, with a deadline for each wait.
 
 use std::{
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Instant,
@@ -63,6 +63,15 @@ pub enum Event {
     Close(Option<u16>),
     /// The connection ended.
     Gone,
+}
+
+/// A frame as it came from the server (RFC 6455 section 5.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its first byte: flags and opcode.
+    pub first: u8,
+    /// Its payload.
+    pub payload: Vec<u8>,
 }
 
 impl Handshake {
@@ -166,9 +175,54 @@ impl WebSocketClient {
     /// # Panics
     /// When the connection is gone.
     pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.try_send_raw(bytes).expect("an open connection");
+    }
+
+    /// The same to a server that may have closed the connection.
+    ///
+    /// # Errors
+    /// When it has.
+    pub fn try_send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         let stream = self.socket.get_mut();
-        stream.write_all(bytes).expect("an open connection");
-        stream.flush().expect("an open connection");
+        stream.write_all(bytes)?;
+        stream.flush()
+    }
+
+    /// The next frame as it is, or nothing when the connection has ended. Not to be mixed with what gives messages.
+    ///
+    /// # Panics
+    /// When neither happens in time, or the frame is masked.
+    pub fn frame(&mut self) -> Option<Frame> {
+        let patience = remaining(deadline()).expect("time");
+        let stream = self.socket.get_mut();
+        stream
+            .socket()
+            .set_read_timeout(Some(patience))
+            .expect("a timeout above zero");
+        let mut head = [0; 2];
+        match stream.read_exact(&mut head) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                panic!("neither a frame nor the end in time")
+            }
+            Err(_) => return None,
+            Ok(()) => {}
+        }
+        let mut read = |length: usize| {
+            let mut bytes = vec![0; length];
+            stream.read_exact(&mut bytes).expect("a whole frame");
+            bytes
+        };
+        let number = |bytes: Vec<u8>| bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte));
+        let length = match head[1] {
+            126 => number(read(2)),
+            127 => number(read(8)),
+            length @ 0..126 => length.into(),
+            _ => panic!("a masked frame from a server"),
+        };
+        Some(Frame {
+            first: head[0],
+            payload: read(length),
+        })
     }
 
     /// Sends a close frame with code 1000.

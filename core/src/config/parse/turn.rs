@@ -6,13 +6,14 @@ use toml::de::DeValue;
 
 use super::{
     addresses,
+    opaque::opaque_string,
     reader::{Listener, Reader, Site, Transport, Value},
     secret::secret,
     section::{self, Section},
     sip, values,
 };
 use crate::config::{
-    Alternate, AlternateWhen, Mediaserver, PeerRule, Relay, SecretHash, Sip, Square, Turn, TurnLimits, User,
+    Alternate, AlternateWhen, Mediaserver, PeerRule, Relay, Secret, SecretHash, Sip, Square, Turn, TurnLimits, User,
 };
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -> Option<Turn> {
@@ -150,11 +151,14 @@ fn relay(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Relay> {
         let address = addresses::address(cx, value)?;
         (address, address)
     };
-    if advertise.is_unspecified() {
+    // RFC 8656 section 11.2: to a peer, "the source transport address is the relayed transport address", which on all
+    // addresses at once would be whichever the system likes; and allocations of two workers would not find each other.
+    if bind.is_unspecified() {
         return cx.refuse(
             value.span().start,
-            format!("{bind} is no address that anybody can send to"),
-            format!("write relay = {{ bind = \"{bind}\", advertise = \"192.0.2.10\" }}"),
+            format!("{bind} is no address to relay by: packets would leave from any address of this machine"),
+            "write one address of this machine, like \"192.0.2.10\", or behind a NAT\n\
+             relay = { bind = \"10.1.0.2\", advertise = \"192.0.2.10\" }",
         );
     }
     if bind.is_ipv4() != advertise.is_ipv4() {
@@ -197,7 +201,7 @@ fn check_relay_ports(
             && ports.contains(&listener.at.port())
             && relays.iter().any(|relay| {
                 let (ip, bind) = (listener.at.ip(), relay.bind);
-                ip.is_ipv4() == bind.is_ipv4() && (ip == bind || ip.is_unspecified() || bind.is_unspecified())
+                ip.is_ipv4() == bind.is_ipv4() && (ip == bind || ip.is_unspecified())
             })
     };
     let found: Vec<Listener> = cx.listeners().iter().copied().filter(collides).collect();
@@ -223,7 +227,7 @@ fn realm(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     if !(1..128).contains(&text.chars().count()) || !text.chars().all(is_allowed) {
         return cx.refuse_value(value, "a realm", "your domain: \"example.com\"");
     }
-    Some(text.into())
+    Some(opaque_string(text))
 }
 
 fn secret_hashes(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<SecretHash>> {
@@ -315,7 +319,12 @@ fn users(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<User>> {
     section::list(cx, value, |cx, value| {
         let mut section = Section::new(cx, "[[turn.user]]", value)?;
         let name = section.required(cx, "name", "\"asterisk\"", user_name);
-        let password = section.required(cx, "password", "{ file = \"/etc/edgeward/asterisk-password\" }", secret);
+        let password = section.required(
+            cx,
+            "password",
+            "{ file = \"/etc/edgeward/asterisk-password\" }",
+            password,
+        );
         let sources = section.list(cx, "sources", addresses::net);
         let name_site = section.site("name").unwrap_or(section.start());
         section.finish(cx);
@@ -336,8 +345,17 @@ fn users(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<User>> {
     })
 }
 
+/// A password, as clients make a key of it.
+fn password(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Secret> {
+    let password = secret(cx, value)?;
+    match core::str::from_utf8(password.expose()) {
+        Ok(text) => Some(Secret::new(opaque_string(text))),
+        Err(_) => Some(password),
+    }
+}
+
 fn user_name(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
-    let text = values::text(cx, value)?;
+    let text = opaque_string(values::text(cx, value)?);
     if text.contains(':') {
         return cx.refuse_value(value, "a user name: a colon marks one that ends", "it without a colon");
     }
@@ -345,7 +363,7 @@ fn user_name(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     if !(1..509).contains(&text.len()) || text.chars().any(char::is_control) {
         return cx.refuse_value(value, "a user name", "it like \"asterisk\"");
     }
-    Some(text.into())
+    Some(text)
 }
 
 /// Everybody that may be relayed to. What [sip] names need not be named again.

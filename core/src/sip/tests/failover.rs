@@ -115,18 +115,22 @@ fn a_request_that_has_an_answer_stays() {
     world.trunk(&reply(&first, "100 Trying", ""));
     assert_eq!(world.error(mediaserver(0)), []);
     assert_eq!(world.wait(Duration::from_secs(60)), []);
-    // One that says something, but nothing to this request, lives.
+    // One that says something, but nothing to this request, lives; not for ever, if that was all.
     let mut world = self::world();
     let flow = world.open(1);
     world.browser(flow, &invite("z9hG4bKi1"));
     world.now += Duration::from_secs(1);
     world.trunk(&trunk_invite("<sip:10.0.0.1;lr>", "z9hG4bKm1"));
-    let sent = world.wait(Duration::from_secs(20));
-    assert!(
-        sent.iter()
-            .all(|(_, sent)| matches!(sent, Sent::Trunk(to, _) if *to == mediaserver(0))),
-        "{sent:?}"
-    );
+    let mut went_to = |duration| {
+        let sent = world.wait(duration).into_iter();
+        let to = sent.map(|(_, sent)| match sent {
+            Sent::Trunk(to, _) => to,
+            other => panic!("{other:?}"),
+        });
+        to.collect::<Vec<_>>()
+    };
+    assert_eq!(went_to(Duration::from_secs(14)), [mediaserver(0); 4]);
+    assert_eq!(went_to(Duration::from_secs(1)), [mediaserver(2)]);
 }
 
 #[test]
@@ -298,11 +302,10 @@ fn a_name_is_looked_up_and_followed() {
     };
     assert_eq!(ips(&world), ["10.0.0.5", "10.0.0.2", "10.0.0.4", "10.0.0.3"]);
     // Whoever it was before may speak as long as it lives, and no longer than for an hour.
-    world.pass(Duration::from_secs(60), &[mediaserver(0), mediaserver(3)]);
-    assert_eq!(resolve(&mut world, &question, &[3]), [Sent::Moved]);
+    let sent = world.pass(Duration::from_secs(60), &[mediaserver(0), mediaserver(3)]);
+    assert_eq!(sent.iter().filter(|sent| **sent == Sent::Moved).count(), 1);
     assert_eq!(ips(&world), ["10.0.0.5", "10.0.0.2", "10.0.0.3"]);
     world.pass(Duration::from_secs(3600), &[mediaserver(0), mediaserver(3)]);
-    assert_eq!(resolve(&mut world, &question, &[3]), [Sent::Moved]);
     assert_eq!(ips(&world), ["10.0.0.5", "10.0.0.3"]);
     assert_eq!(world.trunk(&stranger), []);
 }
@@ -366,11 +369,12 @@ fn mood() -> impl Strategy<Value = Mood> {
 
 proptest! {
     /// Mediaservers that come and go: a request has one final response at most, and certainly one where there is one
-    /// that lives.
+    /// that lives and nothing is lost.
     #[test]
-    fn whoever_lives_answers(stretches in collection::vec(([mood(), mood(), mood()], 1u64..40), 1..12)) {
+    fn whoever_lives_answers(seed: u64, loss in prop_oneof![Just(0u32), 1u32..50], stretches in collection::vec(([mood(), mood(), mood()], 1u64..40), 1..12)) {
         let addresses = [mediaserver(0), mediaserver(2), mediaserver(3)];
         let mut world = world();
+        let mut chance = Rng::new(core::array::from_fn(|place| seed.to_le_bytes()[place % 8]));
         let flow = world.open(1);
         let mut number = 0;
         for (moods, seconds) in stretches {
@@ -387,6 +391,7 @@ proptest! {
             loop {
                 while !queue.is_empty() {
                     match queue.remove(0) {
+                        Sent::Trunk(..) if chance.below(100) < loss => {}
                         Sent::Trunk(to, text) => match mood_of(to) {
                             Mood::Answers => queue.extend(world.trunk_from(to, &reply(&text, "200 OK", ""))),
                             Mood::Refuses => queue.extend(world.error(to)),
@@ -405,12 +410,13 @@ proptest! {
             }
             world.now = end;
             // All that are silent: no 408 to other than INVITE (RFC 4320 section 4.2).
-            let lives = moods.contains(&Mood::Answers);
+            let lives = loss == 0 && moods.contains(&Mood::Answers);
             prop_assert!(finals.len() <= 1 && (!lives || finals.len() == 1), "{:?}", finals);
             if let Some((after, status)) = finals.first() {
                 // Two that are silent take four seconds each. One that was found dead has to be found alive first.
-                prop_assert!(*after <= Duration::from_secs(8 + 10 + 4), "{:?} after {:?}", status, after);
-                prop_assert!(lives || status.contains("503"), "{:?}", status);
+                let longest = if lives { 8 + 10 + 4 } else { 40 };
+                prop_assert!(*after <= Duration::from_secs(longest), "{:?} after {:?}", status, after);
+                prop_assert!(moods.contains(&Mood::Answers) || status.contains("503"), "{:?}", status);
             }
         }
         prop_assert_eq!(world.bridge.transactions(), 0);

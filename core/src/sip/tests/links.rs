@@ -65,7 +65,7 @@ fn large_requests_go_by_tcp_and_are_not_repeated() {
     assert_eq!(world.wait(Duration::from_secs(3)), []);
     let ringing = reply(&request, "180 Ringing", "");
     let sent = world
-        .call(|bridge, cx| bridge.from_link(cx, link, ringing.as_bytes()))
+        .call(|bridge, cx| bridge.from_link(cx, link.address, ringing.as_bytes()))
         .1;
     assert_eq!(heads(&sent), ["browser: SIP/2.0 180 Ringing"]);
     // CANCEL and ACK go the same way (RFC 3261 sections 9.1 and 17.1.1.3).
@@ -141,7 +141,9 @@ fn requests_by_tcp_are_answered_by_tcp() {
     let flow = world.open(1);
     let path = fields(&world.register(flow, "x1@df7jal23ls0d.invalid"), "Path")[0].to_owned();
     let invite = trunk_invite(&path, "z9hG4bKm1").replace("SIP/2.0/UDP", "SIP/2.0/TCP");
-    let sent = world.call(|bridge, cx| bridge.from_link(cx, link, invite.as_bytes())).1;
+    let sent = world
+        .call(|bridge, cx| bridge.from_link(cx, link.address, invite.as_bytes()))
+        .1;
     assert_eq!(
         heads(&sent),
         [
@@ -160,7 +162,7 @@ fn requests_by_tcp_are_answered_by_tcp() {
     assert_eq!(world.wait(Duration::from_secs(20)), []);
     // With the connection gone, what is still to be said is said by UDP (section 18.2.2).
     let sent = world
-        .call(|bridge, cx| bridge.from_link(cx, link, invite.replace("z9hG4bKm1", "z9hG4bKm2").as_bytes()))
+        .call(|bridge, cx| bridge.from_link(cx, link.address, invite.replace("z9hG4bKm1", "z9hG4bKm2").as_bytes()))
         .1;
     down(&mut world, link);
     let sent = world.browser(flow, &reply(&sent[1].clone().browser(), "180 Ringing", ""));

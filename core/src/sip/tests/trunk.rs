@@ -218,3 +218,29 @@ fn strict_routers_on_either_side() {
         ["<sip:loose.example.com;lr>", "<sip:200@10.0.0.2:5060>"]
     );
 }
+
+#[test]
+fn what_does_not_fit_a_packet_is_counted() {
+    let check = |edge: &str, pbx: &str, fits: usize| {
+        let mut config = config(Reach::Path);
+        let sip = config.sip.as_mut().expect("the sip role");
+        (sip.listen, sip.advertise) = (edge.parse().expect("an address"), edge.parse().expect("an address"));
+        sip.mediaservers[0].addresses = vec![pbx.parse::<SocketAddr>().expect("an address").into()];
+        let mut world = World::with(config, 1);
+        let flow = world.open(1);
+        let mut number = 0;
+        let mut send = |length: usize| {
+            number += 1;
+            let invite = format!("{}{}", invite(&format!("z9hG4bKi{number}")), "x".repeat(length));
+            let forwarded = world.browser(flow, &invite).remove(1).trunk();
+            (forwarded.len(), world.stats.sip.fragmented)
+        };
+        let (least, _) = send(700);
+        let spare = fits - least + 700;
+        assert_eq!(send(spare), (fits, 0));
+        assert_eq!(send(spare + 1), (fits + 1, 1));
+    };
+    // Headers of UDP and IP take 28 bytes of 1500, or 48.
+    check("10.0.0.1:5060", "10.0.0.2:5060", 1472);
+    check("[2001:db8::1]:5060", "[2001:db8::2]:5060", 1452);
+}
