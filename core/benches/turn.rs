@@ -243,6 +243,7 @@ impl World {
             turn: Some(turn),
             rates: config::Rates::default(),
             metrics: None,
+            token: None,
             access_log: None,
             keys: config::Keys {
                 nonce: [9; 32],

@@ -378,6 +378,9 @@ pub enum Action {
     Shut(ConnId),
     /// Send what waits, then close; the id is dead already.
     Close(ConnId, BytesMut),
+    /// Break the connection, whatever waits to be sent, so that nobody takes what came for the whole; the id is dead
+    /// already.
+    Reset(ConnId),
     /// Close a relay socket.
     CloseSocket(RelayId),
     /// Connect; answered by [`Input::Dialed`].
@@ -453,6 +456,28 @@ pub struct RateQuestion {
     pub limit: Limit,
     /// The client.
     pub client: Client,
+    /// Whether it is counted, or only foreseen what would be said.
+    pub counts: bool,
+}
+
+impl RateQuestion {
+    /// A request has come.
+    pub const fn count(limit: Limit, client: Client) -> Self {
+        Self {
+            limit,
+            client,
+            counts: true,
+        }
+    }
+
+    /// What if a request came?
+    pub const fn foresee(limit: Limit, client: Client) -> Self {
+        Self {
+            limit,
+            client,
+            counts: false,
+        }
+    }
 }
 
 /// A datagram, or one SIP message of a stream, that landed on the wrong shard.

@@ -15,6 +15,7 @@ pub use crate::limit::{Mode, Tolerance};
 use crate::{
     time::UnixTime,
     tls::{ClientTls, Finding, ServerTls},
+    token::Verifier,
 };
 
 mod certificates;
@@ -38,6 +39,8 @@ pub struct Config {
     pub sip: Option<Sip>,
     /// The turn role.
     pub turn: Option<Turn>,
+    /// Who says whether a token holds; without that, tokens are looked at from outside only.
+    pub token: Option<TokenCheck>,
     /// How often clients may come to what names a zone.
     pub rates: Rates,
     /// Where numbers and health are asked for.
@@ -123,6 +126,8 @@ pub struct Https {
     pub proxy_protocol_from: Vec<IpNet>,
     /// Proxies in front of us whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// For how long browsers shall call this host by TLS only (RFC 6797); `None` says nothing about it.
+    pub hsts: Option<Duration>,
     /// Timeouts and limits of connections.
     pub limits: HttpLimits,
 }
@@ -163,6 +168,8 @@ pub struct HttpLimits {
     pub keep_alive: Duration,
     /// Without a byte of a body, in either direction.
     pub body_idle: Duration,
+    /// Bytes a second that a request body must bring over each such time.
+    pub body_bytes_per_second_min: u64,
     /// For a TCP (and TLS) connection to an upstream.
     pub connect: Duration,
     /// From the end of a request to the head of its response.
@@ -190,6 +197,7 @@ impl Default for HttpLimits {
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(65),
             body_idle: Duration::from_secs(30),
+            body_bytes_per_second_min: 100,
             connect: Duration::from_secs(3),
             response: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(120),
@@ -201,6 +209,29 @@ impl Default for HttpLimits {
             upstream_idle_max: 32,
         }
     }
+}
+
+/// Who says whether a token holds.
+#[derive(Debug, Clone)]
+pub enum TokenCheck {
+    /// Whoever signed it.
+    Signature(Verifier),
+    /// The application.
+    Ask(Ask),
+}
+
+/// How the application is asked about a token: by a GET with `Authorization: Bearer`, which is answered by 2xx for one
+/// that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Index in [`Web::upstreams`].
+    pub upstream: usize,
+    /// The path to ask for.
+    pub path: String,
+    /// How long an answer holds.
+    pub cache: Duration,
+    /// The member of its JSON answer that names the user.
+    pub subject: String,
 }
 
 /// How often clients may come.
@@ -258,14 +289,46 @@ pub struct Web {
 pub struct Upstream {
     /// Its name in the configuration and the logs.
     pub name: String,
+    /// Where it is, at least one; the first that works is called.
+    pub backends: Vec<Backend>,
+    /// The value of the `Host` field towards it; the client's own when absent.
+    pub host_header: Option<String>,
+    /// Exchanges and tunnels with it at once, of one shard.
+    pub connections_max: usize,
+    /// Requests of one shard that wait for one of those to end.
+    pub queue_max: usize,
+    /// Calls to a backend that fail in a row before it is left alone.
+    pub failures_max: u32,
+    /// How long it is left alone then.
+    pub rest: Duration,
+    /// How it is asked whether it works.
+    pub check: Option<HealthCheck>,
+}
+
+/// One of the servers of an upstream.
+#[derive(Debug, Clone)]
+pub struct Backend {
     /// An address, or a name to look up.
     pub host: Host,
     /// TCP port.
     pub port: u16,
-    /// The value of the `Host` field towards it; the client's own when absent.
-    pub host_header: Option<String>,
-    /// TLS towards it, with the certificate authority that its certificate must come from.
+    /// TLS towards it, and what its certificate must be.
     pub tls: Option<ClientTls>,
+}
+
+/// How an upstream is asked whether it works: by a GET.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The path to ask for.
+    pub path: String,
+    /// The status of a server that works; `None` is any from 200 to 399.
+    pub status: Option<u16>,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// Good checks in a row that bring it up.
+    pub rise: u32,
+    /// Bad checks in a row that take it down.
+    pub fall: u32,
 }
 
 /// An address, or a name that the runtime looks up.
@@ -360,7 +423,8 @@ impl Default for SipPolicy {
         Self {
             gone_status: 430,
             unregister_gone: false,
-            token_names_user: true,
+            // XiVO's tokens name a login, which is not the user of a line.
+            token_names_user: false,
             register_max: Duration::from_secs(3600),
             // RFC 3325 section 5: whom we do not trust asserts no identity; and what only a mediaserver says to its kind.
             strip: words(&[

@@ -6,7 +6,10 @@ use bytes::BytesMut;
 
 mod stage;
 
-pub(crate) use stage::{Downstream, Gate, Opening, Reader, Side, SipSocket, Stage, Tunnel, TurnStream, Upstream, Wait};
+pub(crate) use stage::{
+    BodyProgress, Downstream, Errand, Gate, Identity, Opening, Reader, Side, SipSocket, Stage, TokenDigest, Tunnel,
+    TurnStream, Upstream, Wait,
+};
 
 use crate::{
     config::Offer,
@@ -139,6 +142,14 @@ impl Conn {
     /// From here on the stream speaks TLS; what has come already belongs to it.
     pub(crate) fn start_tls(&mut self, tls: Tls) {
         self.tls = Some(tls);
+    }
+
+    /// It is dialled again, elsewhere: what is to be written is still to be written.
+    pub(crate) fn redial(&mut self, tls: Option<Tls>) {
+        let fresh = Self::dialing(Stage::Peer, tls);
+        let last = core::mem::replace(self, fresh);
+        self.stage = last.stage;
+        self.outgoing = last.outgoing;
     }
 
     pub(crate) const fn tls(&self) -> Option<&Tls> {

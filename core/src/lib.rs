@@ -25,6 +25,7 @@ pub mod stats;
 pub mod time;
 pub mod timers;
 pub mod tls;
+pub mod token;
 pub mod turn;
 pub mod wire;
 pub mod ws;

@@ -241,6 +241,7 @@ impl Shard {
                 shard.deadline_popped(now, at, conn, out);
             });
         }
+        self.contain(now, None, out, |shard, out| shard.web_timeout(now, out));
         self.contain(now, None, out, |shard, out| shard.sip_timeout(now, out));
         self.contain(now, None, out, |shard, out| shard.turn_timeout(now, out));
         self.contain(now, None, out, |shard, out| shard.drain_timeout(now, out));
@@ -252,7 +253,10 @@ impl Shard {
         let sip = self.sip.as_ref().and_then(Bridge::poll_timeout);
         let turn = self.turn.as_ref().and_then(turn::Server::poll_timeout);
         let drain = self.draining.as_ref().and_then(drain::Drain::poll_timeout);
-        [self.timers.next(), sip, turn, drain].into_iter().flatten().min()
+        [self.timers.next(), self.web.poll_timeout(), sip, turn, drain]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What the runtime is asked to do next.
@@ -559,13 +563,17 @@ impl Shard {
 
     fn forget(&mut self, now: Now, id: ConnId, mut conn: Conn, out: &mut Egress) {
         self.release_client(&conn);
-        self.actions.push_back(Action::Close(id, conn.last_words()));
+        let is_cut = matches!(&conn.stage, Stage::Http(browser) if browser.server.is_cut());
+        self.actions.push_back(match is_cut {
+            true => Action::Reset(id),
+            false => Action::Close(id, conn.last_words()),
+        });
         match conn.stage {
             Stage::Http(mut browser) => {
                 self.log(now, browser.exchange.take(), End::ClientGone);
                 self.browser_gone(now, &browser, out);
             }
-            Stage::Upstream(upstream) => self.upstream_gone(now, id, &upstream, out),
+            Stage::Upstream(mut upstream) => self.upstream_gone(now, id, &mut upstream, out),
             Stage::Tunnel(mut tunnel) => {
                 self.log(now, tunnel.exchange.take(), End::Complete);
                 self.tunnel_gone(now, id, &tunnel, out);
@@ -652,6 +660,15 @@ impl Shard {
 
     /// Asks the runtime for whatever the connections of this call now need.
     fn settle(&mut self, now: Now, out: &mut Egress) {
+        self.settle_listed(now, out);
+        while let Some(waiting) = self.next_with_room() {
+            self.contain(now, Some(waiting), out, |shard, out| shard.release(now, waiting, out));
+            self.settle_listed(now, out);
+        }
+        self.check_drained();
+    }
+
+    fn settle_listed(&mut self, now: Now, out: &mut Egress) {
         while let Some(id) = self.listed.pop() {
             let want_read = self.wants_bytes(id);
             let Some(conn) = self.conns.get_mut(id.0) else { continue };
@@ -670,7 +687,6 @@ impl Shard {
                 self.close(now, id, out);
             }
         }
-        self.check_drained();
     }
 
     /// Whether both directions of a tunnel have ended, each with all that was on its way.

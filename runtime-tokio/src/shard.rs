@@ -357,6 +357,11 @@ impl Driver {
                 Some(Link::Dialing(task)) => task.abort(),
                 None => {}
             },
+            Action::Reset(conn) => match self.detach(conn) {
+                Some(Link::Up(stream)) => stream.reset(),
+                Some(Link::Dialing(task)) => task.abort(),
+                None => {}
+            },
             Action::CloseSocket(relay) => match self.relays.remove(&relay) {
                 Some(listener) => listener.abort(),
                 None => self.poller.remove(SocketId::Relay(relay)),

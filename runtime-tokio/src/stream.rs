@@ -58,6 +58,8 @@ enum Fate {
     Live,
     /// Write the pending bytes, then close.
     Close,
+    /// Close at once.
+    Reset,
     /// Hand the descriptor to whoever waits for it.
     Move(oneshot::Sender<TcpStream>),
 }
@@ -140,6 +142,14 @@ impl Stream {
             let _ = self.write(bytes);
         }
         *self.fate.borrow_mut() = Fate::Close;
+        self.wake();
+    }
+
+    /// Breaks the connection; the core has forgotten it.
+    pub(crate) fn reset(&self) {
+        // Where this cannot be set, the end is at least without the goodbye of TLS.
+        let _ = socket2::SockRef::from(self.write.as_ref()).set_linger(Some(Duration::ZERO));
+        *self.fate.borrow_mut() = Fate::Reset;
         self.wake();
     }
 
@@ -252,6 +262,7 @@ async fn run(
     // Boxed, since a task is as large as its largest part, and most of the time a stream is only waiting.
     match fate {
         Fate::Move(sender) => Box::pin(move_away(socket, pending, sender)).await,
+        Fate::Reset => drop(socket),
         Fate::Close | Fate::Live => Box::pin(linger(socket, pending, eof)).await,
     }
 }

@@ -81,3 +81,68 @@ fn requests_of_a_burst_are_served_in_turn() {
     // Three intervals of a quarter of a second: the edge must not be faster than that.
     assert!(begun.elapsed().as_millis() >= 700, "{:?}", begun.elapsed());
 }
+
+const TOKENS: &str = r#"
+[token]
+ask = "/status/200"
+upstream = "plain"
+
+[[web.route]]
+path = "/guarded"
+upstream = "plain"
+token = "segments"
+
+[[web.route]]
+path = "/present"
+upstream = "plain"
+token = "present"
+"#;
+
+#[test]
+fn the_application_says_whether_a_token_holds() {
+    let scene = scene(TOKENS);
+    let mut client = scene.connect(100);
+    let mut ask = |path: &str| client.ask(&get(path)).status();
+    assert_eq!(ask("/guarded?token=secret.of.alice"), Some(200));
+    assert_eq!(ask("/guarded?token=secret"), Some(403));
+    assert_eq!(ask("/guarded"), Some(401));
+    assert_eq!(ask("/present?token=secret"), Some(200));
+    let question = scene.upstream.wait_for("/status/200").request;
+    assert_eq!(question.field("authorization"), Some("Bearer secret.of.alice"));
+    let log = scene.edge.process().lines().join("\n");
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[test]
+fn a_token_that_the_application_does_not_like_opens_nothing() {
+    for (said, expected) in [
+        ("/status/401", 401),
+        ("/status/403", 403),
+        ("/status/500", 503),
+        ("/silent", 503),
+    ] {
+        let scene = scene(&TOKENS.replace("/status/200", said));
+        let mut client = scene.connect(100);
+        assert_eq!(
+            client.ask(&get("/guarded?token=a.b.c")).status(),
+            Some(expected),
+            "{said}"
+        );
+        let guarded = |seen: &edgeward_tests::peers::upstream::Recorded| seen.request.target().starts_with("/guarded");
+        assert!(!scene.upstream.requests().iter().any(guarded), "{said}");
+    }
+}
+
+#[test]
+fn the_next_server_is_called_when_one_does_not_answer() {
+    // Nobody listens at the first, and the second is there.
+    let several = CONFIG.replace(
+        "url = \"http://$net.2:8080\"",
+        "url = [\"http://$net.2:8998\", \"http://$net.2:8080\"]\nconnections_max = 4",
+    );
+    let scene = Scene::with(&several);
+    for _ in 0..5 {
+        assert_eq!(scene.connect(100).ask(&get("/app/")).text(), "hello");
+    }
+    assert_eq!(scene.connect(100).ask(&get("/absent/")).status(), Some(502));
+}

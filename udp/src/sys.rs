@@ -394,12 +394,16 @@ unsafe fn address(name: *const Name, len: libc::socklen_t) -> SocketAddr {
     // SAFETY: the family says which of the two it is, and the length that it is there.
     unsafe {
         match len as usize {
-            len if len >= size_of::<libc::sockaddr_in6>() && (*name).v6.sin6_family == libc::AF_INET6 as _ => {
+            len if len >= size_of::<libc::sockaddr_in6>()
+                && (*name).v6.sin6_family == libc::AF_INET6 as libc::sa_family_t =>
+            {
                 let v6 = (*name).v6;
                 let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
                 SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), v6.sin6_flowinfo, v6.sin6_scope_id).into()
             }
-            len if len >= size_of::<libc::sockaddr_in>() && (*name).v4.sin_family == libc::AF_INET as _ => {
+            len if len >= size_of::<libc::sockaddr_in>()
+                && (*name).v4.sin_family == libc::AF_INET as libc::sa_family_t =>
+            {
                 let v4 = (*name).v4;
                 let ip = Ipv4Addr::from_bits(u32::from_be(v4.sin_addr.s_addr));
                 SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into()

@@ -21,6 +21,7 @@ mod secret;
 mod section;
 mod server;
 mod sip;
+mod token;
 mod turn;
 mod urls;
 mod values;
@@ -109,6 +110,7 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
     let https = root.optional(cx, "https", https::parse);
     let mut rates = root.or(cx, "rates", rates::Found::default(), rates::parse);
     let web = root.optional(cx, "web", |cx, value| web::parse(cx, value, &mut rates));
+    let token = root.optional(cx, "token", |cx, value| token::parse(cx, value, web.as_ref()));
     let sip = root.optional(cx, "sip", |cx, value| sip::parse(cx, value, https.as_ref(), &rates));
     let turn = root.optional(cx, "turn", |cx, value| turn::parse(cx, value, sip.as_ref()));
     let metrics = root.optional(cx, "metrics", metrics::parse);
@@ -124,6 +126,7 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
         web,
         sip,
         turn,
+        token,
         rates: rates.rates,
         metrics,
         access_log,

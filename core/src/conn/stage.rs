@@ -9,8 +9,9 @@ use crate::{
     action::{ConnId, ShardId},
     config::{self, Keys, Offer, SharedConfig},
     http::{Accept, Client, Server},
-    limit::Verdict,
+    limit::{Client as Account, Verdict},
     sip::{FlowId, LinkId},
+    time::Instant,
     turn,
     ws::{self, Boundary, Kind},
 };
@@ -67,32 +68,97 @@ pub(crate) struct Downstream {
     /// Whether bytes of the next request have come.
     pub(crate) head_begun: bool,
     pub(crate) gate: Gate,
+    pub(crate) body: BodyProgress,
     /// What the access log will say of the request, where there is one.
     pub(crate) exchange: Option<Box<Exchange>>,
+}
+
+/// How a request body comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyProgress {
+    /// So many bytes since then.
+    pub(crate) bytes: u64,
+    pub(crate) since: Instant,
+    /// When some came last.
+    pub(crate) last: Instant,
+}
+
+impl BodyProgress {
+    /// Of a body that begins now.
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self {
+            bytes: 0,
+            since: now,
+            last: now,
+        }
+    }
 }
 
 /// What is known of a request that is not served yet. While it waits it stays unread at the front of the connection.
 #[derive(Debug)]
 pub(crate) struct Gate {
+    /// Whether it has been read before.
+    pub(crate) is_known: bool,
     pub(crate) waits: Option<Wait>,
+    /// Whose it is, where tokens are checked.
+    pub(crate) identity: Option<Identity>,
     /// What its zone says.
     pub(crate) verdict: Option<Verdict>,
+    /// What the zone of its address would say, asked before the application was.
+    pub(crate) foreseen: Option<Verdict>,
 }
+
+/// Whose a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// A user's, by a token that holds.
+    User {
+        /// What counts the user's requests.
+        account: Account,
+        /// The name in the token.
+        subject: Option<Box<str>>,
+    },
+    /// Nobody's: the token does not hold, and this is the status that says so.
+    Refused(u16),
+}
+
+impl Identity {
+    /// The name of the user.
+    pub(crate) fn into_subject(self) -> Option<Box<str>> {
+        match self {
+            Self::User { subject, .. } => subject,
+            Self::Refused(_) => None,
+        }
+    }
+}
+
+/// A token by its hash; the token itself is kept nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct TokenDigest(pub(crate) [u8; 32]);
 
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
     /// Another shard, which keeps the account of its client.
     Verdict,
+    /// The same, but nothing is counted yet.
+    Foresight,
     /// The time that the rate of its zone allows for it.
     Turn,
+    /// What the application says of its token.
+    Token,
+    /// Another exchange to end, since its upstream has as many as it takes.
+    Room,
 }
 
 impl Gate {
     /// Of no request yet.
     pub(crate) const OPEN: Self = Self {
+        is_known: false,
         waits: None,
+        identity: None,
         verdict: None,
+        foreseen: None,
     };
 }
 
@@ -103,6 +169,7 @@ impl Downstream {
             pair: None,
             head_begun: false,
             gate: Gate::OPEN,
+            body: BodyProgress::new(Instant::ZERO),
             exchange: None,
         }
     }
@@ -115,6 +182,13 @@ pub(crate) struct Upstream {
     /// The configuration that it was dialled under, and its place there.
     pub(crate) config: SharedConfig,
     pub(crate) index: usize,
+    /// The backend that is called, and those to call after it, the next one last.
+    pub(crate) backend: usize,
+    pub(crate) backends: Vec<usize>,
+    /// What it is asked for ourselves, while it is.
+    pub(crate) errand: Option<Errand>,
+    /// Whether it is one of the exchanges that its upstream may have at once.
+    pub(crate) is_counted: bool,
     /// The browser whose request it serves, while it serves one.
     pub(crate) pair: Option<ConnId>,
     /// Whether the name of the upstream is being looked up for it.
@@ -133,10 +207,20 @@ impl Upstream {
         self.config.web.as_ref()?.upstreams.get(self.index)
     }
 
+    /// The server of it that is called.
+    pub(crate) fn called(&self) -> Option<&config::Backend> {
+        self.target()?.backends.get(self.backend)
+    }
+
     /// Whether it waits for the addresses of this host.
     pub(crate) fn awaits(&self, host: &str) -> bool {
-        let is_there = |target: &config::Upstream| matches!(&target.host, config::Host::Name(name) if name == host);
-        self.awaits_address && self.target().is_some_and(is_there)
+        let is_there = |called: &config::Backend| matches!(&called.host, config::Host::Name(name) if name == host);
+        self.awaits_address && self.called().is_some_and(is_there)
+    }
+
+    /// Whether it serves nobody and waits for who comes next.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.pair.is_none() && self.errand.is_none()
     }
 
     pub(crate) fn body(&mut self, data: &[u8], write: &mut BytesMut) {
@@ -150,6 +234,19 @@ impl Upstream {
     }
 }
 
+/// A request of our own.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// Does the backend work? The last answer said this.
+    Check { status: u16 },
+    /// Does a token hold? The answer so far.
+    Token {
+        digest: TokenDigest,
+        status: u16,
+        body: Vec<u8>,
+    },
+}
+
 /// One end of a WebSocket or a TCP relay that passes through.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
@@ -161,6 +258,8 @@ pub(crate) struct Tunnel {
     pub(crate) is_ending: bool,
     /// Whose end it is of a TCP relay, where it is one.
     pub(crate) relayed: Option<Side>,
+    /// The upstream of which it is one of the exchanges.
+    pub(crate) counted: Option<(SharedConfig, usize)>,
     /// At the browser's end, what the access log will say of it.
     pub(crate) exchange: Option<Box<Exchange>>,
 }
@@ -181,6 +280,7 @@ impl Tunnel {
             frames: from_upstream.then(Boundary::default),
             is_ending: false,
             relayed: None,
+            counted: None,
             exchange: None,
         }
     }
@@ -191,6 +291,7 @@ impl Tunnel {
             frames: None,
             is_ending: false,
             relayed: Some(side),
+            counted: None,
             exchange: None,
         }
     }
@@ -243,6 +344,8 @@ pub(crate) struct Opening {
     pub(crate) client: SocketAddr,
     /// The client's token, if it brought one.
     pub(crate) token: Option<Box<str>>,
+    /// The user that its token names, where tokens are checked.
+    pub(crate) subject: Option<Box<str>>,
     /// What the access log will say of it.
     pub(crate) exchange: Option<Box<Exchange>>,
 }
@@ -251,8 +354,9 @@ impl Opening {
     /// The shard on which all WebSockets of this user meet, so that one that comes back finds its flow.
     pub(crate) fn home(&self, keys: &Keys, shards: u16) -> ShardId {
         let hasher = keys.hasher();
-        let hash = match &self.token {
-            Some(token) => hasher.hash_one(token),
+        // A user may come back with another token.
+        let hash = match self.subject.as_ref().or(self.token.as_ref()) {
+            Some(name) => hasher.hash_one(name),
             None => hasher.hash_one(self.client),
         };
         ShardId((hash % u64::from(shards)) as u16)

@@ -201,6 +201,32 @@ impl Client {
         self.persists = forward.upgrade.is_none();
     }
 
+    /// Writes a GET of our own, with a token where there is one.
+    ///
+    /// # Panics
+    /// When the last exchange is not over: the connection was not [`Self::reusable`].
+    pub fn get(&mut self, host: &str, path: &str, token: Option<&str>, out: &mut BytesMut) {
+        assert!(self.reusable(), "one exchange after the other");
+        out.extend_from_slice(b"GET ");
+        out.extend_from_slice(path.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        write::field(out, b"Host", host.as_bytes());
+        write::field(out, b"User-Agent", PSEUDONYM);
+        if let Some(token) = token {
+            // RFC 6750 section 2.1.
+            out.extend_from_slice(b"Authorization: Bearer ");
+            out.extend_from_slice(token.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        self.output = Output::Ended;
+        self.input = Input::Head { searched: 0 };
+        self.is_head = false;
+        self.accept = None;
+        self.interim_responses = 0;
+        self.persists = true;
+    }
+
     /// A new connection on which the last request, which had no body and asked for no upgrade, is written once more:
     /// on this one it met the end.
     #[must_use]

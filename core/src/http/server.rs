@@ -1,5 +1,7 @@
 //! What does a browser ask, and what is it told? One HTTP/1.1 connection on the side that we serve.
 
+use core::time::Duration;
+
 use bytes::BytesMut;
 
 use super::{
@@ -35,6 +37,10 @@ pub struct Server {
     awaits_continue: bool,
     /// Whether the connection ends with this response.
     close: bool,
+    /// Whether a response was given up of which the end of the connection would be the end.
+    is_cut: bool,
+    /// What Strict-Transport-Security says, in seconds (RFC 6797 section 6.1.1).
+    hsts_secs: Option<u64>,
 }
 
 /// Where the bytes of the client stand.
@@ -123,7 +129,17 @@ impl Server {
             is_head: false,
             awaits_continue: false,
             close: false,
+            is_cut: false,
+            hsts_secs: None,
         }
+    }
+
+    /// The same, whose responses say for how long this host is to be called by TLS only (RFC 6797); what an upstream says
+    /// about it is dropped.
+    #[must_use]
+    pub fn with_hsts(mut self, max_age: Option<Duration>) -> Self {
+        self.hsts_secs = max_age.map(|max_age| max_age.as_secs());
+        self
     }
 
     /// The next item and how many bytes it took off the front of `bytes`, which begin where the last item ended. `None`
@@ -202,7 +218,8 @@ impl Server {
         self.settle_persistence(writer);
         out.reserve(write::HEAD_BYTES_USUAL);
         status_line(head.status, head.reason, out);
-        forwarded_fields(head, |id| id == Name::ContentLength, out);
+        let is_ours = |id| id == Name::ContentLength || self.hsts_secs.is_some() && id == Name::StrictTransportSecurity;
+        forwarded_fields(head, is_ours, out);
         // RFC 9110 section 6.6.1: who forwards a response without Date adds one.
         if head.fields.first(Name::Date).is_none() {
             write::field(out, b"Date", &imf_fixdate(now));
@@ -235,6 +252,7 @@ impl Server {
 
     /// Gives a response up in its middle: the connection closes without the end of the body.
     pub fn abort(&mut self) {
+        self.is_cut |= self.output == Output::Body(Writer::UntilClose);
         self.close = true;
         self.output = Output::Ended;
         self.turn();
@@ -315,6 +333,13 @@ impl Server {
         self.turn();
     }
 
+    /// Whether the connection must be broken, since its client would take an orderly end for that of the body.
+    // RFC 9112 section 8: a body that ends with the connection is complete when that is closed, so that only an error can
+    // tell that it is not.
+    pub const fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
     /// Whether no request is open: the connection may be let go of at any time.
     pub fn is_idle(&self) -> bool {
         self.output == Output::Idle
@@ -379,6 +404,11 @@ impl Server {
     }
 
     fn end_head(&self, out: &mut BytesMut) {
+        if let Some(secs) = self.hsts_secs {
+            out.extend_from_slice(b"Strict-Transport-Security: max-age=");
+            write::decimal(out, secs);
+            out.extend_from_slice(b"\r\n");
+        }
         out.extend_from_slice(if self.close {
             b"Connection: close\r\n\r\n"
         } else {

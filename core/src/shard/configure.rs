@@ -31,7 +31,7 @@ impl Shard {
     /// Exchanges and tunnels keep the upstream that they have; those that rest in the pool were dialled for a
     /// configuration that is gone.
     fn configure_web(&mut self, now: Now, out: &mut Egress) {
-        let rests = |stage: &Stage| matches!(stage, Stage::Upstream(upstream) if upstream.pair.is_none());
+        let rests = |stage: &Stage| matches!(stage, Stage::Upstream(upstream) if upstream.is_resting());
         let resting = self.conns.iter().filter(|(_, conn)| rests(&conn.stage));
         let resting: Vec<ConnId> = resting.map(|(key, _)| ConnId(key)).collect();
         for id in resting {

@@ -56,7 +56,7 @@ impl Shard {
                 mediaserver,
                 peer: opening.client,
                 secure: true,
-                subject: None,
+                subject: opening.subject.as_deref().map(Into::into),
             };
             bridge.open(flow).ok()
         });

@@ -172,7 +172,9 @@ impl Shard {
         let (Some(https), Some(conn)) = (&self.config.https, self.conns.get_mut(id.0)) else {
             return Step::Gone;
         };
-        conn.stage = Stage::Http(Box::new(Downstream::new(Server::new(&https.limits))));
+        conn.stage = Stage::Http(Box::new(Downstream::new(
+            Server::new(&https.limits).with_hsts(https.hsts),
+        )));
         let head_by = now.mono + https.limits.head;
         self.set_deadline(id, Some(head_by));
         Step::Used(0)

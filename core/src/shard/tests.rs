@@ -18,6 +18,7 @@ mod rates;
 mod reload;
 mod session;
 mod tcp_relay;
+mod tokens;
 mod tunnels;
 mod turn_streams;
 mod upstreams;
@@ -110,6 +111,7 @@ struct World {
     trust: ClientTls,
     dialed: Vec<(ConnId, SocketAddr)>,
     closed: Vec<ConnId>,
+    reset: Vec<ConnId>,
     shut: Vec<ConnId>,
     unread: Vec<ConnId>,
     resolved: Vec<QueryId>,
@@ -160,6 +162,7 @@ impl World {
             trust: trust.clone(),
             dialed: Vec::new(),
             closed: Vec::new(),
+            reset: Vec::new(),
             shut: Vec::new(),
             unread: Vec::new(),
             resolved: Vec::new(),
@@ -204,6 +207,7 @@ impl World {
                     self.written.entry(conn).or_default().extend_from_slice(&bytes);
                     self.closed.push(conn);
                 }
+                Action::Reset(conn) => self.reset.push(conn),
                 Action::Dial { conn, to, .. } => self.dialed.push((conn, to)),
                 Action::Drained => self.drained = true,
                 Action::Log(access) => self.logged.push(*access),
@@ -566,6 +570,111 @@ fn whoever_says_nothing_is_let_go() {
     world.pass(Duration::from_secs(66));
     assert!(world.closed.contains(&idle.conn));
     assert_eq!(world.shard.clients.len(), 0);
+}
+
+#[test]
+fn a_body_that_trickles_is_not_waited_for() {
+    let post = "POST /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\nContent-Length: 100000\r\n\r\n";
+    let mut world = World::new();
+    let (mut slow, mut steady) = (world.browser(), world.browser());
+    for browser in [&mut slow, &mut steady] {
+        world.send(browser, post);
+    }
+    while !world.dialed.is_empty() {
+        world.answer_dial();
+    }
+    for _ in 0..29 {
+        world.pass(Duration::from_secs(1));
+        world.send(&mut slow, "x");
+        world.send(&mut steady, &"x".repeat(130));
+    }
+    world.pass(Duration::from_secs(3));
+    assert!(world.read(&mut slow).starts_with("HTTP/1.1 408 "));
+    assert!(!world.closed.contains(&steady.conn));
+    // Then nothing at all.
+    world.pass(Duration::from_secs(31));
+    assert!(world.closed.contains(&steady.conn));
+}
+
+#[test]
+fn idle_connections_get_less_time_when_there_are_many() {
+    let idle_until = |others: usize| {
+        let text = format!("[server]\nconnections_max = 100\nconnections_per_address_max = 200\n{CONFIG}");
+        let mut world = World::with(&text, 1).remove(0);
+        for _ in 0..others {
+            world
+                .shard
+                .accept(
+                    world.now,
+                    ListenerId(0),
+                    "192.0.2.1:443".parse().unwrap(),
+                    "198.51.100.2:1".parse().unwrap(),
+                )
+                .expect("accepted");
+        }
+        let mut browser = world.browser();
+        world.send(&mut browser, &get("/nowhere"));
+        let deadline = world.shard.conns.get(browser.conn.0).and_then(|conn| conn.deadline);
+        deadline.expect("a deadline").saturating_since(world.now.mono).as_secs()
+    };
+    assert_eq!(idle_until(0), 65);
+    assert_eq!(idle_until(49), 65);
+    assert_eq!(idle_until(74), 32);
+    assert_eq!(idle_until(99), 1);
+}
+
+#[test]
+fn a_response_that_is_cut_is_never_taken_for_a_whole_one() {
+    let asked = "GET /ucassistant HTTP/1.0\r\nHost: edge.example.org\r\n\r\n";
+    let mut world = World::new();
+    let mut old = world.browser();
+    world.send(&mut old, asked);
+    let upstream = world.answer_dial();
+    world.receive(
+        upstream,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    );
+    world.handle(Input::Failed(upstream, IoKind::Reset));
+    assert_eq!(world.reset, [old.conn]);
+    // One that is whole ends in order, and so does one whose client can tell.
+    let mut old = world.browser();
+    world.send(&mut old, asked);
+    let upstream = world.answer_dial();
+    world.receive(
+        upstream,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    );
+    let mut new = world.browser();
+    world.send(&mut new, &get("/ucassistant"));
+    world.receive(
+        upstream,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    );
+    world.handle(Input::Failed(upstream, IoKind::Reset));
+    assert!(world.closed.contains(&old.conn) && world.closed.contains(&new.conn));
+    assert_eq!(world.reset.len(), 1);
+}
+
+#[test]
+fn every_response_says_that_this_host_is_called_by_tls() {
+    let text = CONFIG.replace("[https]", "[https]\nhsts_secs = 31536000");
+    let mut world = World::with(&text, 1).remove(0);
+    let mut browser = world.browser();
+    world.send(&mut browser, &[get("/nowhere"), get("/ucassistant")].concat());
+    let upstream = world.answer_dial();
+    world.receive(
+        upstream,
+        b"HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=0\r\nContent-Length: 0\r\n\r\n",
+    );
+    let answers = world.read(&mut browser);
+    assert_eq!(
+        answers
+            .matches("\r\nStrict-Transport-Security: max-age=31536000\r\n")
+            .count(),
+        2,
+        "{answers}"
+    );
+    assert!(!answers.contains("max-age=0"), "{answers}");
 }
 
 #[test]

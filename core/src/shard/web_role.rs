@@ -7,9 +7,9 @@ use bytes::BytesMut;
 use crate::{
     access::End,
     action::{ConnId, Egress},
-    config::{Config, Host, HttpLimits, Offer, Route},
-    conn::{Conn, Downstream, Gate, Opening, Stage},
-    http::{Accept, Answer, Decision, Forward, Item, Pool, Request, client_address, route},
+    config::{Config, Host, HttpLimits, Offer, Route, TokenRule},
+    conn::{BodyProgress, Conn, Downstream, Gate, Identity, Opening, Stage},
+    http::{Accept, Answer, Decision, Forward, Item, Request, client_address, route},
     rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
@@ -18,7 +18,10 @@ use crate::{
 
 use gate::Passage;
 
+mod backends;
+mod errand;
 mod gate;
+mod identity;
 mod log;
 mod tunnel;
 mod upstream;
@@ -26,39 +29,45 @@ mod upstream;
 /// What the web role holds beside its connections.
 #[derive(Debug)]
 pub(super) struct Web {
-    pool: Pool,
-    resolver: upstream::Resolver,
+    resolver: backends::Resolver,
+    backends: backends::Backends,
     /// Accounts of the clients whose home is here.
     zones: gate::Zones,
+    /// What is known of tokens.
+    tokens: identity::Tokens,
 }
 
 impl Web {
     pub(super) fn new(config: &Config, rng: &mut Rng) -> Self {
         Self {
-            pool: pool(config),
-            resolver: upstream::Resolver::new(),
+            resolver: backends::Resolver::new(),
+            backends: backends::Backends::new(config),
             zones: gate::Zones::new(config, rng),
+            tokens: identity::Tokens::new(rng),
         }
     }
 
     /// The configuration is another one. No connection rests in the pool.
     pub(super) fn configure(&mut self, config: &Config, rng: &mut Rng) {
+        self.backends = backends::Backends::new(config);
         self.zones.configure(config, rng);
+        self.tokens.forget();
         let upstreams = config.web.as_ref().map_or(&[][..], |web| &web.upstreams);
-        self.pool = pool(config);
-        self.resolver.retain(|host| {
-            upstreams
-                .iter()
-                .any(|upstream| matches!(&upstream.host, Host::Name(name) if name == host))
-        });
+        let named = |host: &str| {
+            let mut backends = upstreams.iter().flat_map(|upstream| &upstream.backends);
+            backends.any(|backend| matches!(&backend.host, Host::Name(name) if name == host))
+        };
+        self.resolver.retain(named);
+    }
+
+    /// When something is to be done by itself.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.backends.poll_timeout()
     }
 }
 
-fn pool(config: &Config) -> Pool {
-    let upstreams = config.web.as_ref().map_or(0, |web| web.upstreams.len());
-    let limits = config.https.as_ref().map(|https| &https.limits);
-    Pool::new(upstreams, limits.unwrap_or(&HttpLimits::default()))
-}
+/// The part of its time that an idle connection gets at the least.
+const PATIENCE_MIN: f64 = 0.02;
 
 impl Shard {
     /// Takes one item of what a browser sent.
@@ -110,10 +119,11 @@ impl Shard {
             return Step::Gone;
         };
         browser.head_begun = false;
+        browser.body = BodyProgress::new(now.mono);
         // One that was held comes here again.
-        if browser.gate.verdict.is_none() {
+        if !core::mem::replace(&mut browser.gate.is_known, true) {
             self.stats.web.requests += 1;
-            self.begin_exchange(now, id, request);
+            self.begin_exchange(now, id, client, request);
         }
         let decision = match self.is_own_server(id, request) {
             true => route(&config, request),
@@ -124,22 +134,43 @@ impl Shard {
             Decision::Sip { .. } => config.sip.as_ref().and_then(|sip| sip.limit),
             Decision::Forward { route, .. } => route.limit,
         };
-        let decision = match self.pass_gate(now, id, client, limit) {
+        let brings_token = match &decision {
+            Decision::Refuse(_) => false,
+            Decision::Sip { .. } => config.sip.as_ref().is_some_and(|sip| sip.token_required),
+            Decision::Forward { route, .. } => route.token != TokenRule::None,
+        };
+        let stopped = match brings_token {
+            true => self.identify(now, id, request, client, limit, out),
+            false => None,
+        };
+        let decision = match stopped.unwrap_or_else(|| self.pass_gate(now, id, client, limit)) {
             Passage::Open => decision,
             Passage::Held => return Step::Wait,
             Passage::Refused(answer) => Decision::Refuse(answer),
         };
-        if let Some((browser, _)) = self.browser(id) {
-            browser.gate = Gate::OPEN;
+        if let Decision::Forward { route, .. } = &decision
+            && let Some(passage) = self.find_room(now, id, route.upstream)
+        {
+            let Passage::Refused(answer) = passage else {
+                return Step::Wait;
+            };
+            self.stats.web.failed += 1;
+            return self.answer(now, id, &answer, out);
         }
+        let gate = self
+            .browser(id)
+            .map(|(browser, _)| core::mem::replace(&mut browser.gate, Gate::OPEN));
+        let subject = gate.and_then(|gate| gate.identity).and_then(Identity::into_subject);
         self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
         match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
-                self.turn_away_request(id, request, answer.status);
+                log::turn_away_request(client, answer.status);
                 self.answer(now, id, &answer, out)
             }
-            Decision::Sip { mediaserver, accept } => self.open_for_sip(id, request, client, mediaserver, accept),
+            Decision::Sip { mediaserver, accept } => {
+                self.open_for_sip(id, request, client, subject, mediaserver, accept)
+            }
             Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
         }
     }
@@ -164,6 +195,7 @@ impl Shard {
         id: ConnId,
         request: &Request<'_>,
         address: IpAddr,
+        subject: Option<Box<str>>,
         mediaserver: usize,
         accept: Accept,
     ) -> Step {
@@ -184,6 +216,7 @@ impl Shard {
             mediaserver: mediaserver.name.as_str().into(),
             client,
             token: token.map(|token| token.as_ref().into()),
+            subject,
             exchange: browser.exchange.take(),
         }));
         Step::Used(0)
@@ -234,8 +267,27 @@ impl Shard {
         }
     }
 
+    /// How long a request body may go on, where it has not stopped and enough of it came since this was asked last; an
+    /// upstream that takes it slowly is no fault of the client.
+    fn body_goes_on_until(&mut self, now: Now, id: ConnId) -> Option<Instant> {
+        let is_held_up = self.is_held_up(id);
+        let config = self.config.clone();
+        let limits = &config.https.as_ref()?.limits;
+        let (browser, _) = self.browser(id)?;
+        let BodyProgress { bytes, since, last } = browser.body;
+        let until = last + limits.body_idle;
+        let enough = limits.body_bytes_per_second_min as f64 * now.mono.saturating_since(since).as_secs_f64();
+        let goes_on = !browser.server.is_request_read() && until > now.mono && (is_held_up || bytes as f64 >= enough);
+        browser.body.bytes = 0;
+        browser.body.since = now.mono;
+        goes_on.then_some(until)
+    }
+
     fn request_body(&mut self, now: Now, id: ConnId, data: &[u8]) -> Step {
-        self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        if let Some((browser, _)) = self.browser(id) {
+            browser.body.bytes += data.len() as u64;
+            browser.body.last = now.mono;
+        }
         if let Some(exchange) = self.exchange(id) {
             exchange.access.received_bytes += data.len() as u64;
         }
@@ -293,7 +345,11 @@ impl Shard {
             return Step::Gone;
         }
         if is_idle {
-            self.set_deadline(id, self.http_deadline(now, |limits| limits.keep_alive));
+            let patience = self.patience();
+            self.set_deadline(
+                id,
+                self.http_deadline(now, |limits| limits.keep_alive.mul_f64(patience)),
+            );
         }
         Step::Used(0)
     }
@@ -320,6 +376,9 @@ impl Shard {
 
     /// Nothing has moved for a while.
     pub(super) fn browser_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        if let Some(until) = self.body_goes_on_until(now, id) {
+            return self.set_deadline(id, Some(until));
+        }
         let Some(conn) = self.conns.get(id.0) else { return };
         if let Stage::Http(browser) = &conn.stage
             && let Some(wait) = browser.gate.waits
@@ -374,6 +433,13 @@ impl Shard {
             (Stage::Http(browser), write) => Some((browser, write)),
             _ => None,
         }
+    }
+
+    /// How much of its time an idle connection gets: less and less when more than half of all connections are there.
+    fn patience(&self) -> f64 {
+        let max = self.config.server.connections_max as f64;
+        let free = 1.0 - self.conns.len() as f64 / max;
+        (2.0 * free).clamp(PATIENCE_MIN, 1.0)
     }
 
     fn http_deadline(&self, now: Now, limit: impl Fn(&HttpLimits) -> Duration) -> Option<Instant> {

@@ -64,6 +64,7 @@ fn config(reach: Reach) -> Config {
             limits: SipLimits::default(),
         }),
         turn: None,
+        token: None,
         rates: crate::config::Rates::default(),
         metrics: None,
         access_log: None,

@@ -43,7 +43,10 @@ impl SignatureKey {
         let entity = RawPublicKeyEntity::try_from(&key)
             .map_err(|error| TlsConfigError(format!("the public key cannot be read: {error:?}")))?;
         let mapping = provider.crypto.signature_verification_algorithms.mapping;
-        let candidates = mapping.iter().filter(|(known, _)| *known == scheme).flat_map(|(_, all)| *all);
+        let candidates = mapping
+            .iter()
+            .filter(|(known, _)| *known == scheme)
+            .flat_map(|(_, all)| *all);
         // A signature of nothing is wrong, but a key of another kind is refused before that.
         let suits = |candidate: &&&'static dyn SignatureVerificationAlgorithm| {
             let refusal = entity.verify_signature(**candidate, b"", b"");

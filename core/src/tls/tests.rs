@@ -8,6 +8,7 @@ use rcgen::{
     PKCS_RSA_SHA256, SignatureAlgorithm, date_time_ymd,
 };
 use rustls::SignatureScheme;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::wire::tls::ClientHello;
@@ -252,6 +253,7 @@ fn what_cannot_serve_is_named() {
     check(&cert, b"", "no private key");
     check(b"", &key, "no certificate");
     assert!(ClientTls::new(&provider(), &cert, "not a name").is_err());
+    assert!(ClientTls::with(&provider(), &Trust::default(), None, "a.example").is_err());
 }
 
 #[test]
@@ -401,4 +403,33 @@ impl Authority {
         let pem = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
         (pem.into(), key.serialize_pem().into())
     }
+}
+
+#[test]
+fn a_pinned_key_is_believed_and_no_other() {
+    let (cert, key) = pair(&["a.example"]);
+    let certificate = Certificate::new(&provider(), "`a.pem`", &cert, &key).expect("a certificate");
+    let server = ServerTls::new(&provider(), vec![certificate]).expect("a server");
+    let der = chain(&cert).expect("a certificate").remove(0);
+    let entity = webpki::EndEntityCert::try_from(&der).expect("a certificate");
+    let pin: [u8; 32] = Sha256::digest(&*entity.subject_public_key_info()).into();
+    let (stranger, _) = pair(&["a.example"]);
+    let check = |authorities: Option<&Vec<u8>>, pins: &[[u8; 32]], name: &str, is_believed: bool| {
+        let trust = Trust {
+            authorities: authorities.cloned(),
+            pins: pins.to_vec(),
+        };
+        let client = ClientTls::with(&provider(), &trust, None, name).expect("a client");
+        let mut client = Tls::client(&client).expect("a client");
+        let mut server = Tls::server(&server, Protocols::HttpAndTurn, None).expect("a server");
+        let result = shake(&mut client, &mut server, 4096);
+        assert_eq!(result.is_ok(), is_believed, "{trust:?} {result:?}");
+    };
+    check(None, &[pin], "any.example", true);
+    check(None, &[[0; 32], pin], "any.example", true);
+    check(None, &[[0; 32]], "a.example", false);
+    check(Some(&cert), &[pin], "a.example", true);
+    check(Some(&cert), &[pin], "b.example", false);
+    check(Some(&cert), &[[0; 32]], "a.example", false);
+    check(Some(&stranger), &[pin], "a.example", false);
 }

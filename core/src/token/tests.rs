@@ -61,14 +61,23 @@ fn signed(header: &str, claims: &str) -> String {
 fn tokens_of_others_are_understood() {
     let rfc = secret(&URL_SAFE_NO_PAD.decode(RFC_KEY).expect("base64"));
     let all = [
-        (public(SignatureAlgorithm::Rs256, RSA_KEY), RS256, EXPIRES, Some("alice")),
+        (
+            public(SignatureAlgorithm::Rs256, RSA_KEY),
+            RS256,
+            EXPIRES,
+            Some("alice"),
+        ),
         (public(SignatureAlgorithm::Es256, EC_KEY), ES256, EXPIRES, Some("alice")),
         (rfc, RFC, RFC_EXPIRES, None),
     ];
     for (verifier, token, expires, subject) in &all {
         let verify = |token: &str, at| verifier.verify(token, UnixTime(at));
         assert_eq!(verify(token, expires - 1), Ok(subject.map(String::from)), "{token}");
-        assert_eq!(verify(token, expires + 9), Ok(subject.map(String::from)), "within the leeway");
+        assert_eq!(
+            verify(token, expires + 9),
+            Ok(subject.map(String::from)),
+            "within the leeway"
+        );
         assert_eq!(verify(token, expires + 10), Err(TokenError::Expired), "{token}");
         // No byte can be another one. The last of a segment has bits to spare, which must be zero.
         for at in 0..token.len() {
@@ -77,7 +86,10 @@ fn tokens_of_others_are_understood() {
             let forged = String::from_utf8(bytes).expect("ASCII");
             assert!(verify(&forged, expires - 1).is_err(), "{at} of {token}");
         }
-        for (other, ..) in all.iter().filter(|(other, ..)| other.algorithm() != verifier.algorithm()) {
+        for (other, ..) in all
+            .iter()
+            .filter(|(other, ..)| other.algorithm() != verifier.algorithm())
+        {
             assert_eq!(other.verify(token, UnixTime(expires - 1)), Err(TokenError::Algorithm));
         }
     }
@@ -91,7 +103,11 @@ fn what_does_not_hold_is_told_apart() {
     };
     let header = r#"{"alg":"HS256"}"#;
     check(header, r#"{"exp":2000}"#, Ok(None));
-    check(header, r#"{"exp":2000.5,"nbf":1009.5,"sub":"bob"}"#, Ok(Some("bob".into())));
+    check(
+        header,
+        r#"{"exp":2000.5,"nbf":1009.5,"sub":"bob"}"#,
+        Ok(Some("bob".into())),
+    );
     check(header, r#"{"exp":2000,"nbf":1011}"#, Err(TokenError::NotYet));
     check(header, r#"{"exp":990}"#, Err(TokenError::Expired));
     check(header, r#"{"sub":"bob"}"#, Err(TokenError::Expired));

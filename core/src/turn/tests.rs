@@ -162,6 +162,7 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
         web: None,
         sip: None,
         turn: Some(turn),
+        token: None,
         rates: config::Rates::default(),
         metrics: None,
         access_log: None,

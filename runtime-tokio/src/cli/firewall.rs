@@ -63,13 +63,15 @@ fn from_proxies(config: &Config) -> Vec<Flow> {
 fn to_inside(config: &Config) -> Vec<Flow> {
     let mut flows = Vec::new();
     for upstream in config.web.iter().flat_map(|web| &web.upstreams) {
-        let to = format!("{} ({})", upstream.name, host(&upstream.host));
-        flows.push(flow(
-            "this host",
-            &to,
-            &tcp(upstream.port),
-            "Web pages and their WebSockets",
-        ));
+        for backend in &upstream.backends {
+            let to = format!("{} ({})", upstream.name, host(&backend.host));
+            flows.push(flow(
+                "this host",
+                &to,
+                &tcp(backend.port),
+                "Web pages and their WebSockets",
+            ));
+        }
     }
     if let Some(sip) = &config.sip {
         let to = grouped(mediaserver_addresses(sip).map(|(mediaserver, at)| {

@@ -3,7 +3,9 @@
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive};
 
 use edgeward_core::{
-    config::{Config, Host, Https, Limit, Mode, Rates, Reach, Sip, TokenRule, TrunkTransport, Turn, Upstream, Web},
+    config::{
+        Backend, Config, Host, Https, Limit, Mode, Rates, Reach, Sip, TokenRule, TrunkTransport, Turn, Upstream, Web,
+    },
     tls::Finding,
 };
 
@@ -125,11 +127,15 @@ fn counted(rates: &Rates, limit: Limit) -> String {
 }
 
 fn url(upstream: &Upstream) -> String {
-    let scheme = if upstream.tls.is_some() { "https" } else { "http" };
-    match &upstream.host {
-        Host::Address(address) => format!("{scheme}://{}", SocketAddr::new(*address, upstream.port)),
-        Host::Name(name) => format!("{scheme}://{name}:{}", upstream.port),
-    }
+    let url = |backend: &Backend| {
+        let scheme = if backend.tls.is_some() { "https" } else { "http" };
+        match &backend.host {
+            Host::Address(address) => format!("{scheme}://{}", SocketAddr::new(*address, backend.port)),
+            Host::Name(name) => format!("{scheme}://{name}:{}", backend.port),
+        }
+    };
+    let urls: Vec<String> = upstream.backends.iter().map(url).collect();
+    urls.join(", else ")
 }
 
 fn sip_lines(sip: &Sip, rates: &Rates) -> Vec<Line> {

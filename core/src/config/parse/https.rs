@@ -67,6 +67,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
     let refuse_unknown_names = section.or(cx, "refuse_unknown_names", true, values::flag);
     let plain_turn = section.or(cx, "plain_turn", false, values::flag);
     let proxy_protocol_from = section.list(cx, "proxy_protocol_from", addresses::net);
+    let hsts = section.optional(cx, "hsts_secs", values::number(0..=HSTS_SECS_MAX));
     let limits = section.or(cx, "limits", HttpLimits::default(), limits);
     section.finish(cx);
     Some(Https {
@@ -80,6 +81,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
         plain_turn,
         proxy_protocol_from: proxy_protocol_from?,
         trusted_proxies: trusted_proxies?,
+        hsts: hsts.map(core::time::Duration::from_secs),
         limits,
     })
 }
@@ -184,6 +186,12 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
     let line_bytes_max = bytes(cx, "line_bytes_max", default.line_bytes_max);
     let head_bytes_max = bytes(cx, "head_bytes_max", default.head_bytes_max);
     let buffer_bytes_max = bytes(cx, "buffer_bytes_max", default.buffer_bytes_max);
+    let body_bytes_per_second_min = section.or(
+        cx,
+        "body_bytes_per_second_min",
+        default.body_bytes_per_second_min,
+        values::number(1..=BYTES_MAX),
+    );
     let fields_max = section.or(cx, "fields_max", default.fields_max, values::number(8..=10_000));
     let upstream_idle_max = section.or(
         cx,
@@ -204,6 +212,7 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
         head,
         keep_alive,
         body_idle,
+        body_bytes_per_second_min,
         connect,
         response,
         tunnel_idle,
@@ -218,6 +227,9 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
 
 /// A limit above this is a mistake, since it holds for each connection.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Ten years.
+const HSTS_SECS_MAX: u64 = 315_360_000;
 
 /// The authority that asks for nothing.
 const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";

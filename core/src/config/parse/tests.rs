@@ -127,8 +127,8 @@ fn everything_has_a_default_but_what_only_the_administrator_knows() {
     let https = config.https.unwrap();
     assert_eq!(https.hosts, ["edge.example.com"]);
     let web = config.web.unwrap();
-    assert_eq!(web.upstreams[0].host, Host::Address([10, 0, 0, 10].into()));
-    assert_eq!(web.upstreams[0].port, 80);
+    assert_eq!(web.upstreams[0].backends[0].host, Host::Address([10, 0, 0, 10].into()));
+    assert_eq!(web.upstreams[0].backends[0].port, 80);
     assert_eq!(web.routes[0].path, "/ucassistant");
     assert!(web.routes[0].below && !web.routes[0].websocket);
     let sip = config.sip.unwrap();
@@ -273,10 +273,10 @@ fn everything_can_be_said() {
     );
 
     let web = config.web.unwrap();
-    assert_eq!(web.upstreams[0].host, Host::Name("uc.example.com".into()));
-    assert_eq!(web.upstreams[0].port, 8443);
+    assert_eq!(web.upstreams[0].backends[0].host, Host::Name("uc.example.com".into()));
+    assert_eq!(web.upstreams[0].backends[0].port, 8443);
     assert_eq!(web.upstreams[0].host_header.as_deref(), Some("edge.example.com:444"));
-    assert!(web.upstreams[0].tls.is_some() && web.upstreams[1].tls.is_none());
+    assert!(web.upstreams[0].backends[0].tls.is_some() && web.upstreams[1].backends[0].tls.is_none());
     let routes: Vec<_> = web
         .routes
         .iter()
@@ -760,9 +760,9 @@ t:14: `'http://10.0.0.10/path'` is not the URL of a whole server: it has a path
     fix: write "http://10.0.0.10"; paths are passed on as they come
 t:17: `'http://10.0.0.300'` is not the URL of a server
     fix: write it like "https://10.0.0.10" or "http://name:8080"
-t:21: a `ca` has no use without TLS
-    fix: write https:// or remove `ca`
-t:26: this `ca` cannot be used: the certificate file holds no certificate in PEM form
+t:21: a `ca`, a `pin` or a `certificate` has no use without TLS
+    fix: write https:// or remove it
+t:26: this `ca`, `pin` or `certificate` cannot be used: the certificate file holds no certificate in PEM form
     fix: name the PEM file of the authority that signed the certificate of the upstream
 t:28: `'ucassistant'` is not a path: it does not begin with /
     fix: write "/ucassistant"
@@ -925,7 +925,7 @@ fn what_browsers_may_say() {
     };
     let policy = config("").sip.unwrap().policy;
     assert_eq!((policy.gone_status, policy.unregister_gone), (430, false));
-    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (true, 3600));
+    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (false, 3600));
     assert!(policy.hide.is_empty());
     let sip = config(
         "[sip.limits]
@@ -933,7 +933,7 @@ fn what_browsers_may_say() {
         [sip.policy]
         gone_status = 480
         unregister_gone = true
-        token_names_user = false
+        token_names_user = true
         register_secs_max = 120
         strip = 'X-Own-*'
         hide = ['Server', 'user-agent']
@@ -944,7 +944,7 @@ fn what_browsers_may_say() {
     assert_eq!(sip.limits.grace.as_secs(), 20);
     let policy = sip.policy;
     assert_eq!((policy.gone_status, policy.unregister_gone), (480, true));
-    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (false, 120));
+    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (true, 120));
     assert_eq!(
         (policy.strip, policy.hide),
         (vec!["X-Own-*".into()], vec!["Server".into(), "user-agent".into()])

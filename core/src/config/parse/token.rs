@@ -19,7 +19,13 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, web: Option<&Web>) -
     let subject = section.or(cx, "subject", String::new(), |cx, value| {
         values::text(cx, value).map(String::from)
     });
-    let named = |default: &str| if subject.is_empty() { default.into() } else { subject.clone() };
+    let named = |default: &str| {
+        if subject.is_empty() {
+            default.into()
+        } else {
+            subject.clone()
+        }
+    };
     let check = match (section.has("algorithm"), section.has("ask")) {
         (true, false) => signature(cx, &mut section).map(|(key, leeway)| {
             TokenCheck::Signature(Verifier {

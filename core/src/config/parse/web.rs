@@ -1,17 +1,21 @@
 //! How is `[web]` read: what is forwarded, and to whom?
 
+use core::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::{
     nearest::nearest,
     preset,
     rates::{self, Found},
-    reader::{Reader, Value},
+    reader::{Reader, Site, Value},
     section::{self, Section},
     urls::{self, Url},
     values,
 };
 use crate::{
-    config::{Host, Rates, Route, TokenRule, Upstream, Web},
-    tls::ClientTls,
+    config::{Backend, HealthCheck, Host, Rates, Route, TokenRule, Upstream, Web},
+    tls::{ClientTls, Trust},
 };
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, rates: &mut Found) -> Option<Web> {
@@ -93,58 +97,166 @@ fn upstreams(cx: &mut Reader<'_>, value: &Value<'_>) -> Vec<(String, Option<Upst
 fn upstream(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(String, Option<Upstream>)> {
     let mut section = Section::new(cx, "[[web.upstream]]", value)?;
     let name = section.required(cx, "name", "\"uc\"", values::name);
-    let url = section.required(cx, "url", "\"https://10.0.0.10\"", urls::url);
-    let host_header = section.optional(cx, "host", urls::host_and_port);
-    let authorities = section.optional(cx, "ca", |cx, value| {
-        Some((values::file(cx, value)?, value.span().start))
+    let urls = section.required(cx, "url", "\"https://10.0.0.10\"", |cx, value| {
+        let urls = section::list(cx, value, section::sited(urls::url))?;
+        if urls.is_empty() {
+            return cx.refuse_value(value, "the URL of a server", "\"https://10.0.0.10\"");
+        }
+        Some(urls)
     });
-    let has_authorities = section.has("ca");
-    let start = section.start();
-    let url_site = section.site("url").unwrap_or(start);
+    let host_header = section.optional(cx, "host", urls::host_and_port);
+    let security = security(cx, &mut section);
+    let default = UpstreamDefaults::default();
+    let connections_max = section.or(
+        cx,
+        "connections_max",
+        default.connections_max,
+        values::number(1..=1_000_000),
+    );
+    let queue_max = section.or(cx, "queue_max", default.queue_max, values::number(0..=1_000_000));
+    let failures_max = section.or(cx, "failures_max", default.failures_max, values::number(1..=1000));
+    let rest = section.or(cx, "rest_secs", default.rest, values::seconds);
+    let check = section.optional(cx, "check", health_check);
     section.finish(cx);
     let name = name?;
-    let Some(Url { tls, host, port }) = url else {
+    let Some(urls) = urls else {
         return Some((name, None));
     };
-    let tls = match (tls, authorities) {
-        (true, Some((authorities, site))) => {
-            let expected = host_header.as_deref().map(without_port).map_or_else(
+    let backends = urls
+        .into_iter()
+        .map(|(url, site)| backend(cx, &name, url, site, host_header.as_deref(), &security));
+    // All are read, so that each tells what is wrong with it.
+    let backends: Vec<_> = backends.collect();
+    let upstream = backends.into_iter().collect::<Option<_>>().map(|backends| Upstream {
+        name: name.clone(),
+        backends,
+        host_header,
+        connections_max,
+        queue_max,
+        failures_max,
+        rest,
+        check,
+    });
+    Some((name, upstream))
+}
+
+/// What TLS towards an upstream wants, as it is written.
+struct Security {
+    /// Where something is written, and what of it can be read.
+    trust: Option<(Site, Option<Trust>)>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+fn security(cx: &mut Reader<'_>, section: &mut Section<'_, '_>) -> Security {
+    let authorities = section.optional(cx, "ca", values::file);
+    let pins = section.list(cx, "pin", pin);
+    let identity = section.optional(cx, "certificate", |cx, value| {
+        let mut section = Section::new(cx, "a certificate", value)?;
+        let cert = section.required(cx, "cert", "\"client.pem\"", values::file);
+        let key = section.required(cx, "key", "\"client.key\"", values::file);
+        section.finish(cx);
+        Some((cert?, key?))
+    });
+    let site = ["ca", "pin", "certificate"].iter().find_map(|key| section.site(key));
+    let is_whole = section.has("ca") == authorities.is_some() && section.has("certificate") == identity.is_some();
+    let trust = pins.filter(|_| is_whole).map(|pins| Trust { authorities, pins });
+    Security {
+        trust: site.map(|site| (site, trust)),
+        identity,
+    }
+}
+
+/// SHA-256 of a public key in base64, like `openssl dgst -sha256 -binary | base64` prints it.
+fn pin(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<[u8; 32]> {
+    let wanted = "the SHA-256 of a public key";
+    let example = "its 44 characters of base64";
+    let text = values::words(cx, value, wanted, example)?;
+    let bytes = STANDARD.decode(text.strip_prefix("sha256/").unwrap_or(text)).ok();
+    match bytes.and_then(|bytes| bytes.try_into().ok()) {
+        Some(pin) => Some(pin),
+        None => cx.refuse_value(value, wanted, example),
+    }
+}
+
+fn backend(
+    cx: &mut Reader<'_>,
+    name: &str,
+    Url { tls, host, port }: Url,
+    site: Site,
+    host_header: Option<&str>,
+    security: &Security,
+) -> Option<Backend> {
+    let tls = match (tls, &security.trust) {
+        (false, None) => None,
+        (false, Some(_)) => {
+            return cx.refuse(
+                site,
+                "a `ca`, a `pin` or a `certificate` has no use without TLS",
+                "write https:// or remove it",
+            );
+        }
+        (true, None) => {
+            return cx.refuse(
+                site,
+                format!("nothing says which certificate of `{name}` is to be believed"),
+                "add ca = \"upstream-ca.pem\", the authority that signed it, or use an http:// URL",
+            );
+        }
+        (true, Some((site, trust))) => {
+            let trust = trust.as_ref()?;
+            let expected = host_header.map(without_port).map_or_else(
                 || match &host {
                     Host::Address(address) => address.to_string(),
                     Host::Name(name) => name.clone(),
                 },
                 str::to_owned,
             );
-            match ClientTls::new(cx.sources.provider(), &authorities, &expected) {
-                Ok(tls) => Some(Some(tls)),
-                Err(error) => cx.refuse(
-                    site,
-                    format!("this `ca` cannot be used: {error}"),
-                    "name the PEM file of the authority that signed the certificate of the upstream",
-                ),
+            match ClientTls::with(cx.sources.provider(), trust, security.identity.as_ref(), &expected) {
+                Ok(tls) => Some(tls),
+                Err(error) => {
+                    return cx.refuse(
+                        *site,
+                        format!("this `ca`, `pin` or `certificate` cannot be used: {error}"),
+                        "name the PEM file of the authority that signed the certificate of the upstream",
+                    );
+                }
             }
         }
-        (true, None) if has_authorities => None,
-        (true, None) => cx.refuse(
-            url_site,
-            format!("nothing says which certificate of `{name}` is to be believed"),
-            "add ca = \"upstream-ca.pem\", the authority that signed it, or use an http:// URL",
-        ),
-        (false, _) if has_authorities => cx.refuse(
-            url_site,
-            "a `ca` has no use without TLS",
-            "write https:// or remove `ca`",
-        ),
-        (false, _) => Some(None),
     };
-    let upstream = tls.map(|tls| Upstream {
-        name: name.clone(),
-        host,
-        port,
-        host_header,
-        tls,
-    });
-    Some((name, upstream))
+    Some(Backend { host, port, tls })
+}
+
+fn health_check(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HealthCheck> {
+    let mut section = Section::new(cx, "a check", value)?;
+    let path = section.required(cx, "path", "\"/version\"", urls::path);
+    let check = HealthCheck {
+        path: String::new(),
+        status: section.optional(cx, "status", values::number(200..=599)),
+        interval: section.or(cx, "interval_secs", CHECK_INTERVAL, values::seconds),
+        rise: section.or(cx, "rise", 2, values::number(1..=100)),
+        fall: section.or(cx, "fall", 3, values::number(1..=100)),
+    };
+    section.finish(cx);
+    Some(HealthCheck { path: path?, ..check })
+}
+
+/// What an upstream has where nothing is written.
+struct UpstreamDefaults {
+    connections_max: usize,
+    queue_max: usize,
+    failures_max: u32,
+    rest: Duration,
+}
+
+impl Default for UpstreamDefaults {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            queue_max: 1000,
+            failures_max: 1,
+            rest: Duration::from_secs(10),
+        }
+    }
 }
 
 /// The routes of one block: a path, or several that are treated alike.
@@ -213,7 +325,7 @@ fn token_rule(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<TokenRule> {
     }
 }
 
-fn upstream_index(cx: &mut Reader<'_>, value: &Value<'_>, upstreams: &[(String, Option<Upstream>)]) -> Option<usize> {
+pub(super) fn upstream_index<T>(cx: &mut Reader<'_>, value: &Value<'_>, upstreams: &[(String, T)]) -> Option<usize> {
     let name = values::name(cx, value)?;
     let names = || upstreams.iter().map(|(name, _)| name.as_str());
     names().position(|other| other == name).or_else(|| {
@@ -236,3 +348,4 @@ fn without_port(host: &str) -> &str {
 
 pub(super) const BODY_BYTES_DEFAULT: u64 = 1024 * 1024;
 const BODY_BYTES_MAX: u64 = 1 << 40;
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);

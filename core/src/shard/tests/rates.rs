@@ -196,6 +196,37 @@ fn attempts_to_open_a_telephone_are_counted() {
     }
 }
 
+// CVE-2025-4366: what is left of a body after an answer of our own must never be read as a request.
+#[test]
+fn the_body_of_a_refused_request_is_not_a_request() {
+    let smuggled = get("/free/smuggled");
+    let refusals = [
+        ("/nowhere", "", "404"),
+        ("/login", "", "429"),
+        ("/free", "Max-Forwards: 0\r\n", "204"),
+        (
+            "/free",
+            "Expect: 100-continue\r\nVia: 1.1 edgeward, 1.1 edgeward, 1.1 edgeward\r\n",
+            "508",
+        ),
+    ];
+    for (path, fields, status) in refusals {
+        let mut world = world();
+        for _ in 0..2 {
+            let mut browser = world.browser();
+            world.send(&mut browser, &get("/login"));
+            statuses(&mut world, &mut browser);
+        }
+        let mut browser = world.browser();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: edge.example.org\r\n{fields}Content-Length: 1000\r\n\r\n");
+        world.send(&mut browser, &[head.as_str(), &smuggled].concat());
+        let answer = world.read(&mut browser);
+        assert_eq!(answer.get(9..12), Some(status), "{path}");
+        assert!(world.closed.contains(&browser.conn), "{path}");
+        assert_eq!(world.shard.stats.web.requests, 3, "{path}");
+    }
+}
+
 /// Brings parcels to where they go, until there are none.
 fn exchange(worlds: &mut [World]) {
     loop {

@@ -200,3 +200,209 @@ fn all_who_wait_for_a_name_that_is_not_found_are_told() {
     }
     assert_eq!(world.resolved.len(), 1);
 }
+
+const SEVERAL: &str = r#"
+[https]
+listen = ["192.0.2.1:443"]
+certificates = [{ cert = "cert.pem", key = "key.pem" }]
+hosts = ["edge.example.org"]
+
+[[web.upstream]]
+name = "cc"
+url = ["http://10.0.0.10:8080", "http://10.0.0.11:8080"]
+connections_max = 2
+queue_max = 1
+
+[[web.route]]
+path = "/ucassistant"
+"#;
+
+fn several(more: &str) -> World {
+    World::with(
+        &SEVERAL.replace("queue_max = 1\n", &format!("queue_max = 1\n{more}\n")),
+        1,
+    )
+    .remove(0)
+}
+
+fn called(world: &World) -> Vec<String> {
+    world.dialed.iter().map(|(_, to)| to.ip().to_string()).collect()
+}
+
+#[test]
+fn a_black_hole_is_left_for_the_next_address() {
+    let mut world = several("");
+    let mut browser = world.browser();
+    let post = "POST /ucassistant HTTP/1.1\r\nHost: edge.example.org\r\nContent-Length: 5\r\n\r\n";
+    world.send(&mut browser, post);
+    world.send(&mut browser, "he");
+    assert_eq!(called(&world), ["10.0.0.10"]);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(called(&world), ["10.0.0.10", "10.0.0.11"]);
+    world.send(&mut browser, "llo");
+    let upstream = world.answer_dial();
+    // Nothing of the request is lost, nor twice.
+    assert!(world.asked(upstream).ends_with("\r\n\r\nhello"));
+    world.receive(upstream, ANSWER.as_bytes());
+    assert!(world.read(&mut browser).ends_with("hello"));
+    // The answer to the call that was given up is for nobody.
+    let (late, to) = world.dialed.remove(0);
+    world.handle(Input::Dialed(
+        late,
+        Ok(Endpoints {
+            local: "192.0.2.1:40001".parse().unwrap(),
+            peer: to,
+        }),
+    ));
+    // For a while the other one is called first.
+    let mut second = world.browser();
+    world.send(&mut second, &get("/ucassistant"));
+    world.receive(upstream, ANSWER.as_bytes());
+    assert!(world.read(&mut second).ends_with("hello"));
+    world.handle(Input::Eof(upstream));
+    world.pass(Duration::from_secs(10));
+    world.send(&mut second, &get("/ucassistant"));
+    assert_eq!(called(&world), ["10.0.0.10"]);
+}
+
+#[test]
+fn who_answers_nowhere_is_told_apart_from_who_does_not_answer_in_time() {
+    let check = |ends: &dyn Fn(&mut World), status: &str| {
+        let mut world = several("");
+        let mut browser = world.browser();
+        world.send(&mut browser, &get("/ucassistant"));
+        for _ in 0..2 {
+            ends(&mut world);
+        }
+        let answer = world.read(&mut browser);
+        assert!(answer.starts_with(status), "{answer}");
+    };
+    check(&|world| world.pass(Duration::from_secs(3)), "HTTP/1.1 504 ");
+    let refuse = |world: &mut World| {
+        let (conn, _) = world.dialed.pop().expect("a dial");
+        world.handle(Input::Dialed(conn, Err(IoKind::Refused)));
+    };
+    check(&refuse, "HTTP/1.1 502 ");
+}
+
+#[test]
+fn an_upstream_gets_no_more_exchanges_than_it_takes() {
+    let mut world = several("");
+    let mut browsers: Vec<Browser> = (0..4).map(|_| world.browser()).collect();
+    for browser in &mut browsers {
+        world.send(browser, &get("/ucassistant"));
+    }
+    assert_eq!(world.dialed.len(), 2);
+    // One waits, one is one too many.
+    let refused = world.read(&mut browsers[3]);
+    assert!(
+        refused.starts_with("HTTP/1.1 503 ") && refused.contains("Retry-After: "),
+        "{refused}"
+    );
+    assert_eq!(world.read(&mut browsers[2]), "");
+    let upstream = world.answer_dial();
+    world.receive(upstream, ANSWER.as_bytes());
+    // The one that waited goes on at once, on the connection that is free now.
+    assert!(world.asked(upstream).ends_with("\r\n\r\n"));
+    world.receive(upstream, ANSWER.as_bytes());
+    assert!(world.read(&mut browsers[2]).ends_with("hello"));
+    // One that waits too long is told.
+    let mut late: Vec<Browser> = (0..2).map(|_| world.browser()).collect();
+    for browser in &mut late {
+        world.send(browser, &get("/ucassistant"));
+    }
+    let other = world.answer_dial();
+    assert!(!world.asked(other).is_empty());
+    world.pass(Duration::from_secs(3));
+    assert!(world.read(&mut late[1]).starts_with("HTTP/1.1 503 "));
+    // A connection that dies gives its place up.
+    for conn in [upstream, other] {
+        world.handle(Input::Failed(conn, IoKind::Reset));
+    }
+    world.dialed.clear();
+    let mut next = world.browser();
+    world.send(&mut next, &get("/ucassistant"));
+    assert_eq!(world.dialed.len(), 1);
+}
+
+#[test]
+fn a_tunnel_is_one_of_the_exchanges() {
+    let config = SEVERAL
+        .replace("path = \"/ucassistant\"", "path = \"/cti\"\nwebsocket = true")
+        .replace(
+            "connections_max = 2\nqueue_max = 1",
+            "connections_max = 1\nqueue_max = 0",
+        );
+    let mut world = World::with(&config, 1).remove(0);
+    let mut first = world.browser();
+    world.send(&mut first, UPGRADE);
+    let tunnel = world.answer_dial();
+    world.receive(tunnel, SWITCH.as_bytes());
+    assert!(world.read(&mut first).starts_with("HTTP/1.1 101 "));
+    let mut second = world.browser();
+    world.send(&mut second, &get("/cti"));
+    assert!(world.read(&mut second).starts_with("HTTP/1.1 503 "));
+    world.handle(Input::Failed(first.conn, IoKind::Reset));
+    world.send(&mut second, &get("/cti"));
+    assert_eq!(world.dialed.len(), 1);
+}
+
+#[test]
+fn backends_are_checked_and_called_when_they_work() {
+    let mut world = several("check = { path = \"/up\", interval_secs = 10, rise = 1, fall = 2 }");
+    // Answers all checks; of those on the first host, with this status.
+    let check = |world: &mut World, status: &str| {
+        world.pass(Duration::ZERO);
+        let calls: Vec<_> = world.dialed.drain(..).collect();
+        assert_eq!(calls.len(), 2);
+        for (conn, to) in calls {
+            let local = "192.0.2.1:40000".parse().unwrap();
+            world.handle(Input::Dialed(conn, Ok(Endpoints { local, peer: to })));
+            assert!(world.asked(conn).starts_with("GET /up HTTP/1.1\r\nHost: 10.0.0."));
+            let status = if to.ip() == IpAddr::from([10, 0, 0, 10]) {
+                status
+            } else {
+                "200"
+            };
+            world.receive(
+                conn,
+                format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").as_bytes(),
+            );
+            assert!(world.closed.contains(&conn));
+        }
+    };
+    let first_called = |world: &mut World| {
+        let mut browser = world.browser();
+        world.send(&mut browser, &get("/ucassistant"));
+        let (_, to) = *world.dialed.last().expect("a call");
+        let upstream = world.answer_dial();
+        world.receive(upstream, ANSWER.as_bytes());
+        world.handle(Input::Eof(upstream));
+        assert!(world.read(&mut browser).ends_with("hello"));
+        to.ip().to_string()
+    };
+    check(&mut world, "200");
+    for (status, expected) in [
+        ("503", "10.0.0.10"),
+        ("503", "10.0.0.11"),
+        ("503", "10.0.0.11"),
+        ("204", "10.0.0.10"),
+    ] {
+        world.pass(Duration::from_secs(10) - Duration::from_nanos(1));
+        world.now.mono += Duration::from_nanos(1);
+        check(&mut world, status);
+        assert_eq!(first_called(&mut world), expected, "after {status}");
+    }
+}
+
+#[test]
+fn where_no_backend_works_nobody_waits() {
+    let mut world = several("check = { path = \"/up\", fall = 1 }");
+    world.pass(Duration::ZERO);
+    for (conn, _) in core::mem::take(&mut world.dialed) {
+        world.handle(Input::Dialed(conn, Err(IoKind::Refused)));
+    }
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    assert!(world.read(&mut browser).starts_with("HTTP/1.1 503 "));
+}

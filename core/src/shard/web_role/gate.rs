@@ -1,18 +1,18 @@
-//! May this request go on, and when? Its zone decides; until that is known the request stays unread.
+//! May this request go on, and when? Its zone and its token decide; until that is known the request stays unread.
 
-use core::{net::IpAddr, time::Duration};
+use core::{hash::Hash, net::IpAddr, time::Duration};
 
 use ahash::RandomState;
 
 use crate::{
     action::{Action, ConnId, Egress, Parcel, RateQuestion, ShardId},
     config::{self, Config, Limit, Rates},
-    conn::{Stage, Wait},
+    conn::{Identity, Stage, Wait},
     http::Answer,
     limit::{Client, Verdict, Zone},
     rng::Rng,
     shard::{Shard, Step},
-    time::Now,
+    time::{Instant, Now},
 };
 
 /// How long another shard may take to say whether a client comes too often.
@@ -29,6 +29,15 @@ pub(super) enum Passage {
     Held,
     /// It is refused.
     Refused(Answer),
+}
+
+impl Passage {
+    /// Refused until so much time has passed.
+    pub(super) fn too_often(retry_after: Duration) -> Self {
+        // RFC 6585 section 4. A part of a second is a second to wait.
+        let secs = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        Self::Refused(Answer::too_many_requests(secs))
+    }
 }
 
 /// Accounts of the clients whose home is here.
@@ -67,21 +76,58 @@ impl Zones {
         });
         self.zones = zones.collect();
     }
+
+    /// A hash that is the same on every shard, and that nobody outside can foresee.
+    pub(super) fn hash(&self, value: &impl Hash) -> u64 {
+        self.homes.hash_one(value)
+    }
 }
 
 impl Shard {
-    /// Counts a request for its zone, once. A request that has to wait is taken back, and comes here again when the wait
-    /// is over.
+    /// Counts a request for its zone, once, for its user or, where that is nobody, for its address. A request that has to
+    /// wait is taken back, and comes here again when the wait is over.
     pub(super) fn pass_gate(&mut self, now: Now, id: ConnId, client: IpAddr, limit: Option<Limit>) -> Passage {
-        let Some(limit) = limit.filter(|_| !self.is_exempt(client)) else {
-            return Passage::Open;
-        };
         let Some((browser, _)) = self.browser(id) else {
             return Passage::Held;
         };
-        match browser.gate.verdict {
-            None => self.count(now, id, client, limit),
-            Some(verdict) => self.obey(now, id, verdict),
+        let (known, identity) = (browser.gate.verdict, browser.gate.identity.as_ref());
+        let account = match identity {
+            Some(Identity::User { account, .. }) => *account,
+            Some(Identity::Refused(_)) | None => Client::of(client),
+        };
+        let refusal = match identity {
+            Some(Identity::Refused(status)) => Some(*status),
+            Some(Identity::User { .. }) | None => None,
+        };
+        if let Some(limit) = limit.filter(|_| !self.is_exempt(client)) {
+            let verdict = match known {
+                Some(verdict) => verdict,
+                None => match self.count(now, id, RateQuestion::count(limit, account)) {
+                    Some(verdict) => verdict,
+                    None => return Passage::Held,
+                },
+            };
+            match self.obey(now, id, verdict) {
+                Passage::Open => {}
+                passage => return passage,
+            }
+        }
+        match refusal {
+            // RFC 6750 section 3.1.
+            Some(401) => Passage::Refused(Answer::new(401).with("WWW-Authenticate", "Bearer error=\"invalid_token\"")),
+            Some(status) => Passage::Refused(Answer::new(status)),
+            None => Passage::Open,
+        }
+    }
+
+    /// What the zone would say of this address, without counting; `None` when the request is held until that is known.
+    pub(super) fn foresee(&mut self, now: Now, id: ConnId, client: IpAddr, limit: Option<Limit>) -> Option<Verdict> {
+        let Some(limit) = limit.filter(|_| !self.is_exempt(client)) else {
+            return Some(Verdict::Admit);
+        };
+        match self.browser(id)?.0.gate.foreseen {
+            Some(verdict) => Some(verdict),
+            None => self.count(now, id, RateQuestion::foresee(limit, Client::of(client))),
         }
     }
 
@@ -90,14 +136,12 @@ impl Shard {
         self.config.rates.exempt.iter().any(|net| net.contains(&client))
     }
 
-    /// Each client has one account for the whole process, on the shard that its name falls to.
-    fn count(&mut self, now: Now, id: ConnId, client: IpAddr, limit: Limit) -> Passage {
-        let client = Client::of(client);
-        let home = self.home_of(client);
-        let question = RateQuestion { limit, client };
+    /// Each client has one account for the whole process, on the shard that its name falls to. `None` when that is another
+    /// one: the request is held.
+    fn count(&mut self, now: Now, id: ConnId, question: RateQuestion) -> Option<Verdict> {
+        let home = self.home_of(question.client);
         if home == self.id {
-            let verdict = self.judge(now, question);
-            return self.obey(now, id, verdict);
+            return Some(self.judge(now, question));
         }
         self.actions.push_back(Action::Forward {
             to: home,
@@ -107,21 +151,27 @@ impl Shard {
                 question,
             },
         });
-        self.hold(id, Wait::Verdict);
-        self.set_deadline(id, Some(now.mono + VERDICT_WAIT));
-        Passage::Held
+        let wait = if question.counts {
+            Wait::Verdict
+        } else {
+            Wait::Foresight
+        };
+        self.hold(id, wait, now.mono + VERDICT_WAIT);
+        None
     }
 
     fn home_of(&self, client: Client) -> ShardId {
         match self.shards {
             1 => self.id,
-            shards => ShardId((self.web.zones.homes.hash_one(client) % u64::from(shards)) as u16),
+            shards => ShardId((self.web.zones.hash(&client) % u64::from(shards)) as u16),
         }
     }
 
-    fn judge(&mut self, now: Now, RateQuestion { limit, client }: RateQuestion) -> Verdict {
+    fn judge(&mut self, now: Now, question: RateQuestion) -> Verdict {
+        let RateQuestion { limit, client, counts } = question;
         match self.web.zones.zones.get_mut(limit.zone) {
-            Some((_, zone)) => zone.check(now.mono, client, limit.tolerance),
+            Some((_, zone)) if counts => zone.check(now.mono, client, limit.tolerance),
+            Some((_, zone)) => zone.peek(now.mono, client, limit.tolerance),
             None => Verdict::Admit,
         }
     }
@@ -137,12 +187,13 @@ impl Shard {
 
     /// Another shard has judged.
     pub(in crate::shard) fn rate_judged(&mut self, now: Now, id: ConnId, verdict: Verdict, out: &mut Egress) {
-        if let Some((browser, _)) = self.browser(id)
-            && browser.gate.waits == Some(Wait::Verdict)
-        {
-            browser.gate.verdict = Some(verdict);
-            self.release(now, id, out);
+        let Some((browser, _)) = self.browser(id) else { return };
+        match browser.gate.waits {
+            Some(Wait::Verdict) => browser.gate.verdict = Some(verdict),
+            Some(Wait::Foresight) => browser.gate.foreseen = Some(verdict),
+            Some(Wait::Turn | Wait::Token | Wait::Room) | None => return,
         }
+        self.release(now, id, out);
     }
 
     fn obey(&mut self, now: Now, id: ConnId, verdict: Verdict) -> Passage {
@@ -151,29 +202,30 @@ impl Shard {
                 if let Some((browser, _)) = self.browser(id) {
                     browser.gate.verdict = Some(verdict);
                 }
-                self.hold(id, Wait::Turn);
-                self.set_deadline(id, Some(until));
+                self.hold(id, Wait::Turn, until);
                 Passage::Held
             }
-            Verdict::Wait(_) | Verdict::Admit => Passage::Open,
-            Verdict::Refuse(retry_after) => {
-                // RFC 6585 section 4. A part of a second is a second to wait.
-                let secs = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-                Passage::Refused(Answer::too_many_requests(secs))
+            Verdict::Wait(_) | Verdict::Admit => {
+                if let Some((browser, _)) = self.browser(id) {
+                    browser.gate.verdict = Some(Verdict::Admit);
+                }
+                Passage::Open
             }
+            Verdict::Refuse(retry_after) => Passage::too_often(retry_after),
         }
     }
 
-    /// Leaves the request at the front of a connection unread.
-    fn hold(&mut self, id: ConnId, wait: Wait) {
+    /// Leaves the request at the front of a connection unread, until then at the most.
+    pub(super) fn hold(&mut self, id: ConnId, wait: Wait, until: Instant) {
         if let Some((browser, _)) = self.browser(id) {
             browser.gate.waits = Some(wait);
             browser.server.take_back();
         }
+        self.set_deadline(id, Some(until));
     }
 
     /// Reads a request again that was held.
-    fn release(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+    pub(in crate::shard) fn release(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         if let Some((browser, _)) = self.browser(id) {
             browser.gate.waits = None;
             self.go_on(now, id, out);
@@ -189,12 +241,18 @@ impl Shard {
     pub(super) fn held_long_enough(&mut self, now: Now, id: ConnId, wait: Wait, out: &mut Egress) {
         match wait {
             Wait::Turn => self.release(now, id, out),
-            Wait::Verdict => {
-                self.stats.web.failed += 1;
-                if self.answer(now, id, &Answer::unavailable(RETRY_AFTER_SECS), out) != Step::Gone {
-                    self.close(now, id, out);
-                }
-            }
+            Wait::Verdict | Wait::Foresight | Wait::Token | Wait::Room => self.held_in_vain(now, id, out),
+        }
+    }
+
+    /// What a request waits for does not come.
+    pub(super) fn held_in_vain(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        self.stats.web.failed += 1;
+        if let Some((browser, _)) = self.browser(id) {
+            browser.gate.waits = None;
+        }
+        if self.answer(now, id, &Answer::unavailable(RETRY_AFTER_SECS), out) != Step::Gone {
+            self.close(now, id, out);
         }
     }
 }

@@ -71,6 +71,9 @@ impl Shard {
 
     /// One end is gone, so the other goes too.
     pub(in crate::shard) fn tunnel_gone(&mut self, now: Now, id: ConnId, tunnel: &Tunnel, out: &mut Egress) {
+        if let Some((config, index)) = &tunnel.counted {
+            self.leave(config, *index);
+        }
         self.close(now, tunnel.pair, out);
         if tunnel.relayed.is_some() {
             self.turn_stream_gone(now, id, out);

@@ -2,63 +2,18 @@
 //! up, and what is done when one fails.
 
 use alloc::sync::Arc;
-use core::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 
+use super::errand::ERRAND_WAIT;
 use crate::{
     access::End,
-    action::{Action, Addresses, ConnId, Egress, IoKind, ResolveError},
-    config::{Host, SharedConfig},
+    action::{ConnId, Egress, IoKind},
     conn::{Conn, Stage, Tunnel, Upstream},
-    http::{Answer, BodyLength, Client, ClientItem, Forward, Request, UpstreamError},
-    shard::{Question, Shard, Step},
-    time::{Instant, Now},
-    tls::Tls,
+    http::{Answer, BodyLength, ClientItem, Forward, Request, UpstreamError},
+    shard::{Shard, Step},
+    time::Now,
 };
-
-/// A looked-up name is asked for again after this.
-const ADDRESS_LIFETIME: core::time::Duration = core::time::Duration::from_secs(30);
-
-/// Addresses of upstreams that are named.
-#[derive(Debug)]
-pub(super) struct Resolver {
-    /// A handful: those of the configuration, and those that somebody waits for.
-    names: Vec<Name>,
-}
-
-/// What is known of a name.
-#[derive(Debug)]
-struct Name {
-    host: String,
-    /// The addresses, and until when they hold.
-    known: Option<(Vec<IpAddr>, Instant)>,
-    /// Whether a question is out: one at a time, however many wait for the answer.
-    asked: bool,
-}
-
-impl Resolver {
-    pub(super) const fn new() -> Self {
-        Self { names: Vec::new() }
-    }
-
-    /// Forgets the names for which `named` does not hold, but for those that are being looked up.
-    pub(super) fn retain(&mut self, named: impl Fn(&str) -> bool) {
-        self.names.retain(|name| name.asked || named(&name.host));
-    }
-
-    fn name(&mut self, host: &str) -> &mut Name {
-        let index = self.names.iter().position(|name| name.host == host).unwrap_or_else(|| {
-            self.names.push(Name {
-                host: host.into(),
-                known: None,
-                asked: false,
-            });
-            self.names.len() - 1
-        });
-        &mut self.names[index]
-    }
-}
 
 impl Shard {
     /// Finds or makes a connection for the request of a browser and writes the request to it. When that fails, the
@@ -73,14 +28,10 @@ impl Shard {
         out: &mut Egress,
     ) {
         // An upgrade never uses a connection that others use, nor leaves one to them.
-        let pooled = match forward.upgrade {
-            Some(_) => None,
-            None => self.idle_upstream(now, index, out),
-        };
-        let config = self.config.clone();
-        let Some(id) = pooled.or_else(|| self.new_upstream(config, index)) else {
+        let Some((id, is_used)) = self.reach(now, index, forward.upgrade.is_none(), out) else {
             return self.fail(now, browser, 503, out);
         };
+        self.enter(id);
         if let Some((browser, _)) = self.browser(browser) {
             browser.pair = Some(id);
         }
@@ -91,136 +42,15 @@ impl Shard {
         upstream.client.request(request, forward, write);
         upstream.pair = Some(browser);
         upstream.request_ended = false;
-        let may_replay = pooled.is_some() && request.method.is_idempotent() && request.body == BodyLength::Empty;
+        let may_replay = is_used && request.method.is_idempotent() && request.body == BodyLength::Empty;
         upstream.replay = may_replay.then(|| BytesMut::from(&write[start..]));
-        if pooled.is_some() {
+        if is_used {
             self.upstream_ready(now, id);
         } else {
             self.set_deadline(id, self.http_deadline(now, |limits| limits.connect));
             self.locate(now, id, out);
         }
         self.list(id);
-    }
-
-    /// An idle connection on which nothing has come that nobody asked for; others are closed.
-    fn idle_upstream(&mut self, now: Now, index: usize, out: &mut Egress) -> Option<ConnId> {
-        while let Some(id) = self.web.pool.pop(index, now.mono) {
-            let Some(conn) = self.conns.get(id.0) else { continue };
-            let is_quiet = !conn.ended && conn.rest_len() == 0;
-            if is_quiet && matches!(&conn.stage, Stage::Upstream(upstream) if upstream.client.reusable()) {
-                return Some(id);
-            }
-            self.close(now, id, out);
-        }
-        None
-    }
-
-    fn new_upstream(&mut self, config: SharedConfig, index: usize) -> Option<ConnId> {
-        let upstream = config.web.as_ref()?.upstreams.get(index)?;
-        if self.conns.len() >= self.config.server.connections_max {
-            return None;
-        }
-        let tls = match upstream.tls.as_ref().map(Tls::client) {
-            Some(Err(error)) => {
-                tracing::error!(upstream = upstream.name, %error, "TLS towards an upstream cannot be set up");
-                return None;
-            }
-            Some(Ok(tls)) => Some(tls),
-            None => None,
-        };
-        let stage = Stage::Upstream(Box::new(Upstream {
-            client: Client::new(&config.https.as_ref()?.limits),
-            config,
-            index,
-            pair: None,
-            awaits_address: false,
-            untried: Vec::new(),
-            replay: None,
-            request_ended: false,
-        }));
-        Some(ConnId(self.conns.insert(Conn::dialing(stage, tls))))
-    }
-
-    /// Finds the addresses of an upstream, then dials the first.
-    fn locate(&mut self, now: Now, id: ConnId, out: &mut Egress) {
-        let Some(target) = self.upstream(id).and_then(|(upstream, _)| upstream.target()) else {
-            return;
-        };
-        let host = match &target.host {
-            Host::Address(address) => {
-                let address = *address;
-                return self.dial_first(now, id, &[address], out);
-            }
-            Host::Name(host) => host.clone(),
-        };
-        let name = self.web.resolver.name(&host);
-        if let Some((addresses, until)) = &name.known
-            && *until > now.mono
-        {
-            let addresses = addresses.clone();
-            return self.dial_first(now, id, &addresses, out);
-        }
-        if !core::mem::replace(&mut name.asked, true) {
-            self.resolve(host.clone(), Question::Upstream(host));
-        }
-        if let Some((waiting, _)) = self.upstream(id) {
-            waiting.awaits_address = true;
-        }
-    }
-
-    pub(in crate::shard) fn upstream_resolved(
-        &mut self,
-        now: Now,
-        host: &str,
-        result: Result<Addresses, ResolveError>,
-        out: &mut Egress,
-    ) {
-        let name = self.web.resolver.name(host);
-        name.asked = false;
-        // What was known is better than nothing, while the resolver is away.
-        if let Ok(found) = result {
-            name.known = Some((found.addresses, now.mono + ADDRESS_LIFETIME));
-        }
-        let addresses = name.known.clone().map(|(addresses, _)| addresses).unwrap_or_default();
-        let waits = |conn: &Conn| matches!(&conn.stage, Stage::Upstream(waiting) if waiting.awaits(host));
-        let waiting: Vec<ConnId> = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| waits(conn))
-            .map(|(key, _)| ConnId(key))
-            .collect();
-        for id in waiting {
-            self.dial_first(now, id, &addresses, out);
-        }
-    }
-
-    fn dial_first(&mut self, now: Now, id: ConnId, addresses: &[IpAddr], out: &mut Egress) {
-        let Some((upstream, _)) = self.upstream(id) else { return };
-        let port = upstream.target().map_or(0, |target| target.port);
-        upstream.awaits_address = false;
-        upstream.untried = addresses
-            .iter()
-            .rev()
-            .map(|address| SocketAddr::new(*address, port))
-            .collect();
-        if !self.dial_next(id) {
-            self.upstream_failed(now, id, IoKind::Unreachable, out);
-        }
-    }
-
-    fn dial_next(&mut self, id: ConnId) -> bool {
-        let Some(to) = self.upstream(id).and_then(|(upstream, _)| upstream.untried.pop()) else {
-            return false;
-        };
-        if let Some(conn) = self.conns.get_mut(id.0) {
-            conn.peer = to;
-        }
-        self.actions.push_back(Action::Dial {
-            conn: id,
-            from: None,
-            to,
-        });
-        true
     }
 
     /// The stream is up; without TLS the request leaves now.
@@ -232,6 +62,7 @@ impl Shard {
 
     /// The request is on its way.
     pub(in crate::shard) fn upstream_ready(&mut self, now: Now, id: ConnId) {
+        self.call_taken(id);
         let ended = self.upstream(id).is_some_and(|(upstream, _)| upstream.request_ended);
         if ended {
             self.await_response(now, id);
@@ -244,7 +75,14 @@ impl Shard {
     /// The request is complete: from here on it is the upstream that is waited for.
     pub(super) fn await_response(&mut self, now: Now, id: ConnId) {
         if self.conns.get(id.0).is_some_and(Conn::is_ready) {
-            self.set_deadline(id, self.http_deadline(now, |limits| limits.response));
+            let is_errand = self.upstream(id).is_some_and(|(upstream, _)| upstream.errand.is_some());
+            self.set_deadline(
+                id,
+                match is_errand {
+                    true => Some(now.mono + ERRAND_WAIT),
+                    false => self.http_deadline(now, |limits| limits.response),
+                },
+            );
         }
     }
 
@@ -278,6 +116,9 @@ impl Shard {
             return Step::Gone;
         };
         upstream.replay = None;
+        if upstream.errand.is_some() {
+            return self.errand_item(now, id, &item, out);
+        }
         let Some(pair) = upstream.pair else { return Step::Gone };
         let Some((browser, write)) = self.browser(pair) else {
             return Step::Gone;
@@ -322,22 +163,23 @@ impl Shard {
         step
     }
 
-    fn rest_upstream(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
+    pub(super) fn rest_upstream(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
         let (draining, config) = (self.draining.is_some(), self.config.clone());
         let Some((upstream, _)) = self.upstream(id) else {
             return Step::Gone;
         };
         upstream.pair = None;
-        let index = upstream.index;
-        let is_current = Arc::ptr_eq(&upstream.config, &config);
-        if draining || !is_current || !upstream.client.reusable() {
+        let (index, was_counted) = (upstream.index, core::mem::take(&mut upstream.is_counted));
+        let (is_current, is_reusable) = (Arc::ptr_eq(&upstream.config, &config), upstream.client.reusable());
+        if was_counted && is_current {
+            self.leave(&config, index);
+        }
+        if draining || !is_current || !is_reusable {
             self.close(now, id, out);
             return Step::Gone;
         }
         self.set_deadline(id, self.http_deadline(now, |limits| limits.upstream_idle));
-        if let Some(surplus) = self.web.pool.push(index, id, now.mono) {
-            self.close(now, surplus, out);
-        }
+        self.pool_upstream(now, id, out);
         if self.conns.get(id.0).is_some() {
             Step::Used(0)
         } else {
@@ -377,12 +219,11 @@ impl Shard {
 
     /// The stream of an upstream is dead, or never was.
     pub(in crate::shard) fn upstream_failed(&mut self, now: Now, id: ConnId, kind: IoKind, out: &mut Egress) {
-        let Some(conn) = self.conns.get(id.0) else { return };
-        if conn.is_dialing() && self.dial_next(id) {
+        if self.call_next(now, id, out) {
             return;
         }
         let Some((upstream, _)) = self.upstream(id) else { return };
-        if upstream.pair.is_none() {
+        if upstream.is_resting() {
             return self.close(now, id, out);
         }
         if let Some(request) = upstream.replay.take() {
@@ -395,16 +236,23 @@ impl Shard {
     /// Sends the request of a dead connection on a new one.
     fn replay(&mut self, now: Now, dead: ConnId, request: &[u8], out: &mut Egress) {
         let Some((old, _)) = self.upstream(dead) else { return };
-        let (config, index) = (old.config.clone(), old.index);
-        let Some(id) = self.new_upstream(config, index) else {
+        let (config, index, backend) = (old.config.clone(), old.index, old.backend);
+        let others = match Arc::ptr_eq(&config, &self.config) {
+            true => self.other_backends(now, index, backend),
+            false => Vec::new(),
+        };
+        let Some(id) = self.new_upstream(config, index, backend, others) else {
             return self.give_up(now, dead, 503, out);
         };
         let Some((old, _)) = self.upstream(dead) else { return };
-        let (client, pair) = (old.client.again(), old.pair.take());
+        let (client, pair, errand) = (old.client.again(), old.pair.take(), old.errand.take());
+        let is_counted = core::mem::take(&mut old.is_counted);
         if let Some((upstream, write)) = self.upstream(id) {
             write.extend_from_slice(request);
             upstream.client = client;
             upstream.pair = pair;
+            upstream.errand = errand;
+            upstream.is_counted = is_counted;
             upstream.request_ended = true;
         }
         if let Some((browser, _)) = pair.and_then(|pair| self.browser(pair)) {
@@ -419,7 +267,7 @@ impl Shard {
     /// Nothing has come for too long.
     pub(in crate::shard) fn upstream_is_late(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some((upstream, _)) = self.upstream(id) else { return };
-        if upstream.pair.is_none() {
+        if upstream.is_resting() {
             // It has rested long enough.
             return self.close(now, id, out);
         }
@@ -427,9 +275,12 @@ impl Shard {
             // It would send more, if the browser would read; the browser's own deadline watches over that.
             return self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
         }
+        // A black hole takes no call; the next address may.
+        if self.call_next(now, id, out) {
+            return;
+        }
         let Some((upstream, _)) = self.upstream(id) else { return };
         upstream.replay = None;
-        upstream.untried.clear();
         tracing::warn!(upstream = self.upstream_name(id), "an upstream did not answer in time");
         self.give_up(now, id, 504, out);
     }
@@ -446,7 +297,7 @@ impl Shard {
     }
 
     /// Answers a request that its upstream did not, and goes on with the next.
-    fn fail(&mut self, now: Now, browser: ConnId, status: u16, out: &mut Egress) {
+    pub(super) fn fail(&mut self, now: Now, browser: ConnId, status: u16, out: &mut Egress) {
         self.stats.web.failed += 1;
         self.doom_exchange(
             browser,
@@ -461,8 +312,12 @@ impl Shard {
         }
     }
 
-    pub(in crate::shard) fn upstream_gone(&mut self, now: Now, id: ConnId, upstream: &Upstream, out: &mut Egress) {
-        self.web.pool.remove(upstream.index, id);
+    pub(in crate::shard) fn upstream_gone(&mut self, now: Now, id: ConnId, upstream: &mut Upstream, out: &mut Egress) {
+        self.unpool_upstream(id, upstream);
+        if upstream.is_counted {
+            self.leave(&upstream.config, upstream.index);
+        }
+        self.errand_gone(now, upstream, out);
         if let Some(pair) = upstream.pair
             && let Some((browser, _)) = self.browser(pair)
         {
@@ -481,9 +336,12 @@ impl Shard {
     fn start_tunnel(&mut self, now: Now, id: ConnId, pair: ConnId, out: &mut Egress) -> Step {
         let mut exchange = self.browser(pair).and_then(|(browser, _)| browser.exchange.take());
         let idle = self.http_deadline(now, |limits| limits.tunnel_idle);
+        let counted = self.upstream(id).filter(|(upstream, _)| upstream.is_counted);
+        let mut counted = counted.map(|(upstream, _)| (upstream.config.clone(), upstream.index));
         for (end, other, to_browser) in [(id, pair, true), (pair, id, false)] {
             if let Some(conn) = self.conns.get_mut(end.0) {
                 let mut tunnel = Tunnel::new(other, to_browser);
+                tunnel.counted = counted.take();
                 tunnel.exchange = exchange.take_if(|_| end == pair);
                 conn.stage = Stage::Tunnel(Box::new(tunnel));
             }

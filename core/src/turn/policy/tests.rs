@@ -81,6 +81,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         web: None,
         sip: Some(sip),
         turn: Some(turn),
+        token: None,
         rates: Rates::default(),
         metrics: None,
         access_log: None,

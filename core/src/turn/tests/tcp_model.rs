@@ -76,11 +76,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (client.clone(), prop::sample::select(vec![0, 600, 900]))
             .prop_map(|(client, lifetime)| Step::Refresh { client, lifetime }),
         4 => (client.clone(), peer.clone()).prop_map(|(client, peer)| Step::Permit { client, peer }),
-        6 => (client.clone(), bob.clone(), peer.clone())
+        6 => (client.clone(), bob, peer.clone())
             .prop_map(|(client, bob, peer)| Step::Connect { client, bob, peer }),
-        6 => (pick.clone(), any::<bool>()).prop_map(|(pick, works)| Step::Dialed { pick, works }),
+        6 => (pick, any::<bool>()).prop_map(|(pick, works)| Step::Dialed { pick, works }),
         6 => (client.clone(), peer).prop_map(|(client, peer)| Step::Attempt { client, peer }),
-        6 => (pick.clone(), bob).prop_map(|(pick, bob)| Step::Bind { pick, bob }),
+        6 => (pick, bob).prop_map(|(pick, bob)| Step::Bind { pick, bob }),
         2 => (pick, any::<bool>()).prop_map(|(pick, late)| Step::Leave { pick, late }),
         1 => client.prop_map(|client| Step::Close { client }),
     ]

@@ -29,6 +29,7 @@ pub enum Name {
     SecWebSocketProtocol,
     SecWebSocketVersion,
     SetCookie,
+    StrictTransportSecurity,
     Te,
     Trailer,
     TransferEncoding,
@@ -102,6 +103,7 @@ impl Name {
             21 => &[(b"sec-websocket-version", Self::SecWebSocketVersion)],
             22 => &[(b"sec-websocket-protocol", Self::SecWebSocketProtocol)],
             24 => &[(b"sec-websocket-extensions", Self::SecWebSocketExtensions)],
+            25 => &[(b"strict-transport-security", Self::StrictTransportSecurity)],
             _ => &[],
         };
         // The first letter rules out nearly every candidate of the right length.

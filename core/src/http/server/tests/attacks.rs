@@ -32,6 +32,8 @@ fn lengths() {
             ("CL-COMMA-SAME", b"Content-Length: 5, 5\r\n\r\nhello", 400),
             ("CL-COMMA-DIFFERENT", b"Content-Length: 5,0\r\n\r\nhello", 400),
             ("CL-COMMA-TRIPLE", b"Content-Length: 5,5,5\r\n\r\nhello", 400),
+            ("CL-COMMA-TRAILING", b"Content-Length: 5,\r\n\r\nhello", 400),
+            ("CL-SEMICOLON", b"Content-Length: 5;a=b\r\n\r\nhello", 400),
             ("CL-COMMA-EMPTY", b"Content-Length: ,5\r\n\r\nhello", 400),
             ("CL-PLUS", b"Content-Length: +5\r\n\r\nhello", 400),
             ("CL-NEGATIVE", b"Content-Length: -5\r\n\r\nhello", 400),
@@ -145,7 +147,7 @@ fn transfer_codings() {
 #[rustfmt::skip]
 fn chunks() {
     const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let attacks: [(&str, &[u8]); 45] = [
+    let attacks: [(&str, &[u8]); 49] = [
         ("CHUNK-HEX-PREFIX", b"0x5\r\nhello\r\n0\r\n\r\n"),
         ("CHUNK-HEX-PREFIX-ZERO", b"0x0\r\n\r\n"),
         ("CHUNK-PLUS", b"+5\r\nhello\r\n0\r\n\r\n"),
@@ -183,6 +185,10 @@ fn chunks() {
         ("CHUNK-TRAILER-SPACE", b"0\r\n A: b\r\n\r\n"),
         ("CHUNK-TRAILER-NUL", b"0\r\nA: \0\r\n\r\n"),
         ("CHUNK-EXT-BARE-SEMICOLON", b"5;\r\nhello\r\n0\r\n\r\n"),
+        ("CHUNK-EXT-NO-NAME", b"5;=b\r\nhello\r\n0\r\n\r\n"),
+        ("CHUNK-EXT-NO-SIZE", b";a=b\r\nhello\r\n0\r\n\r\n"),
+        ("CHUNK-EXT-QUOTE-OPEN", b"5;a=\"b\r\nhello\r\n0\r\n\r\n"),
+        ("CHUNK-EXT-TWO-EQUALS", b"5;a=b=c\r\nhello\r\n0\r\n\r\n"),
         ("CHUNK-EXT-INVALID-TOKEN", b"5;[=b\r\nhello\r\n0\r\n\r\n"),
         ("CHUNK-EXT-LF", b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
         ("CHUNK-EXT-CR", b"5;a\rb\r\nhello\r\n0\r\n\r\n"),
