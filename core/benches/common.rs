@@ -21,7 +21,7 @@ const ROUNDS: usize = 9;
 pub(crate) fn config(text: &str) -> Config {
     let made = rcgen::generate_simple_self_signed(vec!["edge.example.org".to_owned()]).expect("a certificate");
     let mut files = Files {
-        provider: Provider::new(default_provider(), None),
+        provider: Provider::new(default_provider(), || None),
         certificate: made.cert.pem().into_bytes(),
         key: made.signing_key.serialize_pem().into_bytes(),
     };

@@ -47,8 +47,15 @@ fn main() {
         MESSAGES,
         || {
             let mut world = World::new();
+            world.forwarded = Some(Vec::new());
             world.call(&invites());
-            let answers = world.forwarded.iter().map(|invite| answer(invite)).collect::<Vec<_>>();
+            let answers = world
+                .forwarded
+                .take()
+                .into_iter()
+                .flatten()
+                .map(|invite| answer(&invite))
+                .collect::<Vec<_>>();
             (world, answers)
         },
         |(mut world, answers)| world.answer(&answers),
@@ -62,7 +69,9 @@ struct World {
     rng: Rng,
     made: Vec<u8>,
     stats: Stats,
-    forwarded: Vec<Vec<u8>>,
+    /// How many datagrams have gone to the mediaserver, and which, where they are kept.
+    sent: usize,
+    forwarded: Option<Vec<Vec<u8>>>,
 }
 
 impl World {
@@ -75,7 +84,8 @@ impl World {
             rng,
             made: Vec::new(),
             stats: Stats::default(),
-            forwarded: Vec::with_capacity(MESSAGES),
+            sent: 0,
+            forwarded: None,
         };
         for number in 0..FLOWS {
             let opening = Opening {
@@ -88,7 +98,6 @@ impl World {
             let flow = world.bridge.open(opening).expect("there is room");
             world.flows.push(flow);
         }
-        world.forwarded.clear();
         world
     }
 
@@ -98,7 +107,7 @@ impl World {
             let flow = self.flows[number % self.flows.len()];
             self.turn(|bridge, cx| bridge.from_flow(cx, flow, invite.as_bytes()));
         }
-        assert_eq!(self.forwarded.len(), MESSAGES, "INVITEs that were relayed");
+        assert_eq!(self.sent, MESSAGES, "INVITEs that were relayed");
     }
 
     /// The mediaserver answers them.
@@ -106,7 +115,7 @@ impl World {
         for answer in answers {
             self.turn(|bridge, cx| bridge.from_trunk(cx, MEDIASERVER.into(), answer));
         }
-        assert_eq!(self.stats.sip.to_trunk, MESSAGES as u64, "nothing is repeated");
+        assert_eq!(self.sent, MESSAGES, "nothing is repeated");
     }
 
     fn turn<R>(&mut self, call: impl FnOnce(&mut Bridge, &mut Cx<'_>) -> R) -> R {
@@ -123,7 +132,10 @@ impl World {
         let result = call(&mut self.bridge, &mut cx);
         while let Some(out) = self.bridge.poll_out() {
             if let Out::Trunk { bytes, .. } = black_box(out) {
-                self.forwarded.push(self.made[bytes].to_vec());
+                self.sent += 1;
+                if let Some(forwarded) = &mut self.forwarded {
+                    forwarded.push(self.made[bytes].to_vec());
+                }
             }
         }
         result

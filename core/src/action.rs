@@ -489,6 +489,10 @@ pub struct Foreign {
     pub by_stream: bool,
     /// Who sent it.
     pub peer: SocketAddr,
+    /// To which of our addresses, where the kernel tells.
+    pub local: Option<IpAddr>,
+    /// What its IP header said.
+    pub fields: IpFields,
     /// The whole datagram.
     pub bytes: Box<[u8]>,
 }

@@ -423,7 +423,8 @@ impl Default for SipPolicy {
         Self {
             gone_status: 430,
             unregister_gone: false,
-            token_names_user: true,
+            // XiVO's tokens name a login, which is not the user of a line.
+            token_names_user: false,
             register_max: Duration::from_secs(3600),
             // RFC 3325 section 5: whom we do not trust asserts no identity; and what only a mediaserver says to its kind.
             strip: words(&[

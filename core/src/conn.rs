@@ -7,8 +7,8 @@ use bytes::BytesMut;
 mod stage;
 
 pub(crate) use stage::{
-    BodyProgress, Downstream, Errand, Gate, Identity, Opening, Side, SipSocket, Stage, TokenDigest, Tunnel, Upstream,
-    Wait,
+    BodyProgress, Downstream, Errand, Gate, Identity, Opening, Reader, Side, SipSocket, Stage, TokenDigest, Tunnel,
+    TurnStream, Upstream, Wait,
 };
 
 use crate::{

@@ -468,6 +468,7 @@ impl Shard {
         conn.written();
         let pair = conn.stage.pair();
         self.browser_reads(now, id);
+        self.turn_stream_reads(id);
         // The other end may have been left unread because of us.
         for id in [Some(id), pair].into_iter().flatten() {
             self.go_on(now, id, out);

@@ -49,13 +49,14 @@ pub const ALPN_ACME: &[u8] = b"acme-tls/1";
 pub struct Provider {
     crypto: Arc<CryptoProvider>,
     clock: Arc<Clock>,
-    tickets: Option<Arc<dyn ProducesTickets>>,
+    tickets: Tickets,
     sessions: Arc<dyn StoresServerSessions>,
 }
 
 impl Provider {
-    /// Wraps a provider of rustls. Without `tickets`, sessions are remembered here instead of by the clients.
-    pub fn new(crypto: CryptoProvider, tickets: Option<Arc<dyn ProducesTickets>>) -> Self {
+    /// Wraps a provider of rustls. `tickets` is asked when there is a server, and answers always the same; where it has
+    /// none, sessions are remembered here instead of by the clients.
+    pub fn new(crypto: CryptoProvider, tickets: Tickets) -> Self {
         Self {
             crypto: Arc::new(crypto),
             clock: Arc::default(),
@@ -66,7 +67,7 @@ impl Provider {
 
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
-        Self::new(rustls::crypto::aws_lc_rs::default_provider(), None)
+        Self::new(rustls::crypto::aws_lc_rs::default_provider(), || None)
     }
 
     /// Tells everything made with this provider what time it is.
@@ -74,6 +75,9 @@ impl Provider {
         self.clock.set(now);
     }
 }
+
+/// What makes the tickets of a process, if anything does.
+pub type Tickets = fn() -> Option<Arc<dyn ProducesTickets>>;
 
 /// The wall clock of rustls: what was last set.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ mod connections;
 mod discovery;
 mod few;
 mod five_tuple;
+mod forwards;
 mod limiter;
 mod nonce;
 mod peers;
@@ -25,6 +26,7 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod token;
 mod verdict;
 

@@ -72,6 +72,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Says on the terminal what a test has done with programs of others, past the capture of the test harness.
+pub fn ran(what: &str) {
+    let _ = writeln!(std::io::stderr(), "RAN: {what}");
+}
+
 /// Says on the terminal that a test could not be done here, past the capture of the test harness.
 pub fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");

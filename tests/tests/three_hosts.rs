@@ -239,7 +239,7 @@ fn a_host_that_stops_takes_no_other_along() {
     assert_eq!(browser.request(&mut dialog, "BYE").status(), Some(200));
     // The sip role says goodbye through the web role, which then has nobody to open a WebSocket with.
     assert_eq!(hosts.sip.stop().code(), Some(0));
-    assert_eq!(browser.socket.closed(), Some(1001));
+    assert_eq!(browser.socket.closed(), Some(1012));
     let declined = hosts
         .handshake(101, 1, "/wssip?token=t")
         .with("Sec-WebSocket-Protocol", "sip")

@@ -1,6 +1,7 @@
 //! Do the sources keep the rules of ARCHITECTURE.md? Who may import whom, and what may stand in the core.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -135,6 +136,30 @@ fn every_file_says_which_question_it_answers() {
             assert!(text.starts_with("//! "), "{} does not begin with //!", path.display());
         }
     }
+}
+
+#[test]
+fn the_tests_that_the_page_of_the_tests_names_are_there() {
+    let page = fs::read_to_string(root().join("tests/README.md")).expect("a page");
+    let rows = page.lines().filter(|line| line.ends_with("| shown |"));
+    let named: BTreeSet<&str> = rows
+        .filter_map(|row| row.split('|').nth(2))
+        .flat_map(|tests| tests.split('`').skip(1).step_by(2))
+        .collect();
+    assert!(named.len() > 50, "the tables are gone");
+    let mut there = BTreeSet::new();
+    for folder in ["core/src", "udp/tests", "tests/tests"] {
+        for source in sources(&root().join(folder)) {
+            let text = fs::read_to_string(root().join(folder).join(&source.file)).expect("a source file");
+            let names = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+            there.extend(names.map(String::from));
+        }
+    }
+    let missing: Vec<_> = named.iter().filter(|name| !there.contains(**name)).collect();
+    assert!(
+        missing.is_empty(),
+        "tests/README.md names tests that are not there: {missing:?}"
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod addresses;
 mod https;
 mod metrics;
 mod nearest;
+mod opaque;
 mod preset;
 mod rates;
 mod reader;

@@ -38,7 +38,7 @@ pub(crate) enum Stage {
     /// SIP with a mediaserver.
     Trunk(LinkId),
     /// TURN.
-    Turn(turn::Stream),
+    Turn(TurnStream),
 }
 
 impl Stage {
@@ -295,6 +295,25 @@ impl Tunnel {
             exchange: None,
         }
     }
+}
+
+/// TURN by TCP or TLS.
+#[derive(Debug, Default)]
+pub(crate) struct TurnStream {
+    pub(crate) stream: turn::Stream,
+    pub(crate) reader: Reader,
+}
+
+/// Whether a client takes what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Reader {
+    /// As far as we know.
+    #[default]
+    Reads,
+    /// Something was dropped since it last took anything.
+    IsFull,
+    /// That was so at the last deadline, too.
+    WasFull,
 }
 
 /// A WebSocket whose messages are SIP.

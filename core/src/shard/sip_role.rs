@@ -150,6 +150,8 @@ impl Shard {
                                 socket: SocketId::Sip,
                                 by_stream: false,
                                 peer: run.peer,
+                                local: run.local,
+                                fields: run.fields,
                                 bytes: datagram.into(),
                             })),
                         });

@@ -8,12 +8,11 @@ use bytes::BytesMut;
 use crate::{
     action::{Action, ConnId, Egress},
     config::Offer,
-    conn::{Downstream, Stage},
+    conn::{Downstream, Stage, TurnStream},
     http::{Answer, Server},
     shard::{Shard, Step},
     time::Now,
     tls::{ALPN_ACME, ALPN_HTTP, ALPN_STUN, ALPN_TURN, Protocols, Tls},
-    turn,
     wire::{
         proxy,
         tls::{Alert, ClientHello, HANDSHAKE},
@@ -163,7 +162,7 @@ impl Shard {
 
     fn start_turn(&mut self, now: Now, id: ConnId) -> Step {
         if let Some(conn) = self.conns.get_mut(id.0) {
-            conn.stage = Stage::Turn(turn::Stream::default());
+            conn.stage = Stage::Turn(TurnStream::default());
         }
         self.set_deadline(id, self.turn_stream_deadline(now));
         Step::Used(0)

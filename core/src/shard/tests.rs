@@ -20,6 +20,7 @@ mod session;
 mod tcp_relay;
 mod tokens;
 mod tunnels;
+mod turn_streams;
 mod upstreams;
 mod whole;
 

@@ -3,7 +3,7 @@
 use core::{net::SocketAddr, ops::Range, time::Duration};
 
 use crate::{
-    action::{Action, ConnId, Egress, Endpoints, Foreign, IoKind, Parcel, SocketId},
+    action::{Action, ConnId, Egress, Endpoints, Foreign, IoKind, IpFields, Parcel, SocketId},
     conn::{Conn, Stage},
     shard::{Shard, Step},
     sip::LinkId,
@@ -71,6 +71,8 @@ impl Shard {
                     socket: SocketId::Sip,
                     by_stream: true,
                     peer: link.address,
+                    local: None,
+                    fields: IpFields::default(),
                     bytes: message.into(),
                 })),
             }),

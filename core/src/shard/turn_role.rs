@@ -3,8 +3,11 @@
 use core::ops::Range;
 
 use crate::{
-    action::{Action, BindError, ConnId, Egress, Foreign, Icmp, IpFields, Prefix, RelayId, Run, SocketId, Source},
-    conn::Stage,
+    action::{
+        Action, BindError, ConnId, Egress, Foreign, Icmp, IpFields, Parcel, Prefix, RelayId, Run, ShardId, SocketId,
+        Source,
+    },
+    conn::{Reader, Stage, TurnStream},
     shard::{Shard, Step},
     time::{Instant, Now},
     turn::{self, Ask, Client, IpHeader, Payload, To, Verdict},
@@ -22,7 +25,7 @@ enum Input<'a> {
         fields: IpFields,
     },
     /// Cut out of a stream.
-    Bytes(&'a [u8]),
+    Bytes { bytes: &'a [u8], fields: IpFields },
     /// There were none.
     Nothing,
 }
@@ -39,6 +42,10 @@ impl Shard {
                 let Some(turn) = &mut self.turn else { return };
                 let bytes = &run.bytes[segment.clone()];
                 let verdict = turn.client(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), client, bytes);
+                if let To::Shard(to) = verdict.to {
+                    self.forward_datagram(to, on, run, bytes);
+                    continue;
+                }
                 let input = Input::Run {
                     index,
                     start: segment.start,
@@ -77,7 +84,7 @@ impl Shard {
         let (Some(conn), Some(turn)) = (self.conns.get_mut(id.0), &mut self.turn) else {
             return Step::Gone;
         };
-        let Stage::Turn(stream) = &mut conn.stage else {
+        let Stage::Turn(TurnStream { stream, reader }) = &mut conn.stage else {
             return Step::Gone;
         };
         let client = Client::Stream {
@@ -85,6 +92,7 @@ impl Shard {
             peer: conn.peer,
             local: conn.local,
         };
+        let reads = *reader == Reader::Reads;
         let unit = match stream.next(bytes) {
             Ok(Some(unit)) => unit,
             Ok(None) => return Step::Wait,
@@ -95,9 +103,15 @@ impl Shard {
         if let To::Shard(to) = verdict.to {
             return self.send_to_shard(id, to, bytes);
         }
-        // Before the asks, one of which may make a tunnel of it.
-        self.set_deadline(id, self.turn_stream_deadline(now));
-        self.carry(verdict, Input::Bytes(message), out);
+        // Before the asks, one of which may make a tunnel of it. Who does not read has to do so by the deadline that stands.
+        if reads {
+            self.set_deadline(id, self.turn_stream_deadline(now));
+        }
+        let input = Input::Bytes {
+            bytes: message,
+            fields: IpFields::default(),
+        };
+        self.carry(verdict, input, out);
         self.turn_asks(now, out);
         Step::Used(unit.consumed)
     }
@@ -137,12 +151,29 @@ impl Shard {
         self.turn_asks(now, out);
     }
 
-    /// Nothing has come for a while: fine for who has an allocation, the end for who has none.
+    /// Nothing has come for a while: fine for who has an allocation and reads, the end for everybody else.
     pub(super) fn turn_stream_is_silent(&mut self, now: Now, id: ConnId, out: &mut Egress) {
-        if self.turn.as_ref().is_some_and(|turn| turn.has_allocation(id)) {
-            self.set_deadline(id, self.turn_stream_deadline(now));
-        } else {
-            self.close(now, id, out);
+        if !self.turn.as_ref().is_some_and(|turn| turn.has_allocation(id)) {
+            return self.close(now, id, out);
+        }
+        let Some(Stage::Turn(TurnStream { reader, .. })) = self.conns.get_mut(id.0).map(|conn| &mut conn.stage) else {
+            return;
+        };
+        match reader {
+            Reader::Reads => {}
+            Reader::IsFull => *reader = Reader::WasFull,
+            Reader::WasFull => {
+                self.fault(now, id, "a TURN client does not read", out);
+                return;
+            }
+        }
+        self.set_deadline(id, self.turn_stream_deadline(now));
+    }
+
+    /// A client has taken what it was sent.
+    pub(super) fn turn_stream_reads(&mut self, id: ConnId) {
+        if let Some(Stage::Turn(TurnStream { reader, .. })) = self.conns.get_mut(id.0).map(|conn| &mut conn.stage) {
+            *reader = Reader::Reads;
         }
     }
 
@@ -180,7 +211,7 @@ impl Shard {
     /// Does what a verdict says.
     fn carry(&mut self, verdict: Verdict, input: Input<'_>, out: &mut Egress) {
         match verdict.to {
-            // A connection that moves is seen to where its bytes are.
+            // What goes to another shard is seen to where its bytes are.
             To::Nobody | To::Shard(_) => {}
             To::Datagram { socket, peer, local } => {
                 let payload = match (verdict.payload, input) {
@@ -188,12 +219,12 @@ impl Shard {
                     (Payload::Input(range), Input::Run { index, start, .. }) => {
                         Source::Run(index, start + range.start..start + range.end)
                     }
-                    (Payload::Input(range), Input::Bytes(bytes)) => Source::Made(copy(&bytes[range], out)),
+                    (Payload::Input(range), Input::Bytes { bytes, .. }) => Source::Made(copy(&bytes[range], out)),
                     (Payload::Input(_), Input::Nothing) => return,
                 };
                 let came = match input {
-                    Input::Run { fields, .. } => fields,
-                    Input::Bytes(_) | Input::Nothing => IpFields::default(),
+                    Input::Run { fields, .. } | Input::Bytes { fields, .. } => fields,
+                    Input::Nothing => IpFields::default(),
                 };
                 let fields = match verdict.header {
                     IpHeader::Own => IpFields::default(),
@@ -208,7 +239,7 @@ impl Shard {
             To::Stream(conn) => {
                 let payload = match (verdict.payload, input) {
                     (Payload::Made(range), _) => &out.made[range],
-                    (Payload::Input(range), Input::Run { bytes, .. } | Input::Bytes(bytes)) => &bytes[range],
+                    (Payload::Input(range), Input::Run { bytes, .. } | Input::Bytes { bytes, .. }) => &bytes[range],
                     (Payload::Input(_), Input::Nothing) => return,
                 };
                 self.write_turn_stream(conn, &verdict.prefix, payload);
@@ -220,18 +251,46 @@ impl Shard {
         let limit = self.config.turn.as_ref().map_or(0, |turn| turn.limits.buffer_bytes_max);
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         if conn.backlog() > limit {
-            // A client that reads too slowly loses datagrams, as by any other bottleneck.
+            // A client that reads too slowly loses datagrams, as by any other bottleneck; one that never reads is let go.
             self.stats.turn.dropped += 1;
+            if let Stage::Turn(TurnStream { reader, .. }) = &mut conn.stage
+                && *reader == Reader::Reads
+            {
+                *reader = Reader::IsFull;
+            }
             return;
         }
         turn::write_to_stream(prefix, payload, conn.out());
         self.list(id);
     }
 
+    /// Hands a datagram to the shard that has its client's allocation, whose answers leave by its own socket of that name.
+    fn forward_datagram(&mut self, to: ShardId, on: SocketId, run: &Run<'_>, bytes: &[u8]) {
+        let parcel = Parcel::Datagram(Box::new(Foreign {
+            socket: on,
+            peer: run.peer,
+            local: run.local,
+            fields: run.fields,
+            by_stream: false,
+            bytes: bytes.into(),
+        }));
+        self.actions.push_back(Action::Forward { to, parcel });
+    }
+
+    /// Takes a datagram that another shard hands over.
     pub(super) fn foreign_datagram(&mut self, now: Now, foreign: &Foreign, out: &mut Egress) {
-        match (foreign.socket, foreign.by_stream) {
-            (SocketId::Sip, false) => self.from_mediaserver(now, foreign.peer, &foreign.bytes, out),
-            (SocketId::Sip, true) => self.from_link(now, foreign.peer, &foreign.bytes, out),
+        let (peer, local, bytes) = (foreign.peer, foreign.local, &*foreign.bytes);
+        match (foreign.socket, &mut self.turn) {
+            (SocketId::Sip, _) if foreign.by_stream => self.from_link(now, peer, bytes, out),
+            (SocketId::Sip, _) => self.from_mediaserver(now, peer, bytes, out),
+            (socket @ SocketId::Turn(_), Some(turn)) => {
+                let client = Client::Datagram { socket, peer, local };
+                let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
+                let verdict = turn.client_of_other_shard(cx, client, bytes);
+                let fields = foreign.fields;
+                self.carry(verdict, Input::Bytes { bytes, fields }, out);
+                self.turn_asks(now, out);
+            }
             _ => {}
         }
     }

@@ -123,7 +123,7 @@ impl Shard {
         // One that was held comes here again.
         if !core::mem::replace(&mut browser.gate.is_known, true) {
             self.stats.web.requests += 1;
-            self.begin_exchange(now, id, request);
+            self.begin_exchange(now, id, client, request);
         }
         let decision = match self.is_own_server(id, request) {
             true => route(&config, request),
@@ -165,7 +165,7 @@ impl Shard {
         match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
-                self.turn_away_request(id, request, answer.status);
+                log::turn_away_request(client, answer.status);
                 self.answer(now, id, &answer, out)
             }
             Decision::Sip { mediaserver, accept } => {

@@ -70,8 +70,8 @@ impl ServerTls {
                 .with_cert_resolver(resolver);
             config.alpn_protocols = protocols.names().iter().map(|name| name.to_vec()).collect();
             config.session_storage = provider.sessions.clone();
-            if let Some(tickets) = &provider.tickets {
-                config.ticketer = tickets.clone();
+            if let Some(tickets) = (provider.tickets)() {
+                config.ticketer = tickets;
             }
             Ok(Arc::new(config))
         };

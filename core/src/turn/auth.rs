@@ -154,7 +154,8 @@ impl Auth {
         token::read(&self.config.keys.nonce, token, user, now)
     }
 
-    /// Who signed this request? `session` is the user and the key of the allocation that it is about, if there is one.
+    /// Who signed this request? `session` is the user and the key of the allocation that it is about, if there is one on
+    /// this shard; `has_allocation` is whether there is one on any.
     ///
     /// # Errors
     /// When nobody did who may.
@@ -165,6 +166,7 @@ impl Auth {
         source: SocketAddr,
         request: &Request<'a>,
         session: Option<(&[u8], &SessionKey)>,
+        has_allocation: bool,
     ) -> Result<Identity<'a>, Denied> {
         if request.message.integrity().is_none() {
             return Err(Denied::Unsigned);
@@ -175,8 +177,11 @@ impl Auth {
         let user = self.user(request)?;
         let (algorithm, integrity) = algorithms(request)?;
         let session = session.filter(|(owner, _)| **owner == *user);
+        // Credentials that end do not end what was allocated with them, unless the administrator wants that.
+        let is_current = self.is_current(&user, now, session.is_some() || has_allocation);
+        let session = session.map(|(_, key)| key).filter(|_| is_current);
         let key = self
-            .key(now, source, request, &user, algorithm, session)
+            .key(source, request, &user, algorithm, session, is_current)
             .ok_or(Denied::Wrong)?;
         if realm != self.realm() {
             return Err(Denied::Wrong);
@@ -229,17 +234,14 @@ impl Auth {
     /// The key that the request was signed with. Every wrong request takes as long as a right one.
     fn key(
         &self,
-        now: UnixTime,
         source: SocketAddr,
         request: &Request<'_>,
         user: &[u8],
         algorithm: Algorithm,
-        session: Option<(&[u8], &SessionKey)>,
+        session: Option<&SessionKey>,
+        is_current: bool,
     ) -> Option<Key> {
-        // Credentials that end do not end what was allocated with them, unless the administrator wants that.
-        let is_current = self.is_current(user, now, session.is_some());
-        if let Some((_, known)) = session
-            && is_current
+        if let Some(known) = session
             && (known.algorithm, known.epoch) == (algorithm, self.epoch)
             && request.message.is_signed_by(&known.key)
         {

@@ -26,6 +26,8 @@ pub(super) struct Request<'a> {
     channel: Option<&'a [u8]>,
     peer: Option<&'a [u8]>,
     connection: Option<&'a [u8]>,
+    /// MOBILITY-TICKET; empty where one is asked for.
+    pub(super) ticket: Option<&'a [u8]>,
     dont_fragment: Option<&'a [u8]>,
     change: Option<&'a [u8]>,
     response_port: Option<&'a [u8]>,
@@ -60,6 +62,7 @@ impl<'a> Request<'a> {
             channel: None,
             peer: None,
             connection: None,
+            ticket: None,
             dont_fragment: None,
             change: None,
             response_port: None,
@@ -84,6 +87,7 @@ impl<'a> Request<'a> {
                 Kind::CHANNEL_NUMBER => &mut request.channel,
                 Kind::XOR_PEER_ADDRESS => &mut request.peer,
                 Kind::CONNECTION_ID => &mut request.connection,
+                Kind::MOBILITY_TICKET => &mut request.ticket,
                 Kind::DONT_FRAGMENT => &mut request.dont_fragment,
                 kind if !also.contains(&kind) => {
                     request.has_unknown |= is_unknown(kind);

@@ -37,6 +37,7 @@ mod binding;
 mod connect;
 mod expire;
 mod manage;
+mod mobility;
 mod relay;
 
 pub use connect::{BIND_TIMEOUT, CONNECT_TIMEOUT};
@@ -63,6 +64,16 @@ pub struct Server {
     /// Where clients may be sent to.
     alternate: Option<Alternate>,
     discovery: Discovery,
+    roaming: mobility::Roaming,
+}
+
+/// Which way a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// By a socket of this shard.
+    Own,
+    /// By one of another shard.
+    OtherShard,
 }
 
 /// What the server wants done with a socket.
@@ -150,6 +161,7 @@ impl Server {
             draining: false,
             alternate: turn.alternate.clone(),
             discovery: Discovery::new(turn),
+            roaming: mobility::Roaming::new(&config, turn.mobility, shard, shards, rng),
             auth: Auth::new(config, 0, rng),
         }
     }
@@ -166,6 +178,8 @@ impl Server {
         self.limiter = Limiter::new(turn.limits.unauthenticated_per_second, rng);
         self.policy = Policy::new(&config, turn).after(&mut self.policy);
         self.alternate = turn.alternate.clone();
+        self.roaming.is_on = turn.mobility;
+        self.discovery = Discovery::new(turn);
         self.enforce_policy();
         self.tcp_relay = turn.tcp_relay;
         self.auth = Auth::new(config, self.auth.epoch().wrapping_add(1), rng);
@@ -189,11 +203,15 @@ impl Server {
 
     /// Takes one message of a client: a datagram, or a unit that [`Stream`](super::Stream) cut out.
     pub fn client(&mut self, cx: &mut Cx<'_>, from: Client, bytes: &[u8]) -> Verdict {
-        match bytes.first() {
-            Some(first) if channel::FIRST_BYTES.contains(first) => self.channel_data(cx, &from, bytes),
-            Some(_) => self.message(cx, from, bytes),
-            None => dropped(cx),
+        match self.forwarded_to(cx, &from) {
+            Some(home) => Verdict::to_shard(home),
+            None => self.take(cx, from, Door::Own, bytes),
         }
+    }
+
+    /// Takes one datagram of a client that came to another shard. It goes no further.
+    pub fn client_of_other_shard(&mut self, cx: &mut Cx<'_>, from: Client, bytes: &[u8]) -> Verdict {
+        self.take(cx, from, Door::OtherShard, bytes)
     }
 
     /// Refuses new allocations from now on, with an answer.
@@ -224,7 +242,7 @@ impl Server {
 
     /// The sizes of all tables that clients could make grow.
     #[cfg(test)]
-    pub(super) fn table_sizes(&self) -> [usize; 7] {
+    pub(super) fn table_sizes(&self) -> [usize; 8] {
         let [clients, connections, persons] = self.table.sizes();
         let (relays, reservations) = (self.table.relays.len(), self.reservations.len());
         let peers = self.connections.len();
@@ -236,6 +254,7 @@ impl Server {
             reservations,
             peers,
             self.asks.len(),
+            self.roaming.forwards.len(),
         ]
     }
 
@@ -252,8 +271,19 @@ impl Server {
         self.pools.each_ref().map(available)
     }
 
+    fn take(&mut self, cx: &mut Cx<'_>, from: Client, door: Door, bytes: &[u8]) -> Verdict {
+        match bytes.first() {
+            Some(first) if channel::FIRST_BYTES.contains(first) => {
+                self.data_came(&from);
+                self.channel_data(cx, &from, bytes)
+            }
+            Some(_) => self.message(cx, from, door, bytes),
+            None => dropped(cx),
+        }
+    }
+
     /// Takes a STUN message.
-    fn message(&mut self, cx: &mut Cx<'_>, from: Client, bytes: &[u8]) -> Verdict {
+    fn message(&mut self, cx: &mut Cx<'_>, from: Client, door: Door, bytes: &[u8]) -> Verdict {
         let message = match Message::parse(bytes) {
             Ok(message) => message,
             Err(ParseError::Attributes(header)) if header.class == Class::Request => {
@@ -264,12 +294,15 @@ impl Server {
         match (message.header().class, message.header().method) {
             (Class::Request, Method::BINDING) => self.binding(cx, &from, message),
             (Class::Request, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND) => {
-                self.request(cx, from, &Request::read(message))
+                self.request(cx, from, door, &Request::read(message))
             }
             (Class::Request, Method::CONNECT | Method::CONNECTION_BIND) if self.tcp_relay => {
-                self.request(cx, from, &Request::read(message))
+                self.request(cx, from, door, &Request::read(message))
             }
-            (Class::Indication, Method::SEND) => self.send(cx, &from, &message, bytes),
+            (Class::Indication, Method::SEND) => {
+                self.data_came(&from);
+                self.send(cx, &from, &message, bytes)
+            }
             // RFC 8489 section 6.3.2 and RFC 8445 section 11: a Binding indication keeps a NAT open, no more.
             (Class::Indication, Method::BINDING) => Verdict::NOTHING,
             // RFC 8489 section 6.3: the agent checks "that the method value is a supported method" and "that the message
@@ -279,12 +312,18 @@ impl Server {
     }
 
     /// Takes a request that needs credentials.
-    fn request(&mut self, cx: &mut Cx<'_>, from: Client, request: &Request<'_>) -> Verdict {
+    fn request(&mut self, cx: &mut Cx<'_>, from: Client, door: Door, request: &Request<'_>) -> Verdict {
         let slot = self.table.find(&from).filter(|key| self.expire(cx, *key));
         let form = Form::unsigned(request);
-        let session = slot.and_then(|key| self.table.allocations.get(key));
+        let ticket = self.ticket_of(request);
+        let meant = ticket.map_or(slot, |ticket| ticket.ok().map(|ticket| ticket.allocation));
+        let session = meant.and_then(|key| self.table.allocations.get(key));
         let session = session.map(|allocation| (allocation.owner.name(), &allocation.session));
-        let identity = match self.auth.authenticate(cx.now.unix, from.source(), request, session) {
+        let has_ticket = ticket.is_some_and(|ticket| ticket.is_ok());
+        let authenticated = self
+            .auth
+            .authenticate(cx.now.unix, from.source(), request, session, has_ticket);
+        let identity = match authenticated {
             Ok(identity) => identity,
             Err(denied) => {
                 if denied == Denied::Wrong {
@@ -296,6 +335,12 @@ impl Server {
         let form = form.signed(identity.integrity, identity.session.key.clone());
         if request.has_unknown {
             return refuse_unknown(cx, &from, &form, request);
+        }
+        if let Some(ticket) = ticket {
+            return match ticket.and_then(|ticket| self.relocate(cx, from, door, request, &identity.user, ticket)) {
+                Ok(moved) => self.relocated(cx, &from, &form, moved),
+                Err(code) => refuse(cx, &from, &form, code),
+            };
         }
         let method = request.header().method;
         if method == Method::ALLOCATE {

@@ -105,6 +105,8 @@ pub(super) struct Allocation {
     pub(super) connections: Vec<Key>,
     /// RESERVATION-TOKEN that it was given.
     pub(super) token: Option<[u8; 8]>,
+    /// How it follows its client, where it does (RFC 8016).
+    pub(super) mobility: Option<Box<Mobility>>,
     /// What is needed to answer the Allocate request, until all sockets are bound.
     pub(super) pending: Option<Box<Pending>>,
 }
@@ -123,6 +125,34 @@ pub(super) struct Pending {
     pub(super) lifetime_secs: u32,
     /// Sockets that are not bound yet.
     pub(super) outstanding: u8,
+}
+
+/// How an allocation follows its client (RFC 8016).
+#[derive(Debug)]
+pub(super) struct Mobility {
+    /// Which allocation it is, in its tickets.
+    pub(super) name: u32,
+    /// The number of the ticket that is good.
+    pub(super) serial: u16,
+    /// When the ticket before that was used.
+    pub(super) moved: Option<Instant>,
+    /// Where the client has said that it is, until it sends data from there.
+    pub(super) next: Option<Client>,
+    /// Whether the connection that the client came by is closed, and it may come back by another one.
+    pub(super) is_away: bool,
+}
+
+impl Mobility {
+    /// For an allocation whose client has not moved yet.
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            name: rng.u32() >> 8,
+            serial: 0,
+            moved: None,
+            next: None,
+            is_away: false,
+        }
+    }
 }
 
 /// A socket, from the question to bind it to the question to close it. It may outlive its allocation by the time that
@@ -210,20 +240,30 @@ impl Table {
     pub(super) fn insert(&mut self, allocation: Allocation) -> Key {
         let client = allocation.client;
         let key = self.allocations.insert(allocation);
-        match client {
+        self.link(&client, key);
+        key
+    }
+
+    /// From now on, a client finds this allocation.
+    pub(super) fn link(&mut self, client: &Client, key: Key) {
+        match *client {
             Client::Datagram { socket, peer, local } => self.datagrams.insert(FiveTuple::new(socket, peer, local), key),
             Client::Stream { conn, .. } => self.streams.insert(conn, key),
         };
-        key
+    }
+
+    /// From now on, a client finds no allocation.
+    pub(super) fn unlink(&mut self, client: &Client) {
+        match *client {
+            Client::Datagram { socket, peer, local } => self.datagrams.remove(&FiveTuple::new(socket, peer, local)),
+            Client::Stream { conn, .. } => self.streams.remove(&conn),
+        };
     }
 
     /// Takes an allocation out. Its sockets remain.
     pub(super) fn remove(&mut self, key: Key) -> Option<Allocation> {
         let allocation = self.allocations.remove(key)?;
-        match allocation.client {
-            Client::Datagram { socket, peer, local } => self.datagrams.remove(&FiveTuple::new(socket, peer, local)),
-            Client::Stream { conn, .. } => self.streams.remove(&conn),
-        };
+        self.unlink(&allocation.client);
         Some(allocation)
     }
 

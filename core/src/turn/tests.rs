@@ -19,9 +19,11 @@ mod allocate;
 mod auth;
 mod discovery;
 mod manage;
+mod mobility;
 mod model;
 mod relay;
 mod tcp;
+mod tcp_model;
 
 const REALM: &str = "example.org";
 const ALICE: (&str, &str) = ("alice", "wonderland");

@@ -28,6 +28,14 @@ impl Verdict {
         prefix: Prefix::NONE,
         payload: Payload::Made(0..0),
     };
+
+    /// The message goes to the server of another shard.
+    pub(super) const fn to_shard(shard: ShardId) -> Self {
+        Self {
+            to: To::Shard(shard),
+            ..Self::NOTHING
+        }
+    }
 }
 
 /// What an IP header is to say.
@@ -59,7 +67,8 @@ pub enum To {
     },
     /// A client's stream, by [`write_to_stream`](super::write_to_stream).
     Stream(ConnId),
-    /// To the server of another shard: the message as it is, and what follows it, with the connection that it came by.
+    /// To the server of another shard: a datagram as it is; of a stream, the message and what follows it, with the
+    /// connection that it came by.
     Shard(ShardId),
 }
 

@@ -3,14 +3,14 @@
 use std::{
     env, fmt, fs, io,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use edgeward_core::{
     config::{Config, ConfigErrors, Keys, Sources},
     tls::Provider,
 };
-use rustls::crypto::aws_lc_rs;
+use rustls::{crypto::aws_lc_rs, server::ProducesTickets};
 
 use super::keys;
 
@@ -104,12 +104,16 @@ pub(crate) fn files(path: &Path, key_file: KeyFile) -> impl Sources {
 /// The cryptography of this binary: one for the whole process, so that TLS sessions outlive a configuration.
 pub(crate) fn provider() -> Provider {
     static PROVIDER: OnceLock<Provider> = OnceLock::new();
-    let made = PROVIDER.get_or_init(|| {
-        // Without random numbers for tickets, nothing else will go well either.
-        let tickets = aws_lc_rs::Ticketer::new().ok();
-        Provider::new(aws_lc_rs::default_provider(), tickets)
-    });
+    let made = PROVIDER.get_or_init(|| Provider::new(aws_lc_rs::default_provider(), tickets));
     made.clone()
+}
+
+/// What makes the tickets of this process. The first random number of the cryptography takes a tenth of a second, which a
+/// start without TLS does not wait for.
+fn tickets() -> Option<Arc<dyn ProducesTickets>> {
+    static TICKETS: OnceLock<Option<Arc<dyn ProducesTickets>>> = OnceLock::new();
+    // Without random numbers for tickets, nothing else will go well either.
+    TICKETS.get_or_init(|| aws_lc_rs::Ticketer::new().ok()).clone()
 }
 
 /// The files and the environment of this process.

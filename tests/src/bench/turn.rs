@@ -227,8 +227,7 @@ fn cycle(site: &Site, server: &Server<'_>, cycles: usize) -> Vec<Figure> {
     let start = Instant::now();
     let ((), cost) = server.charged(|| {
         for number in 0..cycles {
-            let mut user = User::udp(client(site, number), server.at());
-            user.allocate();
+            let (mut user, _) = User::allocated(User::udp, client(site, number), server.at());
             user.permit(peer);
             user.bind(peer);
             user.refresh(0);
@@ -259,8 +258,7 @@ fn start(site: &Site, server: &mut Server<'_>) -> Vec<Figure> {
             break;
         }
     }
-    let mut user = User::udp(client(site, 1), server.at());
-    user.allocate();
+    User::allocated(User::udp, client(site, 1), server.at());
     let took = since.elapsed();
     // Others than the first may still be starting.
     thread::sleep(SETTLE);
@@ -290,8 +288,7 @@ fn idle(site: &Site, server: &mut Server<'_>, counts: [usize; 3]) -> Vec<Figure>
     let mut users = Vec::new();
     let mut grow = |count| {
         while users.len() < count {
-            let mut user = User::udp(client(site, users.len()), server.at());
-            user.allocate();
+            let (mut user, _) = User::allocated(User::udp, client(site, users.len()), server.at());
             user.bind(site.at(PEER, 10_000));
             users.push(user);
         }

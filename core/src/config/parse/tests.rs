@@ -388,6 +388,24 @@ fn what_turn_does_not_say_about_rates_and_other_servers_is_off() {
 }
 
 #[test]
+fn names_and_passwords_are_what_clients_make_of_them() {
+    let config = parsed(
+        "
+        [turn]
+        listen = '192.0.2.10'
+        realm = 'cafe\u{301}.example'
+        user = { name = 'rene\u{301}e', password = 'sixteen\u{a0}letters, cafe\u{301}' }
+        ",
+    );
+    let turn = config.turn.unwrap();
+    assert_eq!(
+        (turn.realm.as_str(), turn.users[0].name.as_str()),
+        ("caf\u{e9}.example", "ren\u{e9}e")
+    );
+    assert_eq!(turn.users[0].password.expose(), "sixteen letters, caf\u{e9}".as_bytes());
+}
+
+#[test]
 fn four_addresses_are_for_nat_discovery() {
     let parse = |listen_udp: &str| {
         let text = format!(
@@ -907,7 +925,7 @@ fn what_browsers_may_say() {
     };
     let policy = config("").sip.unwrap().policy;
     assert_eq!((policy.gone_status, policy.unregister_gone), (430, false));
-    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (true, 3600));
+    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (false, 3600));
     assert!(policy.hide.is_empty());
     let sip = config(
         "[sip.limits]
@@ -915,7 +933,7 @@ fn what_browsers_may_say() {
         [sip.policy]
         gone_status = 480
         unregister_gone = true
-        token_names_user = false
+        token_names_user = true
         register_secs_max = 120
         strip = 'X-Own-*'
         hide = ['Server', 'user-agent']
@@ -926,7 +944,7 @@ fn what_browsers_may_say() {
     assert_eq!(sip.limits.grace.as_secs(), 20);
     let policy = sip.policy;
     assert_eq!((policy.gone_status, policy.unregister_gone), (480, true));
-    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (false, 120));
+    assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (true, 120));
     assert_eq!(
         (policy.strip, policy.hide),
         (vec!["X-Own-*".into()], vec!["Server".into(), "user-agent".into()])

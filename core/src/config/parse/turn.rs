@@ -6,13 +6,14 @@ use toml::de::DeValue;
 
 use super::{
     addresses,
+    opaque::opaque_string,
     reader::{Listener, Reader, Site, Transport, Value},
     secret::secret,
     section::{self, Section},
     sip, values,
 };
 use crate::config::{
-    Alternate, AlternateWhen, Mediaserver, PeerRule, Relay, SecretHash, Sip, Square, Turn, TurnLimits, User,
+    Alternate, AlternateWhen, Mediaserver, PeerRule, Relay, Secret, SecretHash, Sip, Square, Turn, TurnLimits, User,
 };
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, sip: Option<&Sip>) -> Option<Turn> {
@@ -226,7 +227,7 @@ fn realm(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     if !(1..128).contains(&text.chars().count()) || !text.chars().all(is_allowed) {
         return cx.refuse_value(value, "a realm", "your domain: \"example.com\"");
     }
-    Some(text.into())
+    Some(opaque_string(text))
 }
 
 fn secret_hashes(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<SecretHash>> {
@@ -318,7 +319,12 @@ fn users(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<User>> {
     section::list(cx, value, |cx, value| {
         let mut section = Section::new(cx, "[[turn.user]]", value)?;
         let name = section.required(cx, "name", "\"asterisk\"", user_name);
-        let password = section.required(cx, "password", "{ file = \"/etc/edgeward/asterisk-password\" }", secret);
+        let password = section.required(
+            cx,
+            "password",
+            "{ file = \"/etc/edgeward/asterisk-password\" }",
+            password,
+        );
         let sources = section.list(cx, "sources", addresses::net);
         let name_site = section.site("name").unwrap_or(section.start());
         section.finish(cx);
@@ -339,8 +345,17 @@ fn users(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<User>> {
     })
 }
 
+/// A password, as clients make a key of it.
+fn password(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Secret> {
+    let password = secret(cx, value)?;
+    match core::str::from_utf8(password.expose()) {
+        Ok(text) => Some(Secret::new(opaque_string(text))),
+        Err(_) => Some(password),
+    }
+}
+
 fn user_name(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
-    let text = values::text(cx, value)?;
+    let text = opaque_string(values::text(cx, value)?);
     if text.contains(':') {
         return cx.refuse_value(value, "a user name: a colon marks one that ends", "it without a colon");
     }
@@ -348,7 +363,7 @@ fn user_name(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     if !(1..509).contains(&text.len()) || text.chars().any(char::is_control) {
         return cx.refuse_value(value, "a user name", "it like \"asterisk\"");
     }
-    Some(text.into())
+    Some(text)
 }
 
 /// Everybody that may be relayed to. What [sip] names need not be named again.

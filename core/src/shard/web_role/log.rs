@@ -1,10 +1,12 @@
 //! What do the logs learn of a request, and when?
 
+use core::net::IpAddr;
+
 use crate::{
     access::{End, Exchange},
     action::{Action, ConnId},
     conn::Stage,
-    http::{Request, client_address},
+    http::Request,
     refusal::{Role, refused},
     shard::Shard,
     time::Now,
@@ -12,34 +14,12 @@ use crate::{
 
 impl Shard {
     /// Begins to note what becomes of a request, where there is an access log.
-    pub(super) fn begin_exchange(&mut self, now: Now, id: ConnId, request: &Request<'_>) {
-        let (Some(_), Some(https)) = (&self.config.access_log, &self.config.https) else {
-            return;
-        };
-        let Some(conn) = self.conns.get_mut(id.0) else { return };
-        let client = client_address(conn.peer.ip(), &https.trusted_proxies, &request.fields);
-        if let Stage::Http(browser) = &mut conn.stage {
+    pub(super) fn begin_exchange(&mut self, now: Now, id: ConnId, client: IpAddr, request: &Request<'_>) {
+        if self.config.access_log.is_some()
+            && let Some((browser, _)) = self.browser(id)
+        {
             browser.exchange = Some(Exchange::new(now, client, request));
         }
-    }
-
-    /// Tells why a request is turned away, where it is: not every answer of ours is a refusal.
-    pub(super) fn turn_away_request(&self, id: ConnId, request: &Request<'_>, status: u16) {
-        let (Some(conn), Some(https)) = (self.conns.get(id.0), &self.config.https) else {
-            return;
-        };
-        let (reason, detail) = match status {
-            401 => ("token", "no token, or not a good one"),
-            403 => ("forbidden", "a page of another site, or a token that cannot be read"),
-            404 => ("route", "no route lets this path through"),
-            413 => ("size", "more than the route lets through"),
-            421 => ("host", "not a name of ours"),
-            429 => ("rate", "too many requests"),
-            400.. => ("request", "not what can be done here"),
-            _ => return,
-        };
-        let client = client_address(conn.peer.ip(), &https.trusted_proxies, &request.fields);
-        refused(Role::Web, client, reason, detail);
     }
 
     /// Notes that a browser broke the protocol, in a request or instead of one.
@@ -78,4 +58,19 @@ impl Shard {
         };
         self.actions.push_back(Action::Log(exchange.finish(now, end)));
     }
+}
+
+/// Tells why a request is turned away, where it is: not every answer of ours is a refusal.
+pub(super) fn turn_away_request(client: IpAddr, status: u16) {
+    let (reason, detail) = match status {
+        401 => ("token", "no token, or not a good one"),
+        403 => ("forbidden", "a page of another site, or a token that cannot be read"),
+        404 => ("route", "no route lets this path through"),
+        413 => ("size", "more than the route lets through"),
+        421 => ("host", "not a name of ours"),
+        429 => ("rate", "too many requests"),
+        400.. => ("request", "not what can be done here"),
+        _ => return,
+    };
+    refused(Role::Web, client, reason, detail);
 }

@@ -167,7 +167,7 @@ fn nobody_takes_over_without_the_mediaservers_consent() {
 
 #[test]
 fn the_token_of_the_websocket_may_do_instead() {
-    let mut world = World::with_policy(Reach::Path, |policy| policy.token_names_user = false);
+    let mut world = World::new(Reach::Path);
     let flow = world.open_as(1, 0, Some("login-of-alice"));
     let path = fields(&world.register(flow, CONTACT), "Path")[0].to_owned();
     lose(&mut world, flow);

@@ -17,7 +17,7 @@ use crate::{
         rate::Meter,
         reply::Form,
         request::Request,
-        table::{Allocation, Client, Pending, Relay, Relayed, Wish},
+        table::{Allocation, Client, Mobility, Pending, Relay, Relayed, Wish},
         token::{Held, STEP_SECS, TOKEN_LIFETIME_SECS},
         verdict::{Payload, Verdict},
     },
@@ -47,6 +47,7 @@ struct Plan {
     lifetime_secs: u32,
     wishes: ArrayVec<(Family, Wish), 2>,
     missing: Option<(Family, Code)>,
+    wants_ticket: bool,
 }
 
 impl Server {
@@ -60,7 +61,7 @@ impl Server {
         form: Form,
         slot: Option<Key>,
     ) -> Verdict {
-        if let Some(allocation) = slot.and_then(|key| self.table.allocations.get(key)) {
+        if let Some((key, allocation)) = slot.and_then(|key| Some((key, self.table.allocations.get(key)?))) {
             let same =
                 allocation.transaction == request.header().transaction && allocation.owner.name() == &*identity.user;
             // RFC 8656 section 7.2: an Allocate request on a 5-tuple in use is rejected with a 437; but one that comes
@@ -68,7 +69,7 @@ impl Server {
             return match &allocation.pending {
                 _ if !same => refuse(cx, &from, &form, Code::ALLOCATION_MISMATCH),
                 Some(_) => Verdict::NOTHING,
-                None => allocated(cx, &form, allocation),
+                None => self.allocated(cx, &form, key),
             };
         }
         match self.plan(cx.now, &from, request, &identity) {
@@ -82,6 +83,7 @@ impl Server {
     // RFC 8656 section 7.2, steps 3 and 5 to 10.
     fn plan(&self, now: Now, from: &Client, request: &Request<'_>, identity: &Identity<'_>) -> Result<Plan, Code> {
         let transport = self.transport(from, request)?;
+        let wants_ticket = self.wants_ticket(request)?;
         let (token, even) = (request.token()?, request.even_port()?);
         let (requested, additional) = (request.requested_family()?, request.additional_family()?);
         let lifetime_secs = self.lifetime_secs(request.lifetime()?);
@@ -154,6 +156,7 @@ impl Server {
             lifetime_secs,
             wishes,
             missing,
+            wants_ticket,
         })
     }
 
@@ -204,6 +207,7 @@ impl Server {
             transport: plan.transport,
             connections: Vec::new(),
             token: None,
+            mobility: plan.wants_ticket.then(|| Box::new(Mobility::new(cx.rng))),
             relays: Meter::default(),
             returned: Meter::default(),
             pending: Some(Box::new(Pending {
@@ -347,7 +351,36 @@ impl Server {
         allocation.pending = None;
         cx.stats.turn.allocated += 1;
         tracing::debug!(client = %client.source(), relayed = ?allocation.addresses, "allocation made");
-        allocated(cx, &form, allocation)
+        self.allocated(cx, &form, key)
+    }
+
+    /// Answers an Allocate request with what the allocation is.
+    fn allocated(&self, cx: &mut Cx<'_>, form: &Form, key: Key) -> Verdict {
+        let Some(allocation) = self.table.allocations.get(key) else {
+            return Verdict::NOTHING;
+        };
+        let now = cx.now.mono;
+        let ticket = self.ticket(key);
+        let range = form.success(cx.made, |writer| {
+            let mut left = Duration::ZERO;
+            let live = allocation.relayed.iter().zip(allocation.addresses);
+            for (relayed, address) in live.filter_map(|(relayed, address)| relayed.zip(address)) {
+                writer.address(Kind::XOR_RELAYED_ADDRESS, address);
+                left = left.max(relayed.expires - now);
+            }
+            writer.u32(Kind::LIFETIME, seconds(left));
+            if let Some(token) = allocation.token {
+                writer.attribute(Kind::RESERVATION_TOKEN, &token);
+            }
+            if let Some(ticket) = ticket {
+                writer.attribute(Kind::MOBILITY_TICKET, &ticket);
+            }
+            writer.address(Kind::XOR_MAPPED_ADDRESS, allocation.client.source());
+            if let Some((family, code)) = allocation.missing {
+                writer.address_error(family, code);
+            }
+        });
+        allocation.client.send(Prefix::NONE, Payload::Made(range))
     }
 
     /// For how long an allocation lasts that is made or refreshed with this LIFETIME.
@@ -357,28 +390,6 @@ impl Server {
         let default = LIFETIME_DEFAULT_SECS.min(max);
         requested.map_or(default, |secs| secs.clamp(default, max))
     }
-}
-
-/// Answers an Allocate request with what the allocation is.
-fn allocated(cx: &mut Cx<'_>, form: &Form, allocation: &Allocation) -> Verdict {
-    let now = cx.now.mono;
-    let range = form.success(cx.made, |writer| {
-        let mut left = Duration::ZERO;
-        let live = allocation.relayed.iter().zip(allocation.addresses);
-        for (relayed, address) in live.filter_map(|(relayed, address)| relayed.zip(address)) {
-            writer.address(Kind::XOR_RELAYED_ADDRESS, address);
-            left = left.max(relayed.expires - now);
-        }
-        writer.u32(Kind::LIFETIME, seconds(left));
-        if let Some(token) = allocation.token {
-            writer.attribute(Kind::RESERVATION_TOKEN, &token);
-        }
-        writer.address(Kind::XOR_MAPPED_ADDRESS, allocation.client.source());
-        if let Some((family, code)) = allocation.missing {
-            writer.address_error(family, code);
-        }
-    });
-    allocation.client.send(Prefix::NONE, Payload::Made(range))
 }
 
 /// Whole seconds, the last one too when it has begun.

@@ -14,7 +14,7 @@ use crate::{
         reply::Form,
         request::Request,
         table::Client,
-        verdict::{Payload, To, Verdict},
+        verdict::{Payload, Verdict},
     },
     wire::stun::{Class, Code, Family, Header, Kind, Method, TransactionId, Writer},
 };
@@ -170,10 +170,7 @@ impl Server {
             return refuse(cx, from, form, Code::BAD_REQUEST);
         };
         if let Some(home) = self.connections.home(id) {
-            return Verdict {
-                to: To::Shard(home),
-                ..Verdict::NOTHING
-            };
+            return Verdict::to_shard(home);
         }
         let Some(peer) = self.bindable(id, user, cx.now.mono) else {
             return refuse(cx, from, form, Code::BAD_REQUEST);

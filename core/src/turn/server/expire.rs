@@ -37,7 +37,9 @@ impl Server {
     /// Takes notice that a connection is gone: a client's, and its allocation with it, or a peer's.
     pub fn closed(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         if let Some(key) = self.table.find_stream(conn) {
-            self.release(cx, key);
+            if !self.goes_on_without(key, conn) {
+                self.release(cx, key);
+            }
         } else if let Some(key) = self.connections.of_conn(conn) {
             self.forget_connection(key);
         }
@@ -75,7 +77,11 @@ impl Server {
         {
             self.forget_reservation(now, reservation.token);
         }
-        let idle = self.table.allocations.is_empty() && self.reservations.is_empty();
+        for person in self.roaming.forwards.sweep(now) {
+            self.table.count_down(&person);
+        }
+        let idle =
+            self.table.allocations.is_empty() && self.reservations.is_empty() && self.roaming.forwards.is_empty();
         self.sweep.at = (!idle).then_some(now + Sweep::INTERVAL);
     }
 
@@ -97,6 +103,7 @@ impl Server {
 
     /// Ends an allocation.
     pub(super) fn release(&mut self, cx: &mut Cx<'_>, key: Key) {
+        self.forget_next(key);
         let Some(allocation) = self.table.remove(key) else {
             return;
         };

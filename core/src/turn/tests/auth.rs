@@ -676,6 +676,78 @@ fn mediaservers_always_get_an_answer() {
 }
 
 #[test]
+fn asterisk_is_answered_at_once_whatever_happens() {
+    // It speaks TURN by TCP with static credentials, from a mediaserver's address, and does nothing until it is answered.
+    let client = |number| stream(number, &format!("10.0.0.5:{}", 40_000 + number));
+    let mut lab = Lab::with(|turn| {
+        turn.users[0].sources = vec!["10.0.0.5/32".parse().expect("a net")];
+        turn.limits.allocations_per_user_max = 1;
+        turn.limits.allocations_max = 2;
+    });
+    let (first, second) = (client(1), client(2));
+    let bob = lab.login(second, BOB);
+    // Errors, as often as it makes them: no credentials, wrong ones, an old nonce, nonsense, a method without allocation.
+    for _ in 0..100 {
+        let alice = lab.login(first, ALICE);
+        let draft = lab.allocate();
+        assert_eq!(
+            lab.code(first, &alice.with(|login| login.password = b"wrong".into()), draft),
+            401
+        );
+        let draft = lab.allocate();
+        assert_eq!(
+            lab.code(first, &alice.with(|login| login.nonce = b"old".into()), draft),
+            438
+        );
+        let draft = lab.draft(Method::ALLOCATE);
+        assert_eq!(lab.code(first, &alice, draft), 400);
+        assert_eq!(lab.refresh(first, &alice, 600), 437);
+    }
+    // No socket can be bound.
+    let alice = lab.login(first, ALICE);
+    let request = lab.allocate().signed(&alice);
+    assert_eq!(lab.client(first, &request), None);
+    let [(relay, _)] = lab.binds()[..] else {
+        panic!("one socket")
+    };
+    let answer = lab.bound(relay, Err(BindError::Failed)).expect("an answer");
+    assert_eq!(Reply::read(answer.bytes).code(), 508);
+    // The quota, a server that is full, a drain.
+    let draft = lab.allocate();
+    assert_eq!(lab.code(first, &alice, draft), 0);
+    let third = client(3);
+    let again = lab.login(third, ALICE);
+    let draft = lab.allocate();
+    assert_eq!(lab.code(third, &again, draft), 486);
+    let draft = lab.allocate();
+    assert_eq!(lab.code(second, &bob, draft), 0);
+    let rest = ephemeral("1800000000:x", SECRET);
+    let other = lab.login(third, (&rest.0, &rest.1));
+    let draft = lab.allocate();
+    assert_eq!(lab.code(third, &other, draft), 508);
+    assert_eq!(lab.refresh(second, &bob, 0), 0);
+    lab.server.drain();
+    let draft = lab.allocate();
+    assert_eq!(lab.code(second, &bob, draft), 508);
+    // What it has goes on.
+    assert_eq!(lab.refresh(first, &alice, 600), 0);
+    assert_eq!(lab.permit(first, &alice, &["127.0.0.1:1"]), 403);
+}
+
+#[test]
+fn two_messages_in_one_datagram_are_none() {
+    let mut lab = Lab::new();
+    let binding = lab.draft(Method::BINDING).plain();
+    assert_eq!(
+        lab.client(datagrams(HERE), &[binding.as_slice(), &binding].concat()),
+        None
+    );
+    for end in 0..binding.len() {
+        assert_eq!(lab.client(datagrams(HERE), &binding[..end]), None);
+    }
+}
+
+#[test]
 fn a_new_configuration_is_for_old_allocations_too() {
     let mut lab = Lab::new();
     let (client, other) = (datagrams(HERE), datagrams("198.51.100.7:1"));
@@ -747,5 +819,5 @@ fn a_flood_from_invented_sources_creates_no_state() {
     }
     assert_eq!((lab.server.allocations(), lab.binds()), (0, vec![]));
     assert_eq!(lab.server.poll_timeout(), None);
-    assert_eq!(lab.server.table_sizes(), [0; 7]);
+    assert_eq!(lab.server.table_sizes(), [0; 8]);
 }

@@ -465,7 +465,7 @@ impl Model {
         assert!(self.open.is_empty(), "every socket is closed");
         assert_eq!(
             (self.lab.server.allocations(), self.lab.server.table_sizes()),
-            (0, [0; 7])
+            (0, [0; 8])
         );
         assert_eq!(self.lab.server.free_ports(), [100, 100]);
         assert_eq!(self.lab.stats.turn.allocated, self.lab.stats.turn.released);

@@ -72,6 +72,12 @@ impl Kind {
     pub const ICMP: Self = Self(0x8004);
 }
 
+/// RFC 8016 section 3.3.
+impl Kind {
+    /// By which an allocation follows its client; empty, it asks for one.
+    pub const MOBILITY_TICKET: Self = Self(0x8030);
+}
+
 /// RFC 5780 section 7, and the address as it is (RFC 8489 section 14.1) that goes with it.
 impl Kind {
     /// The client's address as the server sees it, for whoever wants to know whether something on the way changes it.

@@ -20,6 +20,8 @@ impl Code {
     pub const UNAUTHENTICATED: Self = Self(401);
     /// The administrator does not want it.
     pub const FORBIDDEN: Self = Self(403);
+    /// Allocations do not follow their clients here (RFC 8016 section 3.4).
+    pub const MOBILITY_FORBIDDEN: Self = Self(405);
     /// An attribute that had to be understood was not.
     pub const UNKNOWN_ATTRIBUTE: Self = Self(420);
     /// There is no allocation where one is needed, or one where none may be.

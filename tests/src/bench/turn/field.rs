@@ -102,8 +102,8 @@ impl Field {
         peer.set_nonblocking(true).expect("an option");
         let (mut users, mut relayed) = (Vec::new(), Vec::new());
         for number in 0..flows {
-            let mut user = connect(client(site, number), server);
-            relayed.push(user.allocate());
+            let (user, address) = User::allocated(connect, client(site, number), server);
+            relayed.push(address);
             users.push(user);
         }
         let at = peer.local_addr().expect("a bound socket");

@@ -87,13 +87,23 @@ impl User {
         }
     }
 
-    /// Allocates and returns the relayed address.
-    pub(super) fn allocate(&mut self) -> SocketAddr {
-        let answer = self.try_allocate();
-        assert_eq!(answer.class, Class::Success, "an allocation: {:?}", answer.error_code());
-        answer
-            .address(attribute::XOR_RELAYED_ADDRESS)
-            .expect("a relayed address")
+    /// Makes clients until one is given an allocation; returns it with the relayed address.
+    pub(super) fn allocated(
+        connect: fn(IpAddr, SocketAddr) -> Self,
+        from: IpAddr,
+        to: SocketAddr,
+    ) -> (Self, SocketAddr) {
+        loop {
+            let mut user = connect(from, to);
+            let answer = user.try_allocate();
+            // coturn remembers for a while who had this port before.
+            if answer.error_code() == Some(437) {
+                continue;
+            }
+            assert_eq!(answer.class, Class::Success, "an allocation: {:?}", answer.error_code());
+            let relayed = answer.address(attribute::XOR_RELAYED_ADDRESS);
+            return (user, relayed.expect("a relayed address"));
+        }
     }
 
     /// Asks for an allocation.
@@ -153,18 +163,22 @@ impl Transport {
 
     /// Sends a request, again when no answer comes, and returns the answer.
     fn ask(&mut self, request: &[u8]) -> Message {
-        for _ in 0..REPEATS {
+        let mut failures = Vec::new();
+        while failures.len() < REPEATS {
             self.write(request).expect("sent");
-            while let Ok(answer) = self.read_message() {
-                // Late packets of a load may come before it.
-                if let Some(answer) = Message::decode(&answer)
-                    && answer.transaction == request[8..20]
-                {
-                    return answer;
+            let failure = loop {
+                match self.read_message() {
+                    // Late packets of a load may come before it.
+                    Ok(answer) => match Message::decode(&answer) {
+                        Some(answer) if answer.transaction == request[8..20] => return answer,
+                        _ => {}
+                    },
+                    Err(error) => break error,
                 }
-            }
+            };
+            failures.push(failure);
         }
-        panic!("no answer")
+        panic!("no answer: {failures:?}")
     }
 
     /// One STUN message or ChannelData, with the padding that it has on a stream.

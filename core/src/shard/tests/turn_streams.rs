@@ -1,0 +1,227 @@
+//! TURN by TCP: who is slow, silent or deaf is let go, and nobody else.
+
+use super::*;
+use crate::{
+    action::{RelayId, Run, SocketId},
+    wire::stun::{Class, Header, Integrity, Key, Kind, Message, Method, TransactionId, Writer},
+};
+
+const CONFIG: &str = r#"
+[turn]
+listen = "192.0.2.1:3478"
+realm = "example.org"
+
+[[turn.user]]
+name = "alice"
+password = "down the rabbit-hole"
+"#;
+
+/// One shard, and whether its clients read.
+struct Edge {
+    shard: Shard,
+    now: Now,
+    out: Egress,
+    relay: Option<RelayId>,
+    closed: Vec<ConnId>,
+    written: Vec<u8>,
+    is_deaf: bool,
+}
+
+impl Edge {
+    fn new() -> Self {
+        let mut files = Files {
+            provider: Provider::for_tests(),
+            cert: vec![],
+            key: vec![],
+        };
+        let keys = Keys {
+            nonce: [1; 32],
+            flow: vec![[2; 32]],
+        };
+        let config = Arc::new(Config::parse(CONFIG, &mut files, keys).expect("a configuration"));
+        let now = Now {
+            mono: Instant::ZERO,
+            unix: UnixTime(1_790_000_000),
+        };
+        Self {
+            shard: Shard::new(config, ShardId(0), 1, [7; 32], now),
+            now,
+            out: Egress::default(),
+            relay: None,
+            closed: vec![],
+            written: vec![],
+            is_deaf: false,
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.shard.poll_action() {
+            match action {
+                Action::Flush(conn) => {
+                    // What is taken waits in the kernel until the client reads.
+                    self.written.extend(self.shard.take_output(conn).unwrap_or_default());
+                    if !self.is_deaf {
+                        self.shard.handle(self.now, Input::Written(conn), &mut self.out);
+                    }
+                }
+                Action::BindRelay { relay, at, .. } => {
+                    self.relay = Some(relay);
+                    let bound = Input::RelayBound(relay, Ok(at));
+                    self.shard.handle(self.now, bound, &mut self.out);
+                }
+                Action::Close(conn, _) => self.closed.push(conn),
+                Action::Read(..) | Action::CloseSocket(_) => {}
+                other => panic!("not asked for here: {other:?}"),
+            }
+        }
+        self.out.clear();
+    }
+
+    fn client(&mut self) -> ConnId {
+        let (local, peer) = ("192.0.2.1:3478", "198.51.100.1:50000");
+        let (local, peer) = (local.parse().expect("an address"), peer.parse().expect("an address"));
+        self.shard.accept(self.now, ListenerId(0), local, peer).expect("room")
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.shard.receive(self.now, conn, &mut bytes.to_vec(), &mut self.out);
+        self.act();
+    }
+
+    fn pass(&mut self, secs: u64) {
+        self.now.mono += Duration::from_secs(secs);
+        self.shard.timeout(self.now, &mut self.out);
+        self.act();
+    }
+
+    /// A client with an allocation and a channel.
+    fn allocated(&mut self) -> ConnId {
+        let conn = self.client();
+        self.receive(conn, &request(Method::ALLOCATE, &[], None));
+        let challenge = core::mem::take(&mut self.written);
+        let message = Message::parse(&challenge).expect("a challenge");
+        let nonce = message.attributes().find(|attribute| attribute.kind == Kind::NONCE);
+        let nonce = nonce.expect("a nonce").value;
+        let allocate = [(Kind::REQUESTED_TRANSPORT, vec![17, 0, 0, 0])];
+        self.receive(conn, &request(Method::ALLOCATE, &allocate, Some(nonce)));
+        // 203.0.113.1:80, XORed.
+        let peer = vec![0, 1, 0x21, 0x12 ^ 80, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
+        let bind = [
+            (Kind::CHANNEL_NUMBER, vec![0x40, 0, 0, 0]),
+            (Kind::XOR_PEER_ADDRESS, peer),
+        ];
+        self.receive(conn, &request(Method::CHANNEL_BIND, &bind, Some(nonce)));
+        let answers = core::mem::take(&mut self.written);
+        let success = [0x01, 0x09];
+        assert!(answers.windows(2).any(|bytes| bytes == success), "{answers:02x?}");
+        conn
+    }
+
+    /// The peer sends a burst.
+    fn burst(&mut self) {
+        let peer = "203.0.113.1:80".parse().expect("an address");
+        let relay = SocketId::Relay(self.relay.expect("a relay"));
+        for _ in 0..400 {
+            let bytes = [7; 1000];
+            self.shard
+                .datagrams(self.now, relay, &[Run::one(peer, &bytes)], &mut self.out);
+            self.act();
+        }
+    }
+}
+
+fn request(method: Method, attributes: &[(Kind, Vec<u8>)], nonce: Option<&[u8]>) -> Vec<u8> {
+    let header = Header {
+        class: Class::Request,
+        method,
+        transaction: TransactionId(*b"transaction!"),
+    };
+    let mut made = Vec::new();
+    let mut writer = Writer::new(&mut made, header);
+    for (kind, value) in attributes {
+        writer.attribute(*kind, value);
+    }
+    if let Some(nonce) = nonce {
+        writer.attribute(Kind::USERNAME, b"alice");
+        writer.attribute(Kind::REALM, b"example.org");
+        writer.attribute(Kind::NONCE, nonce);
+        let key = Key::md5(b"alice", b"example.org", b"down the rabbit-hole");
+        writer.sign(Integrity::Sha1, &key);
+    }
+    let _ = writer.finish();
+    made
+}
+
+#[test]
+fn a_client_that_says_nothing_is_cut() {
+    let mut edge = Edge::new();
+    let silent = edge.client();
+    edge.pass(29);
+    assert_eq!(edge.closed, []);
+    edge.pass(1);
+    assert_eq!(edge.closed, [silent]);
+}
+
+#[test]
+fn a_client_that_sends_a_byte_a_second_is_cut() {
+    let long = request(Method::ALLOCATE, &[(Kind::REALM, vec![b'x'; 100])], None);
+    let mut edge = Edge::new();
+    let slow = edge.client();
+    for (second, byte) in long.iter().enumerate() {
+        edge.receive(slow, &[*byte]);
+        if !edge.closed.is_empty() {
+            // From the first byte, as long as from a whole message to the next.
+            assert_eq!((second, &edge.closed), (30, &vec![slow]));
+            return;
+        }
+        edge.pass(1);
+    }
+    panic!("it may go on for ever");
+}
+
+#[test]
+fn whole_messages_keep_a_client_for_as_long_as_they_come() {
+    let mut edge = Edge::new();
+    let client = edge.client();
+    for _ in 0..10 {
+        edge.receive(client, &request(Method::BINDING, &[], None));
+        edge.pass(29);
+    }
+    assert_eq!(edge.closed, []);
+    edge.pass(1);
+    assert_eq!(edge.closed, [client]);
+}
+
+#[test]
+fn a_client_that_never_reads_is_cut_though_it_goes_on_sending() {
+    let mut edge = Edge::new();
+    let deaf = edge.allocated();
+    edge.is_deaf = true;
+    let mut secs = 0;
+    while edge.closed.is_empty() {
+        edge.burst();
+        edge.receive(deaf, &request(Method::BINDING, &[], None));
+        edge.pass(5);
+        secs += 5;
+        assert!(secs <= 65, "it may go on for ever");
+    }
+    assert!(secs >= 30, "{secs}: it had time to read");
+    assert_eq!(edge.closed, [deaf]);
+    // What waited for it is bounded: `buffer_bytes_max` and one message.
+    assert!(edge.written.len() <= 256 * 1024 + 2048, "{}", edge.written.len());
+}
+
+#[test]
+fn a_client_that_reads_now_and_then_is_kept() {
+    let mut edge = Edge::new();
+    let slow = edge.allocated();
+    for _ in 0..10 {
+        edge.is_deaf = true;
+        edge.burst();
+        edge.pass(20);
+        edge.is_deaf = false;
+        edge.shard.handle(edge.now, Input::Written(slow), &mut edge.out);
+        edge.act();
+    }
+    assert_eq!(edge.closed, []);
+}
