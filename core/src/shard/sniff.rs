@@ -108,12 +108,12 @@ impl Shard {
                 Step::Used(used)
             }
             Ok(None) => Step::Wait,
-            Err(_) => self.fault(
-                now,
-                id,
-                "no PROXY header, but proxy_protocol_from lists the sender",
-                out,
-            ),
+            Err(_) => {
+                const WHY: &str = "no PROXY header, but proxy_protocol_from lists the sender";
+                // Not among the refusals of clients: whoever bans these must not ban the proxy.
+                tracing::warn!(proxy = %conn.peer, "{WHY}");
+                self.fault(now, id, WHY, out)
+            }
         }
     }
 
