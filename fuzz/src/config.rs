@@ -30,7 +30,7 @@ impl Machine {
     /// With the cryptography of the products.
     pub fn new() -> Self {
         Self {
-            provider: Provider::new(rustls::crypto::aws_lc_rs::default_provider(), None),
+            provider: Provider::new(rustls::crypto::aws_lc_rs::default_provider(), || None),
         }
     }
 

@@ -481,7 +481,7 @@ impl World {
                     self.hear(link, bytes);
                 }
             }
-            Action::Close(conn, _) => match self.position(shard, conn) {
+            Action::Reset(conn) | Action::Close(conn, _) => match self.position(shard, conn) {
                 Some(link) => {
                     self.links.swap_remove(link);
                 }
@@ -498,7 +498,7 @@ impl World {
             }
             Action::Forward { to, parcel } => self.parcels.push_back((shard, usize::from(to.0), parcel)),
             Action::Drained => self.drained[shard] = true,
-            Action::Read(..) | Action::Shut(_) => {}
+            Action::Read(..) | Action::Shut(_) | Action::Log(_) => {}
         }
     }
 

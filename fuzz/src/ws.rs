@@ -34,12 +34,12 @@ pub fn frames(bytes: &[u8]) {
     );
     let mut theirs = theirs(stream);
     if whole.last() == Some(&Event::Violation) {
-        match theirs.last_mut() {
+        if let Some(last @ Event::Close(Some(1002))) = theirs.last_mut() {
             // A Close frame with a code that nobody may send: tungstenite reads it as a Close with this one.
-            Some(last @ Event::Close(Some(1002))) => *last = Event::Violation,
+            *last = Event::Violation;
+        } else if theirs.len() + 1 == whole.len() {
             // We refuse as soon as it is sure, tungstenite when the frame is whole: it has nothing to say yet.
-            _ if theirs.len() + 1 == whole.len() => theirs.push(Event::Violation),
-            _ => {}
+            theirs.push(Event::Violation);
         }
     }
     assert_eq!(whole, theirs);
