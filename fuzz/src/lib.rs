@@ -7,6 +7,7 @@ use std::{path::Path, process::ExitCode};
 
 pub mod config;
 pub mod http;
+pub mod opening;
 pub mod shard;
 pub mod sip;
 pub mod split;
@@ -20,9 +21,11 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets.
 pub const TARGETS: &[Target] = &[
     ("channel_stream", stun::stream),
+    ("client_hello", opening::client_hello),
     ("config", config::file),
     ("http_body", http::body),
     ("http_head", http::head),
+    ("proxy_header", opening::proxy_header),
     ("shard_ops", shard::ops),
     ("sip", sip::message),
     ("sip_ops", sip::ops),

@@ -17,7 +17,7 @@ fn every_file_of_every_corpus_holds() {
         assert!(!files.is_empty(), "{name} has no corpus");
         for file in files {
             let bytes = fs::read(&file).expect("a file");
-            println!("{}", file.display());
+            eprintln!("{}", file.display());
             target(&bytes);
         }
     }
