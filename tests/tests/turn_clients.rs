@@ -106,6 +106,7 @@ fn the_client_of_coturn_is_served_in_every_mode() {
     drop(v6);
     let lines = format!(
         r#"mobility = true
+tcp_relay = true
 listen_udp = "[::1]:{port}"
 peer = [{{ net = "::1/128", ports = "{peer_port}-{}" }}]"#,
         peer_port + 1
@@ -129,7 +130,7 @@ peer = [{{ net = "::1/128", ports = "{peer_port}-{}" }}]"#,
     let (v6_port, v6_df) = (["-x", "-p", &port], ["-x", "-g", "-p", &port]);
     // RFC 8656 section 12 leaves the channels above 0x4FFF to others, and this client draws them too: with Send
     // indications only, then. Channels are shown by aioice, turn-client-proto and Chromium.
-    let modes: [(&str, &[&[&str]], End); 15] = [
+    let modes: [(&str, &[&[&str]], End); 16] = [
         ("UDP", &[&password, &v4], End::Whole),
         ("UDP, DF", &[&password, &v4, &["-X", "-g"]], End::Whole),
         ("UDP, many requests", &[&password, &v4, &["-G"]], End::Whole),
@@ -149,6 +150,8 @@ peer = [{{ net = "::1/128", ports = "{peer_port}-{}" }}]"#,
         ("TCP, client to client", &[&password, &["-t", "-y"]], End::Whole),
         ("TCP, mobility", &[&password, &v4, &["-t", "-M"]], End::Whole),
         ("TLS", &[&password, &v4, &["-t", "-S", "-p", "3478"]], End::Whole),
+        // RFC 6062: one of two allocations calls the other one, which is called.
+        ("TCP relay, active", &[&password, &["-t", "-T", "-y"]], End::Whole),
     ];
     thread::scope(|scope| {
         for (client, (mode, arguments, end)) in (130..).zip(modes) {
