@@ -48,6 +48,8 @@ websocket = true
 
 /// On host 2: SIP, behind the web role.
 const SIP: &str = r#"
+[access_log]
+
 [server]
 workers = 2
 
@@ -133,6 +135,15 @@ impl Hosts {
         }
     }
 
+    /// The sip role sees the WebSocket of a user come from this client. It says so when the WebSocket is closed.
+    fn opens_by(&self, user: &str, handshake: &Handshake, client: u8) {
+        drop(SipBrowser::registered(handshake, user));
+        let client = format!("{} - - ", self.site.host(client));
+        self.sip.process().wait_until("who opened the WebSocket", |line| {
+            line.starts_with(&client) && line.contains("/wssip")
+        });
+    }
+
     fn handshake(&self, client: u8, host: u8, target: &str) -> Handshake {
         let to = self.site.at(host, self.https);
         let origin = if self.https == 443 {
@@ -208,21 +219,12 @@ fn the_address_of_the_client_is_not_lost() {
     let lie = hosts
         .handshake(100, 1, "/wssip?token=t")
         .with("X-Forwarded-For", "203.0.113.9");
-    let _browser = SipBrowser::registered(&lie, "alice");
-    let client = format!("client={}:", hosts.site.host(100));
-    let line = hosts.sip.process().wait_until("who opened the WebSocket", |line| {
-        line.contains(&client) && line.contains("/wssip")
-    });
-    assert!(!line.contains("203.0.113.9"), "{line}");
+    hosts.opens_by("alice", &lie, 100);
     // Past it, where nobody is believed.
     let lie = hosts
         .handshake(101, 2, "/wssip?token=t")
         .with("X-Forwarded-For", "203.0.113.9");
-    let _stranger = SipBrowser::registered(&lie, "mallory");
-    let client = format!("client={}:", hosts.site.host(101));
-    hosts.sip.process().wait_until("who opened the WebSocket", |line| {
-        line.contains(&client) && line.contains("/wssip")
-    });
+    hosts.opens_by("mallory", &lie, 101);
     let said = [hosts.web.process().lines(), hosts.sip.process().lines()]
         .concat()
         .join("\n");

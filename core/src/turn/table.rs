@@ -80,6 +80,8 @@ impl Client {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Allocation {
+    /// What it speaks with peers.
+    pub(super) transport: Transport,
     /// The sockets of the relayed transport addresses by family.
     pub(super) relayed: [Option<Relayed>; 2],
     pub(super) peers: Peers,
@@ -99,8 +101,6 @@ pub(super) struct Allocation {
     pub(super) transaction: TransactionId,
     /// The family that was asked for and not given, and why.
     pub(super) missing: Option<(Family, Code)>,
-    /// What it speaks with peers.
-    pub(super) transport: Transport,
     /// Its peer data connections (RFC 6062), in no order.
     pub(super) connections: Vec<Key>,
     /// RESERVATION-TOKEN that it was given.

@@ -165,7 +165,7 @@ mod tests {
             received_bytes: 1,
             sent_bytes: 2345,
             wait: Some(Duration::from_millis(12)),
-            total: Duration::from_micros(13_500),
+            total: Duration::from_millis(14),
             end: End::Complete,
             request_id: 0xab,
         }

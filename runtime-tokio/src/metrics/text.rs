@@ -41,7 +41,9 @@ pub(super) fn render(snapshot: &Snapshot, config: &Config, is_draining: bool) ->
         let certificates = https.tls.certificates();
         let ends = certificates.iter().filter_map(|certificate| {
             let (_, end) = certificate.validity()?;
-            Some((label("certificate", certificate.label()), end.0))
+            // Messages quote the names of files.
+            let name = certificate.label().trim_matches('`');
+            Some((label("certificate", name), end.0))
         });
         let help = "When a certificate ends, in seconds since 1970";
         family(&mut text, "certificate_not_after_seconds", "gauge", help, ends);

@@ -1,0 +1,10 @@
+//! Whom do messages reach through the bridge?
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| edgeward_fuzz::sip::ops(bytes));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    edgeward_fuzz::replay(edgeward_fuzz::sip::ops)
+}

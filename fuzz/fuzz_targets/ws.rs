@@ -1,0 +1,10 @@
+//! Do frames mean the same to others?
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| edgeward_fuzz::ws::frames(bytes));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    edgeward_fuzz::replay(edgeward_fuzz::ws::frames)
+}
