@@ -558,6 +558,8 @@ pub struct SipLimits {
     pub message_bytes_max: usize,
     /// How long a browser whose WebSocket broke may come back; less than the 32 s for which whoever asks for it waits.
     pub grace: Duration,
+    /// How long a request outside of any dialog waits for such a browser: somebody waits for an answer.
+    pub hold: Duration,
     /// A WebSocket is pinged after this long without a byte from it; without an answer for as long again, it is dead.
     pub ping: Duration,
     /// Bytes that wait for a slow browser before its WebSocket is closed.
@@ -573,6 +575,7 @@ impl Default for SipLimits {
         Self {
             message_bytes_max: 64 * 1024,
             grace: Duration::from_secs(30),
+            hold: Duration::from_secs(2),
             ping: Duration::from_secs(25),
             buffer_bytes_max: 256 * 1024,
             transactions_per_flow_max: 64,

@@ -8,6 +8,7 @@ use std::{
 use edgeward_tests::{
     deadline,
     peers::{
+        ip_witness::IpWitness,
         mediaserver::{Fault, Mediaserver, Seen, Way},
         sip::{Dialog, Message, address, socket_address},
         sip_browser::{Account, SipBrowser},
@@ -299,6 +300,31 @@ fn large_messages_pass_in_both_directions() {
         let incoming = browser.invited();
         assert!(incoming.body == body, "{length} bytes to the browser");
         browser.send(Message::answer(&incoming, 486, "Busy Here", "tag"));
+    }
+}
+
+#[test]
+fn large_datagrams_may_be_fragmented() {
+    let scene = Scene::new();
+    let Some(mut at_mediaserver) = IpWitness::at(scene.mediaserver.address().ip()) else {
+        return;
+    };
+    let mut browser = scene.registered(100, "alice");
+    for length in [10, 2_000, 60_000] {
+        let body = "x".repeat(length);
+        let call_id = browser.invite("600", &body).call_id().expect("a Call-ID").to_owned();
+        let is_ours = |payload: &[u8]| {
+            let text = String::from_utf8_lossy(payload);
+            text.starts_with("INVITE ") && text.contains(&call_id)
+        };
+        let seen = loop {
+            let seen = at_mediaserver.see(scene.mediaserver.address().port());
+            if is_ours(&seen.payload) {
+                break seen;
+            }
+        };
+        // Loopback takes them whole, but a router may not: RFC 791 lets it cut only what has DF clear.
+        assert!(seen.payload.len() > length && !seen.dont_fragment, "{length} bytes");
     }
 }
 
@@ -789,6 +815,24 @@ fn a_websocket_for_sip_opens_only_for_a_telephone() {
             declined.status
         );
     }
+}
+
+#[test]
+fn a_flood_of_messages_is_told_of() {
+    let scene = Scene::new();
+    let mut browser = SipBrowser::open(&scene.telephone(100, "/wssip"), Account::of("alice")).expect("a WebSocket");
+    // Far more than a telephone sends in the second that this takes.
+    let refused = (0..100).find_map(|_| {
+        let answer = browser.try_register(None);
+        (answer.status() == Some(503)).then_some(answer)
+    });
+    assert!(refused.expect("a refusal").field("Retry-After").is_some());
+    let client = scene.client(100).to_string();
+    scene.edge.process().wait_until("that it was refused", |line| {
+        ["edgeward::security", "role=\"sip\"", "reason=\"rate\"", &client]
+            .iter()
+            .all(|part| line.contains(part))
+    });
 }
 
 #[test]

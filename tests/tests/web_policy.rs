@@ -1,9 +1,16 @@
 //! Who may do what, and how often? Rates, tokens, and upstreams that come and go, through the built binary.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use edgeward_tests::{
+    peers::{
+        sip_browser::{Account, SipBrowser},
+        websocket::Handshake,
+    },
     scene::{CONFIG, Scene},
     site::NAME,
 };
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
 /// A request without a body, as bytes.
 fn get(path: &str) -> String {
@@ -131,6 +138,44 @@ fn a_token_that_the_application_does_not_like_opens_nothing() {
         let guarded = |seen: &edgeward_tests::peers::upstream::Recorded| seen.request.target().starts_with("/guarded");
         assert!(!scene.upstream.requests().iter().any(guarded), "{said}");
     }
+}
+
+/// A JWT that names a user (RFC 7519), good until the year 2100.
+fn jwt_of(user: &str, key: &str) -> String {
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"sub":"{user}","exp":4102444800}}"#));
+    let signed = format!("{header}.{claims}");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("a key of any length");
+    mac.update(signed.as_bytes());
+    let signature = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
+    format!("{signed}.{signature}")
+}
+
+#[test]
+fn a_token_says_whom_a_telephone_speaks_for() {
+    const KEY: &str = "thirty-two bytes that nobody knows";
+    let check = |names_user: bool, others: u16| {
+        let scene = scene(&format!(
+            "[token]\nalgorithm = \"HS256\"\nkey = \"{KEY}\"\n[sip.policy]\ntoken_names_user = {names_user}\n"
+        ));
+        let telephone = |token: &str| Handshake {
+            target: format!("/wssip?token={token}"),
+            ..scene.telephone(100, "/wssip")
+        };
+        let open = |user: &str| {
+            let handshake = telephone(&jwt_of("alice", KEY));
+            SipBrowser::open(&handshake, Account::of(user)).expect("a WebSocket")
+        };
+        open("alice").register();
+        assert!(scene.mediaserver.binding("alice").is_some());
+        // 401 is what the mediaserver says, which then has the word.
+        assert_eq!(open("mallory").try_register(None).status(), Some(others));
+        let forged = telephone(&jwt_of("mallory", "another key that is as long as it"));
+        let declined = SipBrowser::open(&forged, Account::of("mallory")).expect_err("no WebSocket");
+        assert_eq!(declined.status, 401);
+    };
+    check(true, 403);
+    check(false, 401);
 }
 
 #[test]

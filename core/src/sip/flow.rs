@@ -2,7 +2,7 @@
 //! lost (RFC 5626 section 5.3).
 
 use alloc::{collections::VecDeque, sync::Arc};
-use core::{net::SocketAddr, time::Duration};
+use core::net::SocketAddr;
 
 use arrayvec::ArrayVec;
 
@@ -10,18 +10,25 @@ use super::{
     FlowId,
     limit::Buckets,
     token::{Identity, TokenText},
+    transaction::Method,
     trunk::TrunkId,
 };
-use crate::{action::ConnId, slab::Key, time::Instant, wire::sip::uri::Uri};
+use crate::{
+    action::ConnId,
+    refusal::{Role, refused},
+    slab::Key,
+    time::Instant,
+    wire::sip::uri::Uri,
+};
 
-/// How long a request for a lost flow that belongs to no dialog waits for it to come back: somebody waits for an answer.
-pub(super) const HOLD: Duration = Duration::from_secs(2);
 /// Contacts that one flow may have registered.
 pub(super) const REGISTRATIONS_MAX: usize = 4;
 /// Messages that wait for a lost flow.
 pub(super) const HELD_MAX: usize = 64;
 /// Messages that cannot be read, after which a WebSocket is closed.
 pub(super) const FAULTS_MAX: u32 = 16;
+/// Requests while it is locked out, after which a WebSocket is closed.
+pub(super) const LOCKOUTS_MAX: u32 = 4;
 
 /// A browser, by its WebSocket.
 #[derive(Debug)]
@@ -49,8 +56,10 @@ pub(super) struct Flow {
     pub(super) held_bytes: usize,
     /// When a lost flow is given up.
     pub(super) grace: Option<Instant>,
-    pub(super) buckets: Buckets,
+    buckets: Buckets,
     pub(super) faults: u32,
+    /// Requests that were refused because of a lock.
+    pub(super) lockouts: u32,
 }
 
 /// A message for a lost flow.
@@ -148,7 +157,38 @@ impl Flow {
             grace: None,
             buckets: Buckets::default(),
             faults: 0,
+            lockouts: 0,
         }
+    }
+
+    /// Whether one more request is within its rate; it is told of if it is not.
+    pub(super) fn admit(&mut self, now: Instant, method: Method) -> bool {
+        let admitted = self.buckets.admit(now, method);
+        self.tell_rate(admitted)
+    }
+
+    /// The same for what begins no transaction: ACKs, responses, and requests that are answered with an error.
+    pub(super) fn admit_stateless(&mut self, now: Instant) -> bool {
+        let admitted = self.buckets.admit_stateless(now);
+        self.tell_rate(admitted)
+    }
+
+    fn tell_rate(&self, admitted: bool) -> bool {
+        if !admitted {
+            refused(
+                Role::Sip,
+                self.peer.ip(),
+                "rate",
+                "more messages than a telephone sends",
+            );
+        }
+        admitted
+    }
+
+    /// Whether it has gone on trying while it was locked out. Who has registered is not: there may be
+    /// a call on it, and others behind the same address may be to blame.
+    pub(super) fn is_to_be_shut_out(&self) -> bool {
+        self.lockouts >= LOCKOUTS_MAX && self.address_of_record.is_none()
     }
 
     /// The identity that its dialogs are known by.

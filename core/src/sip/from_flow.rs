@@ -6,9 +6,9 @@ use super::{
     branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, DATAGRAM_MAX, FlowId},
     check::{self, Rejection, Request, Response},
-    flow::{FAULTS_MAX, Registering},
+    flow::{FAULTS_MAX, Flow, Registering},
     flows::Own,
-    limit::Suspects,
+    limit::{Attempt, Suspects},
     local::{self, Answer, TopVia, hop_request, reasons},
     register::claimed,
     rewrite::{self, Route},
@@ -83,11 +83,14 @@ impl Bridge {
         let Err(rejection) = handled else { return };
         let flow = self.flows.get_mut(id.0);
         // RFC 3261 section 17.1.1.3: nothing answers an ACK.
-        if is_ack || flow.is_none_or(|flow| !flow.buckets.admit_stateless(cx.now.mono)) {
+        if is_ack || flow.is_none_or(|flow| !flow.admit_stateless(cx.now.mono)) {
             cx.stats.sip.dropped += 1;
             return;
         }
         self.answer_to_flow(cx, id, message, rejection);
+        if self.flows.get(id.0).is_some_and(Flow::is_to_be_shut_out) {
+            self.shut(cx, id, 1008, "too many failures");
+        }
     }
 
     /// Answers a request in our own name.
@@ -141,7 +144,7 @@ impl Bridge {
         }
         check::policy(request)?;
         self.check_sender(id, request)?;
-        let credentials_of = self.admit(cx.now.mono, id, request)?;
+        let attempt = self.admit(cx.now.mono, id, request)?;
         let route = self.flow_route(request)?;
         let mut registering = match request.method {
             Method::Register => Some(self.registering(id, request)?),
@@ -183,47 +186,52 @@ impl Bridge {
         if let Some(transaction) = self.transactions.get_mut(key) {
             transaction.forwarded(&cx.made[bytes.clone()], request.message.body().len());
             transaction.registering = registering.map(Box::new);
-            transaction.credentials_of = credentials_of;
+            transaction.attempt = attempt;
         }
         self.depart(cx, key, destination.asks_stream, bytes);
         Ok(())
     }
 
-    /// Whether there is room for one more transaction of a flow. Returns who is to blame if its credentials are wrong.
-    fn admit(&mut self, now: Instant, id: FlowId, request: &Request<'_>) -> Result<Option<Suspects>, Rejection> {
+    /// Whether there is room for one more transaction of a flow. Returns who is to blame if it is refused, unless it
+    /// tries no password and comes from somebody who has registered, or in a dialog.
+    fn admit(&mut self, now: Instant, id: FlowId, request: &Request<'_>) -> Result<Option<Attempt>, Rejection> {
         let (has_room, most) = (self.has_room(), self.sip().limits.transactions_per_flow_max);
         let busy = Rejection::unavailable(RETRY_AFTER_SECS);
         let flow = self.flows.get_mut(id.0).ok_or(busy)?;
-        if !has_room || flow.pending >= most || !flow.buckets.admit(now, request.method) {
+        if !has_room || flow.pending >= most || !flow.admit(now, request.method) {
             return Err(busy);
         }
         let trunk = flow.trunk;
         if !self.trunk(trunk).is_available() {
             return Err(busy);
         }
-        let credentials_of = request
-            .message
-            .field(Name::Credentials)
-            .and_then(|_| self.suspects(id, request));
-        match credentials_of {
-            Some(who) if self.locks.is_locked(now, &who) => Err(Rejection::new(403, "Too Many Failures")),
-            _ => Ok(credentials_of),
+        let has_credentials = request.message.field(Name::Credentials).is_some();
+        let flow = self.flows.get(id.0).ok_or(busy)?;
+        if !has_credentials && (flow.address_of_record.is_some() || request.is_in_dialog()) {
+            return Ok(None);
         }
+        let who = self.suspects(flow, request);
+        if self.locks.is_locked(now, &who) {
+            if let Some(flow) = self.flows.get_mut(id.0) {
+                flow.lockouts = flow.lockouts.saturating_add(1);
+            }
+            return Err(Rejection::new(403, "Too Many Failures"));
+        }
+        Ok(Some(Attempt { who, has_credentials }))
     }
 
-    /// Who is to blame if the credentials of a request are wrong.
-    fn suspects(&self, id: FlowId, request: &Request<'_>) -> Option<Suspects> {
-        let flow = self.flows.get(id.0)?;
+    /// Who is to blame if a request is refused.
+    fn suspects(&self, flow: &Flow, request: &Request<'_>) -> Suspects {
         let address = match flow.peer.ip() {
             IpAddr::V4(address) => u128::from(address.to_bits()),
             // A site has a whole /64.
             IpAddr::V6(address) => address.to_bits() >> 64,
         };
-        Some(Suspects {
+        Suspects {
             user: self.hash(&(b"user", address, claimed(request))),
             subject: flow.subject.as_ref().map(|subject| self.hash(&(b"subject", subject))),
             address: self.hash(&(b"address", address)),
-        })
+        }
     }
 
     /// Whether the User-Agent of a request is that of a scanner.
@@ -321,7 +329,7 @@ impl Bridge {
         let Some(flow) = self.flows.get_mut(id.0) else {
             return Ok(());
         };
-        if !flow.buckets.admit_stateless(cx.now.mono) || request.max_forwards == Some(0) {
+        if !flow.admit_stateless(cx.now.mono) || request.max_forwards == Some(0) {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
@@ -350,7 +358,7 @@ impl Bridge {
         let response = Response::read(message)?;
         let key = self.transaction_of(&response.branch)?;
         let transaction = self.transactions.get_mut(key)?;
-        let admitted = response.status >= 300 || self.flows.get_mut(flow.0)?.buckets.admit_stateless(cx.now.mono);
+        let admitted = response.status >= 300 || self.flows.get_mut(flow.0)?.admit_stateless(cx.now.mono);
         // A browser answers for itself only.
         if !admitted
             || transaction.side != Side::Down

@@ -6,9 +6,9 @@ use super::{
     branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, FlowId},
     check::{self, Rejection, Request, Response},
-    flow::HOLD,
     flows::Own,
     ghosts::is_answer,
+    limit::Attempt,
     local::{self, Answer, TopVia, hop_request, reasons},
     rewrite::{self, Route},
     transaction::{Beginning, Method, Reply, Side, State, Transaction},
@@ -173,7 +173,7 @@ impl Bridge {
             Some(_) => None,
             // A call goes on: whoever is in it had better wait than be cut off.
             None if request.is_in_dialog() => flow.grace,
-            None => Some(cx.now.mono + HOLD),
+            None => Some(cx.now.mono + self.sip().limits.hold),
         };
         let mut transaction = Transaction::new(
             cx.now.mono,
@@ -472,14 +472,20 @@ impl Bridge {
         self.hide.remove(splices, message);
         let bytes = rewrite::finish(splices, message, cx.made);
         let flow = transaction.flow;
-        if let Some(who) = transaction.credentials_of {
-            match (status, transaction.method) {
-                (200..300, _) => self.locks.accepted(&who),
-                (401 | 407, _) | (403, Method::Register) => self.locks.denied(cx.now.mono, &who),
+        let (from, is_register) = (transaction.remote, transaction.method == Method::Register);
+        if let Some(Attempt { who, has_credentials }) = transaction.attempt {
+            let is_known = self
+                .flows
+                .get(flow.0)
+                .is_some_and(|flow| flow.address_of_record.is_some());
+            match status {
+                200..300 if has_credentials => self.locks.accepted(&who),
+                401 | 407 if has_credentials => self.locks.denied(cx.now.mono, &who),
+                // Whoever has not registered asks for users until there is one; whoever has dials a wrong number.
+                403 | 404 if is_register || !is_known => self.locks.denied(cx.now.mono, &who),
                 _ => {}
             }
         }
-        let (from, is_register) = (transaction.remote, transaction.method == Method::Register);
         let accepted = transaction.registering.take().filter(|_| (200..300).contains(&status));
         self.send_flow(cx, flow, bytes, None);
         if is_register

@@ -1,4 +1,5 @@
-//! May this browser ask again already? Token buckets by kind of request, and locks after wrong passwords.
+//! May this browser ask again already? Token buckets by kind of request, and locks after wrong passwords and guessed
+//! names.
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -59,13 +60,13 @@ struct Rate {
     burst: u32,
 }
 
-/// Who has tried too many wrong passwords.
+/// Who has tried too many wrong passwords, or names of nobody.
 #[derive(Debug)]
 pub(super) struct Locks {
     entries: HashMap<u64, Lock, RandomState>,
 }
 
-/// Who tries a password, by numbers that only we can work out.
+/// Who tries a password or a name, by numbers that only we can work out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Suspects {
     /// A user at an address, so that one wrong password behind a NAT is nobody else's trouble.
@@ -74,6 +75,15 @@ pub(super) struct Suspects {
     pub(super) subject: Option<u64>,
     /// The address, which a whole office may share.
     pub(super) address: u64,
+}
+
+/// A request whose refusal counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attempt {
+    /// Who is to blame.
+    pub(super) who: Suspects,
+    /// Whether it brings a password; whoever brings none is asked for it first.
+    pub(super) has_credentials: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +107,7 @@ impl Locks {
         !self.entries.is_empty() && who.all().any(is_locked)
     }
 
-    /// Credentials were refused: each time beyond the first few locks for twice as long.
+    /// An attempt was refused: each time beyond the first few locks for twice as long.
     pub(super) fn denied(&mut self, now: Instant, who: &Suspects) {
         for (who, denials_max) in who.all() {
             self.deny(now, who, denials_max);
@@ -154,7 +164,7 @@ impl Lock {
     }
 }
 
-/// Wrong passwords in a row that a user is forgiven.
+/// Wrong attempts in a row that a user is forgiven.
 const DENIALS_MAX: u32 = 8;
 /// The same for all users of an address that did not get in, before nobody there is heard for a while.
 const ADDRESS_DENIALS_MAX: u32 = 100;

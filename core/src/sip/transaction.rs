@@ -6,7 +6,7 @@
 
 use core::{net::SocketAddr, time::Duration};
 
-use super::{FlowId, limit::Suspects, trunk::TrunkId};
+use super::{FlowId, limit::Attempt, trunk::TrunkId};
 use crate::{
     time::Instant,
     wire::sip::{Framing, Message, Name},
@@ -177,8 +177,8 @@ pub(super) struct Transaction {
     /// Down only: the last response, for repeats.
     pub(super) response: Vec<u8>,
     pub(super) cancel: Cancel,
-    /// Who will be locked out if these credentials are wrong too.
-    pub(super) credentials_of: Option<Suspects>,
+    /// Who will be locked out if this is refused too.
+    pub(super) attempt: Option<Attempt>,
     /// Begun later than those with a smaller one.
     pub(super) serial: u64,
     /// What a REGISTER asks for.
@@ -232,7 +232,7 @@ impl Transaction {
             head_len: 0,
             response: Vec::new(),
             cancel: Cancel::None,
-            credentials_of: None,
+            attempt: None,
             serial: 0,
             registering: None,
             armed: None,

@@ -282,6 +282,7 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<SipLimits> {
             values::bytes(4096..=65_536),
         ),
         grace: section.or(cx, "grace_secs", default.grace, values::seconds),
+        hold: section.or(cx, "hold_secs", default.hold, values::seconds),
         ping: section.or(cx, "ping_secs", default.ping, values::seconds),
         buffer_bytes_max: section.or(
             cx,

@@ -930,6 +930,7 @@ fn what_browsers_may_say() {
     let sip = config(
         "[sip.limits]
         grace_secs = 20
+        hold_secs = 3
         [sip.policy]
         gone_status = 480
         unregister_gone = true
@@ -941,7 +942,7 @@ fn what_browsers_may_say() {
     )
     .sip
     .unwrap();
-    assert_eq!(sip.limits.grace.as_secs(), 20);
+    assert_eq!((sip.limits.grace.as_secs(), sip.limits.hold.as_secs()), (20, 3));
     let policy = sip.policy;
     assert_eq!((policy.gone_status, policy.unregister_gone), (480, true));
     assert_eq!((policy.token_names_user, policy.register_max.as_secs()), (true, 120));

@@ -71,13 +71,68 @@ fn a_password_is_not_guessed_for_long() {
     let flow = world.open(20);
     let locked = "browser: SIP/2.0 403 Too Many Failures";
     assert_eq!(verdict(&mut world, flow, &attempt()), locked);
-    // Somebody else of the same office is not concerned, nor is who has not tried a password.
+    // Not to be asked for one either; but somebody else of the same office is not concerned.
+    assert_eq!(verdict(&mut world, flow, &register(CONTACT, "60")), locked);
     let other = attempt().replace("alice", "bob");
     let passed = "trunk: REGISTER sip:xivo SIP/2.0";
     assert_eq!(verdict(&mut world, flow, &other), passed);
-    assert_eq!(verdict(&mut world, flow, &register(CONTACT, "60")), passed);
     world.wait(Duration::from_secs(11));
     assert_eq!(verdict(&mut world, flow, &attempt()), passed);
+}
+
+#[test]
+fn names_are_not_guessed_for_long() {
+    let mut world = World::new(Reach::Path);
+    let name = |number: u32| register(CONTACT, "60").replace("alice", &format!("user{number}"));
+    let passed = "trunk: REGISTER sip:xivo SIP/2.0";
+    // Each name once, from one address; on as many WebSockets as it likes.
+    for number in 0..100 {
+        let flow = world.open(number);
+        let forwarded = world.browser(flow, &name(number)).remove(0).trunk();
+        world.trunk(&reply(&forwarded, "404 Not Found", ""));
+    }
+    let flow = world.open(100);
+    let locked = "browser: SIP/2.0 403 Too Many Failures";
+    for number in 101..104 {
+        assert_eq!(heads(&world.browser(flow, &name(number))), [locked]);
+    }
+    // Whoever does not give up is shut out.
+    let last = world.browser(flow, &name(104));
+    assert!(
+        matches!(&last[..], [Sent::Browser(..), Sent::Close(conn, 1008)] if *conn == connection(100)),
+        "{last:?}"
+    );
+    assert!(world.browser(flow, &name(105)).is_empty());
+    world.wait(Duration::from_secs(11));
+    let flow = world.open(101);
+    assert_eq!(verdict(&mut world, flow, &name(106)), passed);
+}
+
+#[test]
+fn a_wrong_number_is_no_attack() {
+    let mut world = World::new(Reach::Path);
+    let call = |world: &mut World, flow, number: u32| {
+        let mut sent = world.browser(flow, &invite(&format!("z9hG4bKi{number}")));
+        let last = sent.pop().expect("an answer or a call");
+        if matches!(last, Sent::Browser(..)) {
+            return last.head();
+        }
+        let forwarded = last.trunk();
+        world.trunk(&reply(&forwarded, "404 Not Found", ""));
+        "passed".into()
+    };
+    let registered = world.open(1);
+    world.register(registered, CONTACT);
+    for number in 0..20 {
+        assert_eq!(call(&mut world, registered, number), "passed");
+    }
+    // But it is of whoever has never said who he is; which does not concern who has.
+    let stranger = world.open(2);
+    for number in 20..28 {
+        assert_eq!(call(&mut world, stranger, number), "passed");
+    }
+    assert_eq!(call(&mut world, stranger, 28), "browser: SIP/2.0 403 Too Many Failures");
+    assert_eq!(call(&mut world, registered, 29), "passed");
 }
 
 #[test]
