@@ -113,6 +113,8 @@ peer = [{{ net = "::1/128", ports = "{peer_port}-{}" }}]"#,
     );
     let config = config(&lines)
         .replace("relay = \"$net.1\"", "relay = [\"$net.1\", \"::1\"]")
+        // So many clients at once, and ports rest before they are given again.
+        .replace("30000-30099", "30000-32999")
         .replace("[[turn.peer]]\nnet = \"$net.120/32\"\nports = \"20000-20099\"\n", "")
         .replace(
             "peer = [{",
