@@ -51,11 +51,11 @@ impl Shard {
 
     /// Tells what has become of a request.
     pub(in crate::shard) fn log(&mut self, now: Now, exchange: Option<Box<Exchange>>, end: End) {
-        let Some(exchange) = exchange else { return };
-        let end = match self.is_cut(now) {
-            true => End::Stopped,
-            false => end,
-        };
+        let Some(mut exchange) = exchange else { return };
+        if self.is_cut(now) {
+            // Whatever the order in which the two connections were closed.
+            exchange.end = Some(End::Stopped);
+        }
         self.actions.push_back(Action::Log(exchange.finish(now, end)));
     }
 }
