@@ -89,6 +89,8 @@ listen_udp = ["$net.1:3479", "$net.2:3478", "$net.2:3479"]"#;
 enum End {
     /// All that was sent came back.
     Whole,
+    /// Half of what was sent comes back, as from coturn's server: the passive end does not count what it gets.
+    Half,
     /// It is refused.
     Refused,
     /// What it sends is broken now and then, so that not everything comes back.
@@ -108,7 +110,10 @@ fn the_client_of_coturn_is_served_in_every_mode() {
         r#"mobility = true
 tcp_relay = true
 listen_udp = "[::1]:{port}"
-peer = [{{ net = "::1/128", ports = "{peer_port}-{}" }}]"#,
+peer = [
+    {{ net = "::1/128", ports = "{peer_port}-{}" }},
+    {{ net = "$net.128/25", ports = "1024-65535" }},
+]"#,
         peer_port + 1
     );
     let config = config(&lines)
@@ -117,8 +122,8 @@ peer = [{{ net = "::1/128", ports = "{peer_port}-{}" }}]"#,
         .replace("30000-30099", "30000-32999")
         .replace("[[turn.peer]]\nnet = \"$net.120/32\"\nports = \"20000-20099\"\n", "")
         .replace(
-            "peer = [{",
-            "peer = [{ net = \"$net.120/32\", ports = \"20000-20099\" }, {",
+            "peer = [",
+            "peer = [\n    { net = \"$net.120/32\", ports = \"20000-20099\" },",
         );
     let scene = Scene::with(&config);
     let (server, peer) = (scene.site.host(1).to_string(), scene.site.host(120).to_string());
@@ -132,7 +137,7 @@ peer = [{{ net = "::1/128", ports = "{peer_port}-{}" }}]"#,
     let (v6_port, v6_df) = (["-x", "-p", &port], ["-x", "-g", "-p", &port]);
     // RFC 8656 section 12 leaves the channels above 0x4FFF to others, and this client draws them too: with Send
     // indications only, then. Channels are shown by aioice, turn-client-proto and Chromium.
-    let modes: [(&str, &[&[&str]], End); 16] = [
+    let modes: [(&str, &[&[&str]], End); 17] = [
         ("UDP", &[&password, &v4], End::Whole),
         ("UDP, DF", &[&password, &v4, &["-X", "-g"]], End::Whole),
         ("UDP, many requests", &[&password, &v4, &["-G"]], End::Whole),
@@ -154,6 +159,8 @@ peer = [{{ net = "::1/128", ports = "{peer_port}-{}" }}]"#,
         ("TLS", &[&password, &v4, &["-t", "-S", "-p", "3478"]], End::Whole),
         // RFC 6062: one of two allocations calls the other one, which is called.
         ("TCP relay, active", &[&password, &["-t", "-T", "-y"]], End::Whole),
+        // Here it is the peer too, which calls.
+        ("TCP relay, passive", &[&password, &["-t", "-T", "-P", "-y"]], End::Half),
     ];
     thread::scope(|scope| {
         for (client, (mode, arguments, end)) in (130..).zip(modes) {
@@ -181,6 +188,11 @@ fn uclient(mode: &str, end: End, local: &str, arguments: &[&[&str]], server: &st
         End::Whole => {
             let (sent, received) = counts.unwrap_or_else(|| panic!("{mode}: {said}"));
             assert!(sent == received && sent != "0", "{mode}: {said}");
+        }
+        End::Half => {
+            let (sent, received) = counts.unwrap_or_else(|| panic!("{mode}: {said}"));
+            let [sent, received] = [sent, received].map(|count| count.trim().parse().unwrap_or(0));
+            assert!(sent == 2 * received && sent != 0, "{mode}: {said}");
         }
         End::Refused => assert!(!output.status.success() && counts.is_none(), "{mode}: {said}"),
         End::Somehow => {}
