@@ -8,6 +8,7 @@ use std::{path::Path, process::ExitCode};
 pub mod config;
 pub mod http;
 pub mod opening;
+pub mod sequence;
 pub mod shard;
 pub mod sip;
 pub mod split;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use bytes::BytesMut;
 use edgeward_core::{
     Shard,
@@ -20,7 +20,10 @@ use edgeward_core::{
     tls::{ClientTls, Tls},
 };
 
-use crate::config::{Machine, keys};
+use crate::{
+    config::{Machine, keys},
+    sequence::sequence,
+};
 
 const CONFIG: &str = r#"
 [https]
@@ -165,15 +168,8 @@ const RESPONSES: [&str; 7] = [
 /// Connections, datagrams, failures and time in any order. No fault of ours is met; what a shard names is there; when all
 /// have left, a drain ends.
 pub fn ops(bytes: &[u8]) {
-    let mut input = Unstructured::new(bytes);
     let mut world = World::new();
-    for _ in 0..OPS_MAX {
-        if input.is_empty() {
-            break;
-        }
-        let Ok(op) = Op::arbitrary(&mut input) else { break };
-        world.apply(op);
-    }
+    sequence(bytes, OPS_MAX).for_each(|op| world.apply(op));
     world.leave();
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use edgeward_core::{
     action::{ConnId, ShardId},
     config::Config,
@@ -15,7 +15,10 @@ use edgeward_core::{
     wire::sip::{Framing, Message, Name, Start},
 };
 
-use crate::config::{Machine, keys};
+use crate::{
+    config::{Machine, keys},
+    sequence::sequence,
+};
 
 /// Longest sequence; what is behind it is left.
 const OPS_MAX: usize = 120;
@@ -135,15 +138,8 @@ struct Extra {
 /// Browsers, mediaservers, losses and time in any order: what is sent is SIP; a response reaches only the user who asked,
 /// a request only the user whom it is for; when all have left, nothing is left.
 pub fn ops(bytes: &[u8]) {
-    let mut input = Unstructured::new(bytes);
     let mut world = World::new();
-    for _ in 0..OPS_MAX {
-        if input.is_empty() {
-            break;
-        }
-        let Ok(op) = Op::arbitrary(&mut input) else { break };
-        world.apply(op);
-    }
+    sequence(bytes, OPS_MAX).for_each(|op| world.apply(op));
     world.leave();
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use edgeward_core::{
     action::{BindError, ConnId, RelayId, ShardId, SocketId},
     config::Config,
@@ -24,7 +24,10 @@ use edgeward_core::{
     },
 };
 
-use crate::config::{Machine, keys};
+use crate::{
+    config::{Machine, keys},
+    sequence::sequence,
+};
 
 const CONFIG: &str = r#"
 [turn]
@@ -136,15 +139,8 @@ struct From {
 /// Requests, packets, time and failures in any order. What goes to a peer must have a live permission and a port that the
 /// policy allows; what goes to a client must come from a peer with a live permission.
 pub fn ops(bytes: &[u8]) {
-    let mut input = Unstructured::new(bytes);
     let mut world = World::new();
-    for _ in 0..OPS_MAX {
-        if input.is_empty() {
-            break;
-        }
-        let Ok(op) = Op::arbitrary(&mut input) else { break };
-        world.apply(op);
-    }
+    sequence(bytes, OPS_MAX).for_each(|op| world.apply(op));
     world.leave();
 }
 
