@@ -62,3 +62,4 @@ pub use bind::bind_shared;
 pub use counters::Counters;
 pub use poller::{Event, Options, Poller, Turn};
 pub use socket::Buffers;
+pub use sys::duplicate;
