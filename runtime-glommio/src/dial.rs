@@ -6,7 +6,7 @@ use edgeward_core::action::{ConnId, Endpoints, Input, IoKind, QueryId};
 use edgeward_daemon::tcp::io_kind;
 use glommio::{GlommioError, net::TcpStream, task::JoinHandle};
 
-use crate::{relay, shard::Driver, stream::End};
+use crate::{executor, relay, shard::Driver, stream::End};
 
 /// Connects, from a relayed transport address where one is given; the core gives up by closing the connection, which
 /// cancels the task.
@@ -16,7 +16,7 @@ pub(crate) fn connect(
     from: Option<SocketAddr>,
     to: SocketAddr,
 ) -> JoinHandle<()> {
-    let task = glommio::spawn_local(async move {
+    let task = executor::spawn(async move {
         let (connected, end) = match from {
             Some(from) => (relay::connect(from, to).await, End::Peer),
             None => (TcpStream::connect(to).await.map_err(Into::into), End::Any),
@@ -31,7 +31,7 @@ pub(crate) fn connect(
 
 /// Looks a name up with the resolver of the system, which may take its time.
 pub(crate) fn resolve(driver: Weak<RefCell<Driver>>, query: QueryId, host: String) {
-    let task = glommio::spawn_local(async move {
+    let task = executor::spawn(async move {
         let answer = glommio::executor()
             .spawn_blocking(move || edgeward_daemon::resolve(&host))
             .await;

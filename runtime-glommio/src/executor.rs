@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_lite::future::or;
-use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, timer::sleep};
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, Task, TaskQueueHandle, timer::sleep};
 use io_uring::{IoUring, Probe, opcode};
 use rlimit::Resource;
 
@@ -46,6 +46,12 @@ pub(crate) fn make() -> io::Result<LocalExecutor> {
         .preempt_timer(PREEMPT)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(RESOLVERS));
     Ok(builder.make()?)
+}
+
+/// Starts a task of this thread, which runs when those before it have: `glommio::spawn_local` would run it in the middle of
+/// whoever starts it, who holds the driver.
+pub(crate) fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    glommio::spawn_local_into(future, TaskQueueHandle::default()).expect("the first queue is always there")
 }
 
 /// What a future comes to, or `None` when that is not by then.

@@ -35,14 +35,10 @@ async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: Letters) -
     let driver = Driver::start(start)?;
     let mut accepting = Vec::new();
     for (number, listener) in (0..).zip(listeners) {
-        accepting.push(glommio::spawn_local(accept(
-            driver.clone(),
-            ListenerId(number),
-            listener,
-        )));
+        accepting.push(executor::spawn(accept(driver.clone(), ListenerId(number), listener)));
     }
-    glommio::spawn_local(shard::keep_time(driver.clone())).detach();
-    let datagrams = glommio::spawn_local(udp::run(driver.clone()));
+    executor::spawn(shard::keep_time(driver.clone())).detach();
+    let datagrams = executor::spawn(udp::run(driver.clone()));
     let until_end = async {
         let deadline = mesh::deliver(&driver, &mut letters).await;
         for task in accepting {

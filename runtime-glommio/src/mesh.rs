@@ -9,7 +9,7 @@ use edgeward_core::{
 use edgeward_daemon::{Letter, Letters, Mesh};
 use tokio::sync::oneshot;
 
-use crate::{ready, shard::SharedDriver};
+use crate::{executor, ready, shard::SharedDriver};
 
 /// Hands letters to the driver until it is told to drain, then until it is told to close; returns when the drain must be
 /// over.
@@ -36,7 +36,7 @@ pub(crate) async fn deliver(driver: &SharedDriver, letters: &mut Letters) -> Opt
 
 /// Sends a connection as soon as its stream has let go of the descriptor.
 pub(crate) fn send_stream(mesh: Mesh, to: ShardId, socket: oneshot::Receiver<TcpStream>, conn: Box<Conn>) {
-    let task = glommio::spawn_local(async move {
+    let task = executor::spawn(async move {
         // Whatever fails here closes the connection, and the client dials again.
         if let Ok(socket) = socket.await {
             mesh.send_when_room(to, Letter::Stream(socket, conn)).await;

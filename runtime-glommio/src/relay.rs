@@ -16,7 +16,7 @@ use futures_lite::{future::yield_now, io::AsyncWrite as _};
 use glommio::{net::TcpStream, task::JoinHandle, timer::sleep};
 use rustix::io::Errno;
 
-use crate::{ready, shard::Driver};
+use crate::{executor, ready, shard::Driver};
 
 /// Listens on a port that nobody else has, and brings everybody who connects to the core.
 pub(crate) fn listen(
@@ -26,7 +26,7 @@ pub(crate) fn listen(
 ) -> Result<(JoinHandle<()>, SocketAddr), BindError> {
     let listener = tcp::listen_relay(at)?;
     let local = listener.local_addr().map_err(|_| BindError::Failed)?;
-    let task = glommio::spawn_local(accept(driver, relay, listener));
+    let task = executor::spawn(accept(driver, relay, listener));
     Ok((task.detach(), local))
 }
 

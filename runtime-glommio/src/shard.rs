@@ -24,7 +24,7 @@ use glommio::{net::TcpStream, task::JoinHandle, timer::sleep};
 use tokio::sync::Notify;
 
 use crate::{
-    dial, mesh, relay,
+    dial, executor, mesh, relay,
     stream::{End, Stream, Wrote},
 };
 
@@ -303,7 +303,7 @@ impl Driver {
     fn log(&mut self, access: &Access) {
         if self.access.add(access) {
             let this = self.this.clone();
-            let task = glommio::spawn_local(async move {
+            let task = executor::spawn(async move {
                 sleep(access::DELAY).await;
                 if let Some(driver) = this.upgrade() {
                     driver.borrow_mut().flush_log();

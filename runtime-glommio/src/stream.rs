@@ -23,7 +23,7 @@ use socket2::SockRef;
 use tokio::sync::oneshot;
 
 use crate::{
-    executor::timeout,
+    executor::{self, timeout},
     ready,
     shard::{Counted, SharedDriver},
 };
@@ -94,7 +94,7 @@ impl Stream {
             End::Any => None,
             End::Peer => Some(Box::pin(broken(stream.clone()))),
         };
-        glommio::spawn_local(run(driver.clone(), conn, stream.clone(), broken, counted)).detach();
+        executor::spawn(run(driver.clone(), conn, stream.clone(), broken, counted)).detach();
         stream
     }
 
@@ -235,7 +235,7 @@ async fn error_of(stream: &Stream) -> io::Result<Option<io::Error>> {
     loop {
         ready::readable(errors.registry()).await?;
         errors.poll(&mut events, Some(Duration::ZERO))?;
-        if events.iter().any(|event| event.is_error() || event.is_write_closed()) {
+        if events.iter().any(mio::event::Event::is_error) {
             let socket = edgeward_udp::duplicate(&*stream.socket.borrow())?;
             return SockRef::from(&socket).take_error();
         }
