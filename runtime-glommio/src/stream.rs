@@ -233,7 +233,7 @@ async fn error_of(stream: &Stream) -> io::Result<Option<io::Error>> {
         .register(&mut SourceFd(&socket), Token(0), Interest::PRIORITY)?;
     let mut events = Events::with_capacity(1);
     loop {
-        ready::readable(errors.registry()).await?;
+        ready::readable(errors.registry()).await;
         errors.poll(&mut events, Some(Duration::ZERO))?;
         if events.iter().any(mio::event::Event::is_error) {
             let socket = edgeward_udp::duplicate(&*stream.socket.borrow())?;

@@ -27,7 +27,7 @@ pub(crate) async fn run(driver: SharedDriver) -> io::Result<()> {
     let descriptor = driver.borrow().poller().as_fd().try_clone_to_owned()?;
     let mut looked = Instant::now();
     loop {
-        ready::readable(&descriptor).await?;
+        ready::readable(&descriptor).await;
         let mut is_soon = looked.elapsed() < SOON;
         loop {
             let turn = driver.borrow_mut().datagrams()?;
