@@ -405,7 +405,8 @@ pub struct SipPolicy {
     pub gone_status: u16,
     /// Whether the contacts of a browser that has gone for good are removed at its mediaserver.
     pub unregister_gone: bool,
-    /// Whether the user that a token names is the only one that its WebSocket may register and speak for.
+    /// Whether the user that a token names is the only one that its WebSocket may register and speak for; one whose token
+    /// names nobody is not opened.
     pub token_names_user: bool,
     /// Registrations are asked for no longer than this.
     pub register_max: Duration,

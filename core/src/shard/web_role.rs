@@ -162,6 +162,12 @@ impl Shard {
             .map(|(browser, _)| core::mem::replace(&mut browser.gate, Gate::OPEN));
         let subject = gate.and_then(|gate| gate.identity).and_then(Identity::into_subject);
         self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        let names_user = config.sip.as_ref().is_some_and(|sip| sip.policy.token_names_user);
+        let decision = match decision {
+            // A token that names nobody speaks for nobody.
+            Decision::Sip { .. } if names_user && subject.is_none() => Decision::Refuse(Answer::new(403)),
+            decision => decision,
+        };
         match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;

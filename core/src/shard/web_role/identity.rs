@@ -14,7 +14,10 @@ use crate::{
     http::{Answer, Request},
     limit::{Client, Verdict},
     rng::Rng,
-    shard::{Shard, web_role::gate::Passage},
+    shard::{
+        Shard,
+        web_role::{errand::BODY_BYTES_MAX, gate::Passage},
+    },
     time::{Instant, Now},
     token::TokenError,
 };
@@ -181,6 +184,12 @@ impl Shard {
             return self.token_unanswered(now, &waiting, out);
         };
         let identity = match status {
+            200..=299 if body.len() > BODY_BYTES_MAX => {
+                tracing::warn!(
+                    "what says whether a token holds is longer than {BODY_BYTES_MAX} bytes, and is not believed"
+                );
+                return self.token_unanswered(now, &waiting, out);
+            }
             200..=299 => {
                 let subject = serde_json::from_slice::<serde_json::Value>(body).ok();
                 let subject = subject.and_then(|answer| answer.get(&ask.subject)?.as_str().map(String::from));
