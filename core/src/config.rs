@@ -741,7 +741,7 @@ pub struct TurnLimits {
     pub unauthenticated_per_second: u32,
     /// From the first byte of a TCP connection to its first allocation, and between messages without one.
     pub stream_idle: Duration,
-    /// Bytes that wait for a slow TCP client before datagrams to it are dropped.
+    /// Bytes that wait for a slow TCP client before datagrams to it are dropped. Answers find room beyond.
     pub buffer_bytes_max: usize,
 }
 
