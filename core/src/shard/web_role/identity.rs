@@ -12,7 +12,7 @@ use crate::{
     config::{Ask, Limit, TokenCheck},
     conn::{Errand, Identity, TokenDigest, Wait},
     http::{Answer, Request},
-    limit::{Client, Verdict},
+    limit::{Account, Verdict},
     rng::Rng,
     shard::{
         Shard,
@@ -123,7 +123,7 @@ impl Shard {
             None => self.web.zones.hash(&token),
         };
         Identity::User {
-            account: Client::User(key),
+            account: Account::User(key),
             subject: subject.map(String::into_boxed_str),
         }
     }
@@ -198,7 +198,7 @@ impl Shard {
                     None => self.web.zones.hash(&digest),
                 };
                 Identity::User {
-                    account: Client::User(account),
+                    account: Account::User(account),
                     subject: subject.map(String::into_boxed_str),
                 }
             }
