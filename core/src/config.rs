@@ -87,7 +87,7 @@ pub struct Server {
     pub drain: Duration,
     /// TCP connections of one shard, accepted and dialled together.
     pub connections_max: usize,
-    /// TCP connections that one client address may hold on one shard.
+    /// TCP connections that one client may hold on one shard: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections_per_address_max: usize,
 }
 

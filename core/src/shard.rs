@@ -16,6 +16,7 @@ use crate::{
     config::{Offer, SharedConfig},
     conn::{Conn, Stage},
     cx::Cx,
+    limit::Account,
     refusal::{Role, refused},
     rng::Rng,
     sip::{self, Bridge},
@@ -57,8 +58,8 @@ pub struct Shard {
     actions: VecDeque<Action>,
     /// What TLS decrypts into.
     plain: Vec<u8>,
-    /// Accepted connections by client address.
-    clients: HashMap<IpAddr, usize, RandomState>,
+    /// Accepted connections by client.
+    clients: HashMap<Account, usize, RandomState>,
     /// What each name that is being looked up is wanted for.
     questions: Slab<Question>,
     web: web_role::Web,
@@ -180,8 +181,7 @@ impl Shard {
             return Err(Refused);
         }
         if conn.is_accepted() {
-            let client = conn.peer.ip().to_canonical();
-            *self.clients.entry(client).or_default() += 1;
+            *self.clients.entry(Account::of(conn.peer.ip())).or_default() += 1;
         }
         let deadline = conn.deadline;
         let mut conn = *conn;
@@ -592,7 +592,8 @@ impl Shard {
 
     /// Counts one more connection of a client, unless it has too many.
     fn admit(&mut self, client: IpAddr) -> bool {
-        let held = self.clients.get(&client).copied().unwrap_or(0);
+        let account = Account::of(client);
+        let held = self.clients.get(&account).copied().unwrap_or(0);
         // A proxy in front of us brings the connections of many.
         let trusted = self
             .config
@@ -602,7 +603,7 @@ impl Shard {
         let is_trusted = trusted.iter().any(|net| net.contains(&client));
         let is_admitted = is_trusted || held < self.config.server.connections_per_address_max;
         if is_admitted {
-            self.clients.insert(client, held + 1);
+            self.clients.insert(account, held + 1);
         } else {
             refused(
                 Role::Edge,
@@ -615,7 +616,7 @@ impl Shard {
     }
 
     fn release_client(&mut self, conn: &Conn) {
-        let client = conn.peer.ip().to_canonical();
+        let client = Account::of(conn.peer.ip());
         if let Some(held) = self.clients.get_mut(&client).filter(|_| conn.is_accepted()) {
             *held -= 1;
             if *held == 0 {
