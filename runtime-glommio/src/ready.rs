@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn a_task_waits_for_what_is_no_stream() {
         if let Err(error) = executor::check(1) {
-            println!("SKIPPED: {error}");
+            eprintln!("SKIPPED: {error}");
             return;
         }
         executor::make().expect("an executor").run(async {

@@ -41,7 +41,7 @@ fn check(name: &str, program: &str, arguments: &[&str], told: &[&str]) {
 #[test]
 fn too_little_locked_memory_is_told_with_what_is_needed() {
     if Command::new("prlimit").arg("--version").output().is_err() {
-        println!("SKIPPED: no prlimit");
+        eprintln!("SKIPPED: no prlimit");
         return;
     }
     let arguments = ["--memlock=65536:65536", BINARY];
