@@ -31,8 +31,8 @@ use bytes::BytesMut;
 use edgeward_core::{
     Shard,
     action::{
-        Action, BindError, Conn, ConnId, Egress, Input, ListenerId, Parcel, RelayId, ResolveError, ShardId, SocketId,
-        Transport,
+        Action, BindError, Conn, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, RelayId, ResolveError,
+        ShardId, SocketId, Transport,
     },
 };
 use edgeward_daemon::{
@@ -325,52 +325,24 @@ impl Drive {
         }
     }
 
+    /// The kernel, the core or an alarm has something for a socket.
     fn socket(&mut self, token: Token) {
         match self.sockets.get_mut(&token) {
-            Some(Socket::Listener(listener, on)) => match (listener.accept(), *on) {
-                (Ok((socket, peer)), on) => {
-                    self.ready.insert(token);
-                    self.accepted(on, socket, peer);
-                }
-                (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {}
-                (Err(error), _) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    self.alarms.insert((Instant::now() + ACCEPT_PAUSE, token));
-                }
-            },
-            Some(Socket::Dial(socket, conn, _)) => {
-                let conn = *conn;
+            Some(Socket::Listener(listener, on)) => {
+                let (accepted, on) = (listener.accept(), *on);
+                self.accepted(token, on, accepted);
+            }
+            Some(Socket::Dial(socket, conn, end)) => {
                 if let Some(result) = connected(socket) {
-                    match self.sockets.remove(&token) {
-                        Some(Socket::Dial(socket, _, end)) if result.is_ok() => {
-                            self.sockets
-                                .insert(token, Socket::Stream(Stream::new(conn, socket, end)));
-                            self.ready.insert(token);
-                        }
-                        _ => {
-                            self.conns.remove(&conn);
-                        }
-                    }
-                    self.handle(Input::Dialed(conn, result));
+                    let (conn, end) = (*conn, *end);
+                    self.dialled(token, conn, end, result);
                 }
             }
             Some(Socket::Stream(stream)) => {
                 let conn = stream.conn();
-                let Some(happened) = stream.turn(&mut self.scratch) else {
-                    return;
-                };
-                self.ready.insert(token);
-                match happened {
-                    Happened::Received(len) => {
-                        let bytes = &mut self.scratch[..len];
-                        self.shard.receive(self.clock.now(), conn, bytes, &mut self.egress);
-                    }
-                    Happened::Written => self.handle(Input::Written(conn)),
-                    Happened::Eof => self.handle(Input::Eof(conn)),
-                    Happened::Failed(kind) => {
-                        self.detach(conn);
-                        self.handle(Input::Failed(conn, kind));
-                    }
+                if let Some(happened) = stream.turn(&mut self.scratch) {
+                    self.ready.insert(token);
+                    self.happened(conn, happened);
                 }
             }
             Some(Socket::Leaving(leaving)) => match leaving.turn(&mut self.scratch) {
@@ -379,29 +351,63 @@ impl Drive {
                     self.alarms.insert((at, token));
                     self.ready.insert(token);
                 }
-                Left::Gone => {
-                    if let Some(Socket::Leaving(leaving)) = self.sockets.remove(&token) {
-                        self.hand_over(leaving);
-                    }
-                }
+                Left::Gone => self.hand_over(token),
             },
             None => {}
         }
     }
 
     /// Somebody has connected. Whom the core does not take sees the socket closed at once.
-    fn accepted(&mut self, on: On, socket: TcpStream, peer: SocketAddr) {
-        let Ok(local) = socket.local_addr() else { return };
-        let now = self.clock.now();
-        let accepted = match on {
-            On::Clients(on) => self.shard.accept(now, on, local, peer).map(|conn| (conn, End::Any)),
-            On::Peers(on) => {
-                let accepted = self.shard.accept_peer(now, on, local, peer, &mut self.egress);
-                accepted.map(|conn| (conn, End::Peer))
+    fn accepted(&mut self, token: Token, on: On, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                self.alarms.insert((Instant::now() + ACCEPT_PAUSE, token));
+                return;
             }
         };
-        if let Ok((conn, end)) = accepted {
+        self.ready.insert(token);
+        let Ok(local) = socket.local_addr() else { return };
+        let now = self.clock.now();
+        let (accepted, end) = match on {
+            On::Clients(on) => (self.shard.accept(now, on, local, peer), End::Any),
+            On::Peers(on) => {
+                let accepted = self.shard.accept_peer(now, on, local, peer, &mut self.egress);
+                (accepted, End::Peer)
+            }
+        };
+        if let Ok(conn) = accepted {
             self.attach(conn, socket, end);
+        }
+    }
+
+    fn dialled(&mut self, token: Token, conn: ConnId, end: End, result: Result<Endpoints, IoKind>) {
+        let socket = self.sockets.remove(&token);
+        match socket {
+            Some(Socket::Dial(socket, ..)) if result.is_ok() => {
+                self.sockets
+                    .insert(token, Socket::Stream(Stream::new(conn, socket, end)));
+                self.ready.insert(token);
+            }
+            _ => drop(self.conns.remove(&conn)),
+        }
+        self.handle(Input::Dialed(conn, result));
+    }
+
+    fn happened(&mut self, conn: ConnId, happened: Happened) {
+        match happened {
+            Happened::Received(len) => {
+                let bytes = &mut self.scratch[..len];
+                self.shard.receive(self.clock.now(), conn, bytes, &mut self.egress);
+            }
+            Happened::Written => self.handle(Input::Written(conn)),
+            Happened::Eof => self.handle(Input::Eof(conn)),
+            Happened::Failed(kind) => {
+                self.detach(conn);
+                self.handle(Input::Failed(conn, kind));
+            }
         }
     }
 
@@ -527,10 +533,13 @@ impl Drive {
         }
     }
 
-    /// Sends a stream that has said all on to the shard where its connection belongs.
-    fn hand_over(&mut self, leaving: Leaving) {
+    /// A stream has said all: it is closed, or goes on to the shard where its connection belongs.
+    fn hand_over(&mut self, token: Token) {
+        let Some(Socket::Leaving(leaving)) = self.sockets.remove(&token) else {
+            return;
+        };
         if let Some((to, mut socket, conn)) = leaving.moved() {
-            // The kernel must not tell us of it any more, and does not know that it leaves: the descriptor stays open.
+            // The descriptor stays open, so the kernel would go on telling us of it.
             match self.poll.registry().deregister(&mut socket) {
                 Ok(()) => self.mesh.send(to, Letter::Stream(socket.into(), conn)),
                 Err(error) => tracing::warn!(%error, "a connection was lost on its way to another shard"),
