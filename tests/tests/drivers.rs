@@ -50,7 +50,7 @@ fn check(driver: &str) {
             .output()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         if !output.status.success() {
-            println!("{}", String::from_utf8_lossy(&output.stdout));
+            eprintln!("{}", String::from_utf8_lossy(&output.stdout));
             failed.push(name.as_str());
         }
     }
