@@ -4,7 +4,7 @@ use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use edgeward_core::{
     config::{Config, SharedConfig},
-    stats::Snapshot,
+    stats::{Liveness, Snapshot},
     wire::http1::{self, Limits},
 };
 use tokio::{
@@ -204,8 +204,10 @@ impl Role {
     fn readiness(self, snapshot: &Snapshot, is_draining: bool) -> Result<(), &'static str> {
         match self {
             _ if is_draining => Err("the process ends"),
-            Self::Sip if !snapshot.mediaservers.contains(&true) => Err("no mediaserver answers"),
-            Self::Web | Self::Sip | Self::Turn => Ok(()),
+            Self::Sip if snapshot.mediaservers.contains(&Liveness::Up) => Ok(()),
+            Self::Sip if snapshot.mediaservers.contains(&Liveness::Unknown) => Err("no mediaserver has answered yet"),
+            Self::Sip => Err("no mediaserver answers"),
+            Self::Web | Self::Turn => Ok(()),
         }
     }
 }

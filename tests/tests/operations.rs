@@ -14,7 +14,7 @@ use edgeward_tests::{
         websocket::Event,
     },
     scene::{ALICE, CONFIG, SECRETS, Scene},
-    site::NAME,
+    site::{NAME, Site},
 };
 use rustix::process::Signal;
 
@@ -237,6 +237,32 @@ fn numbers_and_health_are_told() {
     assert_eq!(number(&scene, "edgeward_draining"), 1);
     relay.delete();
     assert_eq!(scene.edge.wait().code(), Some(0));
+}
+
+#[test]
+fn a_mediaserver_that_never_answered_is_not_up() {
+    let config = CONFIG
+        .replace("$net.3:5060", "$net.130:5060")
+        .replace("$net.4:5060", "$net.131:5060")
+        .replace("[turn]", "[sip.health]\ninterval_secs = 0.2\n[turn]");
+    let site = Site::new();
+    let silent = [130, 131].map(|host| UdpPeer::bind(site.at(host, 5060)));
+    let scene = Scene::at(site, &format!("[metrics]\nlisten = \"$net.1:9464\"\n{config}"));
+    let up = "edgeward_sip_mediaserver_up{mediaserver=\"default\"}";
+    let nothing = (503, "sip: no mediaserver has answered yet\n".into());
+    assert_eq!(asked(&scene, "/readyz/sip"), nothing);
+    scene.edge.process().wait_for("has never answered OPTIONS");
+    assert_eq!(asked(&scene, "/readyz/sip"), nothing);
+    assert_eq!(number(&scene, up), 0);
+    // It may be silent on purpose: whoever calls is let through.
+    let telephone = scene.telephone(100, "/wssip");
+    SipBrowser::open(&telephone, Account::of("alice")).expect("a WebSocket");
+    let (question, edge) = silent[0].receive();
+    let question = String::from_utf8(question).expect("text");
+    let (_, fields) = question.split_once("\r\n").expect("a request");
+    silent[0].send(edge, format!("SIP/2.0 200 OK\r\n{fields}").as_bytes());
+    eventually("readiness", || (asked(&scene, "/readyz/sip").0 == 200).then_some(()));
+    assert_eq!(number(&scene, up), 1);
 }
 
 /// The lines of a file, once there are so many.
