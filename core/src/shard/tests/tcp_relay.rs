@@ -171,12 +171,12 @@ impl Pair {
     /// A peer that was called and waits: its connection, and CONNECTION-ID.
     fn peer(&mut self) -> (ConnId, Vec<u8>) {
         let (control, nonce) = self.allocation();
-        // 203.0.113.1:80, XORed.
-        let peer = vec![0, 1, 0x21, 0x12 ^ 80, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
+        // 203.0.113.1:4080, XORed.
+        let peer = vec![0, 1, 0x21 ^ 0x0f, 0x12 ^ 0xf0, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
         let connect = request(Method::CONNECT, &[(Kind::XOR_PEER_ADDRESS, peer)], Some(&nonce));
         self.receive(0, control, &connect);
         let (at, conn, from, to) = self.seen.dialed.pop().expect("a dial");
-        assert_eq!((at, to), (0, address("203.0.113.1:80")));
+        assert_eq!((at, to), (0, address("203.0.113.1:4080")));
         let from = from.expect("the relayed address");
         assert_eq!(from.ip(), address("192.0.2.1:0").ip());
         assert_eq!(self.read(0, control), b"");

@@ -104,8 +104,8 @@ impl Edge {
         let nonce = nonce.expect("a nonce").value;
         let allocate = [(Kind::REQUESTED_TRANSPORT, vec![17, 0, 0, 0])];
         self.receive(conn, &request(Method::ALLOCATE, &allocate, Some(nonce)));
-        // 203.0.113.1:80, XORed.
-        let peer = vec![0, 1, 0x21, 0x12 ^ 80, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
+        // 203.0.113.1:4080, XORed.
+        let peer = vec![0, 1, 0x21 ^ 0x0f, 0x12 ^ 0xf0, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
         let bind = [
             (Kind::CHANNEL_NUMBER, vec![0x40, 0, 0, 0]),
             (Kind::XOR_PEER_ADDRESS, peer),
@@ -119,7 +119,7 @@ impl Edge {
 
     /// The peer sends a burst.
     fn burst(&mut self) {
-        let peer = "203.0.113.1:80".parse().expect("an address");
+        let peer = "203.0.113.1:4080".parse().expect("an address");
         let relay = SocketId::Relay(self.relay.expect("a relay"));
         for _ in 0..400 {
             let bytes = [7; 1000];
