@@ -14,7 +14,7 @@ use edgeward_core::{
     wire::http1::{self, Limits},
 };
 
-use crate::{mesh::Mesh, tcp::ACCEPT_PAUSE};
+use crate::{mesh::Mesh, tcp::accept_failed};
 
 mod text;
 
@@ -58,11 +58,13 @@ fn accept(listener: &TcpListener, mesh: &Mesh, state: &Arc<Mutex<State>>) {
         let _ = place.send(());
     }
     while places.recv().is_ok() {
-        let Ok((socket, _)) = listener.accept() else {
-            // No descriptors: others may have been closed by then.
-            thread::sleep(ACCEPT_PAUSE);
-            let _ = place.send(());
-            continue;
+        let socket = match listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                thread::sleep(accept_failed(&error));
+                let _ = place.send(());
+                continue;
+            }
         };
         let (mesh, state, taken) = (mesh.clone(), state.clone(), place.clone());
         let answer = move || {
