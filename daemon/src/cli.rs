@@ -130,7 +130,7 @@ pub(crate) fn check(name: &str, args: &ConfigFile) -> ExitCode {
     match load::load(&args.path, load::KeyFile::LeaveAlone) {
         Ok(config) => {
             let whose = match rustix::process::geteuid().is_root() {
-                true => "As root; whoever runs it must be able to read and write the same files.\n",
+                true => "Checked as root: the user of the service must be able to read and write the same files.\n",
                 false => "",
             };
             print(&format!(
