@@ -250,7 +250,7 @@ fn policy(cx: &mut Reader<'_>, value: &Value<'_>, has_token_check: bool) -> Opti
     ) {
         cx.refuse::<()>(
             site,
-            "`token_names_user` without [token]: nothing says which user a token names, and everybody would be let through",
+            "`token_names_user` without [token]: nothing says which user a token names",
             "add [token], which verifies tokens and reads their user",
         );
     }

@@ -1,5 +1,6 @@
 //! Texts with everything that is wrong with them, and texts with what becomes of them.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::*;
@@ -175,6 +176,7 @@ fn everything_can_be_said() {
         shutdown_secs = 0.5
         connections_max = 1_000
         connections_per_address_max = 100
+        coalesce_micros = 0
         key_file = 'keys'
 
         [https]
@@ -262,6 +264,7 @@ fn everything_can_be_said() {
     assert_eq!(config.server.workers, Some(2));
     assert_eq!(config.server.shutdown.as_millis(), 500);
     assert_eq!(config.server.connections_max, 1000);
+    assert_eq!(config.server.coalesce, Duration::ZERO);
     assert_eq!(config.keys.nonce, [2; 32]);
 
     let offers: Vec<_> = config.tcp_listeners().iter().map(|(at, _)| at.to_string()).collect();
@@ -670,7 +673,7 @@ t:14: 192.0.2.10:5060 is where [sip] listens itself: requests would go round in 
     fix: write the address of the mediaserver
 t:14: 192.0.2.20:5060 is where [sip] listens itself: requests would go round in a circle
     fix: write the address of the mediaserver
-t:16: `token_names_user` without [token]: nothing says which user a token names, and everybody would be let through
+t:16: `token_names_user` without [token]: nothing says which user a token names
     fix: add [token], which verifies tokens and reads their user
 t:19: WebSockets cannot be closed over 6 s: what is left is cut 5 s after a stop was asked for
     fix: make drain_secs no longer than shutdown_secs
@@ -747,7 +750,7 @@ t:2: the configuration has no key `serve`
 t:4: [server] has no key `worker`
     fix: write workers
 t:5: [server] has no key `colour`
-    fix: remove it; [server] takes workers, shutdown_secs, drain_secs, connections_max, connections_per_address_max, key_file
+    fix: remove it; [server] takes workers, shutdown_secs, drain_secs, connections_max, connections_per_address_max, coalesce_micros, key_file
 t:9: [turn] has no key `secret`
     fix: write secrets
 t:10: a secret comes from one place
