@@ -465,6 +465,45 @@ fn check_with_fail2ban(scene: &Scene) {
 }
 
 #[test]
+fn what_fails_behind_the_edge_is_named() {
+    let config = CONFIG
+        .replace("ca = \"ca.pem\"", "ca = \"edge.pem\"")
+        .replace("30000-30099", "30000-30002");
+    let site = Site::new();
+    let _taken = [30_000, 30_001, 30_002].map(|port| UdpPeer::bind(site.at(1, port)));
+    let scene = Scene::at(site, &config);
+    let mut client = scene.connect(100);
+    for (path, said, details) in [
+        (
+            "/secure",
+            "no TLS with a server of an upstream",
+            ["upstream=\"secure\"", "server=https://$net.2:8444", "certificate"],
+        ),
+        (
+            "/absent",
+            "a server of an upstream took no call",
+            [
+                "upstream=\"absent\"",
+                "server=http://$net.2:8999",
+                "nothing listens there",
+            ],
+        ),
+    ] {
+        assert_eq!(client.ask(&get(path)).status(), Some(502), "{path}");
+        let line = scene.edge.process().wait_for(said);
+        for detail in details.map(|detail| scene.site.fill(detail)) {
+            assert!(line.contains(&detail), "no {detail} in {line}");
+        }
+    }
+    let allocate = Message::request(method::ALLOCATE).with(attribute::REQUESTED_TRANSPORT, stun::UDP);
+    assert_eq!(scene.raw_turn(101).ask_signed(allocate).error_code(), Some(508));
+    let line = scene.edge.process().wait_for("no relay port can be bound");
+    assert!(line.contains("keep other programs off"), "{line}");
+    let said = scene.edge.process().lines().join("\n");
+    assert!(!said.contains("capacity"), "a client is blamed for it\n{said}");
+}
+
+#[test]
 fn a_flood_of_refusals_is_not_a_flood_of_lines() {
     let scene = Scene::with(&format!("[metrics]\nlisten = \"$net.1:9464\"\n{CONFIG}"));
     let mut scanner = scene.connect(100);
