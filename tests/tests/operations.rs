@@ -297,7 +297,7 @@ fn each_request_is_one_line_of_the_access_log() {
     tunnel.closed();
     drop(tunnel);
     let mut gone = scene.connect(102);
-    gone.send(get("/app/fixed/50000000"));
+    gone.send(get("/app/fixed/20000000"));
     gone.head();
     drop(gone);
     let logged = lines(&scene, "access.log", 4);
@@ -328,7 +328,7 @@ fn each_request_is_one_line_of_the_access_log() {
         (&"refused".into(), &serde_json::Value::Null)
     );
     assert_eq!(find("/socket/ws")["status"], 101);
-    assert_eq!(find("/app/fixed/50000000")["end"], "client-gone");
+    assert_eq!(find("/app/fixed/20000000")["end"], "client-gone");
 
     // logrotate moves the file and tells us so.
     let file = |name: &str| scene.site.folder().join(name);
@@ -468,9 +468,9 @@ fn check_with_fail2ban(scene: &Scene) {
 fn what_fails_behind_the_edge_is_named() {
     let config = CONFIG
         .replace("ca = \"ca.pem\"", "ca = \"edge.pem\"")
-        .replace("30000-30099", "30000-30002");
+        .replace("30000-30099", "30000-30011");
     let site = Site::new();
-    let _taken = [30_000, 30_001, 30_002].map(|port| UdpPeer::bind(site.at(1, port)));
+    let _taken: Vec<_> = (30_000..=30_011).map(|port| UdpPeer::bind(site.at(1, port))).collect();
     let scene = Scene::at(site, &config);
     let mut client = scene.connect(100);
     for (path, said, details) in [
@@ -490,7 +490,8 @@ fn what_fails_behind_the_edge_is_named() {
         ),
     ] {
         assert_eq!(client.ask(&get(path)).status(), Some(502), "{path}");
-        let line = scene.edge.process().wait_for(said);
+        let process = scene.edge.process();
+        let line = process.wait_until(said, |line| line.contains(said) && line.contains(details[0]));
         for detail in details.map(|detail| scene.site.fill(detail)) {
             assert!(line.contains(&detail), "no {detail} in {line}");
         }
