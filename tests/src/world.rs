@@ -11,20 +11,24 @@ use crate::{
     world::{
         actor::Actor,
         actors::{
+            attacker::Attacker,
             browser::Browser,
             mediaserver::Mediaserver,
             peer::Peer,
             phone::Phone,
+            tcp_relay::TcpRelay,
+            tunnel::Tunnel,
             turn_client::{Transport, TurnClient},
             upstream::Upstream,
         },
         agenda::{Event, SEC, Time},
         check::Checkers,
         driver::{Edge, Sabotage, Task},
-        history::{Seen, Trace},
+        history::Seen,
         met::Met,
         net::{Net, Notice, Owner},
         scenario::{Role, Scenario, Step},
+        trace::Trace,
     },
 };
 
@@ -40,7 +44,9 @@ pub mod met;
 pub mod net;
 pub mod scenario;
 pub mod secure;
+pub mod shrink;
 pub mod site;
+pub mod trace;
 pub mod ws;
 
 /// What has come of a story.
@@ -89,7 +95,7 @@ pub fn run(scenario: &Scenario, telling: Telling) -> Outcome {
         time: net.now(),
         events,
         hash: trace.hash(),
-        trace: trace.into_lines(),
+        trace: trace.draw(),
         outcomes: actors
             .iter()
             .filter_map(|person| Some((person.number?, person.actor.outcome())))
@@ -135,11 +141,13 @@ impl World {
         let mut edge = Edge::start(&mut cx, site::config(0), scenario.shards, scenario.seed);
         edge.sabotage = telling.sabotage;
         let config = crypto::client();
-        let turn = |number, transport| Box::new(TurnClient::new(number, transport, config.clone()));
         let mut actors: Vec<Person> = Vec::new();
         let mut add = |number: Option<usize>, name: String, actor: Box<dyn Actor>| {
             // A client keeps its dice when others are left out.
-            let dice = Dice::new(scenario.seed, 1_000 + number.map_or(900 + actors.len(), |number| number) as u64);
+            let dice = Dice::new(
+                scenario.seed,
+                1_000 + number.map_or(900 + actors.len(), |number| number) as u64,
+            );
             actors.push(Person {
                 number,
                 name,
@@ -161,14 +169,19 @@ impl World {
             add(None, format!("pbx{place}"), Box::new(Mediaserver::new(at)));
         }
         for (number, role) in &scenario.cast {
-            let (name, actor): (_, Box<dyn Actor>) = match role {
-                Role::Browser => ("browser", Box::new(Browser::new(*number, config.clone()))),
-                Role::Phone => ("phone", Box::new(Phone::new(*number, config.clone()))),
-                Role::TurnUdp => ("turn-udp", turn(*number, Transport::Udp)),
-                Role::TurnTcp => ("turn-tcp", turn(*number, Transport::Tcp)),
-                Role::TurnTls => ("turn-tls", turn(*number, Transport::Tls)),
+            let (number, config) = (*number, config.clone());
+            let turn = |transport| Box::new(TurnClient::new(number, transport, config.clone()));
+            let actor: Box<dyn Actor> = match role {
+                Role::Browser => Box::new(Browser::new(number, config)),
+                Role::Tunnel => Box::new(Tunnel::new(number, config)),
+                Role::Phone => Box::new(Phone::new(number, config)),
+                Role::TurnUdp => turn(Transport::Udp),
+                Role::TurnTcp => turn(Transport::Tcp),
+                Role::TurnTls => turn(Transport::Tls),
+                Role::TcpRelay => Box::new(TcpRelay::new(number)),
+                Role::Attacker => Box::new(Attacker::new(number, config)),
             };
-            add(Some(*number), format!("{name}{number}"), actor);
+            add(Some(number), format!("client{number}"), actor);
         }
         let mut world = Self {
             net,
@@ -210,7 +223,8 @@ impl World {
         }
         if let Some(failure) = self.checkers.failure() {
             let failure = failure.to_owned();
-            self.trace.line(self.net.now(), || format!("FAILED: {failure}"));
+            self.trace
+                .note(self.net.now(), "world", || format!("FAILED: {failure}"));
         }
         events
     }
@@ -252,12 +266,12 @@ impl World {
             Notice::Datagram { .. } | Notice::Unreachable { .. } | Notice::Bytes { .. } | Notice::Room(_) => return,
         };
         self.trace
-            .line(self.net.now(), || format!("{who:>14} [{}] {what}", end.tcp));
+            .note(self.net.now(), who, || format!("{what}: connection {}", end.tcp));
     }
 
     fn step(&mut self, step: Step) {
         if step != Step::Look {
-            self.trace.line(self.net.now(), || format!("{:>14} = {step:?}", "world"));
+            self.trace.note(self.net.now(), "world", || format!("{step:?}"));
         }
         match step {
             Step::Configure(edition) => {
@@ -292,7 +306,9 @@ impl World {
                 self.checkers.see(self.net.now(), &Seen::AllLeft);
                 self.with_edge(|edge, cx| edge.look(cx));
                 self.drain();
-                self.net.agenda.after(Scenario::LAST_DRAIN + SEC, Event::Step(Step::End));
+                self.net
+                    .agenda
+                    .after(Scenario::LAST_DRAIN + SEC, Event::Step(Step::End));
             }
             Step::End => {
                 if !self.edge.is_drained() {

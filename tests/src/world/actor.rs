@@ -7,8 +7,9 @@ use crate::{
     world::{
         agenda::{Event, Time},
         check::Checkers,
-        history::{Seen, Trace},
+        history::Seen,
         net::{End, Net, Notice, Owner},
+        trace::Trace,
     },
 };
 
@@ -74,11 +75,7 @@ impl Cx<'_> {
 
     /// Sends a datagram.
     pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        self.trace.digest(self.net.now(), bytes);
-        self.trace.line(self.net.now(), || {
-            use crate::world::site::{name, what};
-            format!("{:>14} --> {:<14} {}", name(from), name(to), what(bytes))
-        });
+        self.trace.datagram(self.net.now(), from, to, bytes);
         self.net.send_datagram(from, to, bytes);
     }
 
@@ -89,9 +86,7 @@ impl Cx<'_> {
 
     /// Writes into the trace what it does.
     pub fn note(&mut self, what: impl FnOnce() -> String) {
-        let name = self.name;
-        self.trace
-            .line(self.net.now(), || format!("{name:>14}   * {}", what()));
+        self.trace.note(self.net.now(), self.name, what);
     }
 
     /// Counts what has happened.

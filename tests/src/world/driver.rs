@@ -6,8 +6,8 @@ use bytes::{Buf as _, BytesMut};
 use edgeward_core::{
     Shard,
     action::{
-        Action, Addresses, BindError, Conn, ConnId, Egress, Endpoints, Icmp, Input, IoKind, ListenerId, Parcel, QueryId,
-        RelayId, ResolveError, Run, ShardId, SocketId, Transport,
+        Action, Addresses, BindError, Conn, ConnId, Egress, Endpoints, Icmp, Input, IoKind, ListenerId, Parcel,
+        QueryId, RelayId, ResolveError, Run, ShardId, SocketId, Transport,
     },
     config::SharedConfig,
     time::{Instant, Now, UnixTime},
@@ -16,9 +16,10 @@ use edgeward_core::{
 use crate::world::{
     agenda::{Event, MS, SEC, Time, US},
     check::Checkers,
-    history::{Seen, Trace},
+    history::Seen,
     net::{End, Net, Notice, Owner, Refusal},
     site,
+    trace::Trace,
 };
 
 /// Something that the runtime does later.
@@ -78,8 +79,8 @@ pub struct Edge {
 pub enum Sabotage {
     /// Relayed datagrams go on to somebody else.
     Misdirect,
-    /// A byte of what a browser gets is lost.
-    Shorten,
+    /// A byte of what an upstream gets is another one.
+    Corrupt,
     /// Relay sockets are never closed.
     KeepRelays,
 }
@@ -340,7 +341,9 @@ impl Edge {
         let mut is_open = false;
         for (from, bytes) in inbox {
             match runs.last_mut() {
-                Some((peer, stride, run)) if is_open && *peer == from && bytes.len() <= *stride && !bytes.is_empty() => {
+                Some((peer, stride, run))
+                    if is_open && *peer == from && bytes.len() <= *stride && !bytes.is_empty() =>
+                {
                     cx.net.met.count("datagrams came as a train");
                     is_open = bytes.len() == *stride;
                     run.extend_from_slice(&bytes);
@@ -405,7 +408,10 @@ impl Edge {
             return cx.net.reset(end);
         };
         let shard = cx.net.from_to(0, self.cores.len() as u64 - 1) as usize;
-        match self.cores[shard].shard.accept(now, ListenerId(place as u16), local, peer) {
+        match self.cores[shard]
+            .shard
+            .accept(now, ListenerId(place as u16), local, peer)
+        {
             Ok(conn) => self.attach(shard, conn, end),
             Err(_) => {
                 cx.net.met.count("a client was refused");
@@ -485,11 +491,8 @@ impl Edge {
                 false => gathered.chunks(transmit.segment.max(1)).collect(),
             };
             for bytes in segments {
-                cx.trace.digest(cx.net.now(), bytes);
+                cx.trace.datagram(cx.net.now(), from, to, bytes);
                 cx.checkers.see(cx.net.now(), &Seen::FromEdge { from, to, bytes });
-                cx.trace.line(cx.net.now(), || {
-                    format!("{:>14} --> {:<14} {}", site::name(from), site::name(to), site::what(bytes))
-                });
                 cx.net.send_datagram(from, to, bytes);
             }
         }
@@ -507,8 +510,9 @@ impl Edge {
         if due <= now {
             core.spins += 1;
             if core.spins > SPINS_MAX {
-                cx.checkers
-                    .fail(format!("shard {shard} wants to be woken at {due}, again and again, and it is {now}"));
+                cx.checkers.fail(format!(
+                    "shard {shard} wants to be woken at {due}, again and again, and it is {now}"
+                ));
                 core.alarm = None;
                 return;
             }
@@ -550,21 +554,20 @@ impl Edge {
                     up.pending.extend_from_slice(&last_words);
                     cx.net.close(up.end, &up.pending);
                 }
-                Some(Link::Dialing(end)) => {
-                    self.ends.remove(&end);
-                    self.answer(cx, shard, &dial_name(conn));
-                    cx.net.reset(end);
-                }
+                Some(Link::Dialing(end)) => self.stop_dialing(cx, shard, conn, end),
                 // One that failed, or one that was never dialled.
                 Some(Link::Dead) | None => {}
             },
             Action::Reset(conn) => match self.cores[shard].links.remove(&conn) {
-                Some(Link::Up(Up { end, .. }) | Link::Dialing(end)) => {
+                Some(Link::Up(Up { end, .. })) => {
                     self.ends.remove(&end);
                     cx.net.reset(end);
                 }
+                Some(Link::Dialing(end)) => self.stop_dialing(cx, shard, conn, end),
                 Some(Link::Dead) => {}
-                None => cx.checkers.fail(format!("shard {shard} resets {conn:?}, which is not there")),
+                None => cx
+                    .checkers
+                    .fail(format!("shard {shard} resets {conn:?}, which is not there")),
             },
             Action::CloseSocket(relay) => self.close_relay(cx, shard, relay),
             Action::Dial { conn, from, to } => {
@@ -601,6 +604,13 @@ impl Edge {
         }
     }
 
+    /// Nobody wants to know any more whether a call is answered.
+    fn stop_dialing(&mut self, cx: &mut Cx<'_>, shard: usize, conn: ConnId, end: End) {
+        self.ends.remove(&end);
+        self.answer(cx, shard, &dial_name(conn));
+        cx.net.reset(end);
+    }
+
     fn flush(&mut self, cx: &mut Cx<'_>, shard: usize, conn: ConnId) {
         let core = &mut self.cores[shard];
         let up = match core.links.get_mut(&conn) {
@@ -616,9 +626,15 @@ impl Edge {
         if up.is_writing {
             return;
         }
-        let Some(mut bytes) = core.shard.take_output(conn) else { return };
-        if self.sabotage == Some(Sabotage::Shorten) && bytes.len() > 2_000 && up.end.side == 0 {
-            bytes.truncate(bytes.len() - 1);
+        let Some(mut bytes) = core.shard.take_output(conn) else {
+            return;
+        };
+        if self.sabotage == Some(Sabotage::Corrupt)
+            && up.end.side == 0
+            && bytes.len() > 2_000
+            && let Some(last) = bytes.last_mut()
+        {
+            *last ^= 1;
         }
         up.is_writing = true;
         up.pending.unsplit(bytes);

@@ -1,11 +1,8 @@
-//! What has happened in a world? Told to the checkers as it happens, and to the trace, line by line.
+//! What has happened in a world? Told to the checkers as it happens.
 
-use std::{fmt::Write as _, net::SocketAddr};
+use std::net::SocketAddr;
 
-use crate::{
-    peers::sip,
-    world::agenda::{MS, SEC, Time},
-};
+use crate::peers::sip;
 
 /// Something that crosses the network, or that somebody at its edge knows.
 #[derive(Debug)]
@@ -152,48 +149,4 @@ pub enum Seen<'a> {
     Draining,
     /// Everybody has left, and all lifetimes have passed.
     AllLeft,
-}
-
-/// What is kept of a run: a text for people, or only what tells two runs apart.
-#[derive(Debug)]
-pub struct Trace {
-    is_kept: bool,
-    lines: String,
-    hash: u64,
-}
-
-impl Trace {
-    /// An empty trace, which keeps its lines or not.
-    pub const fn new(is_kept: bool) -> Self {
-        Self {
-            is_kept,
-            lines: String::new(),
-            hash: 0xcbf2_9ce4_8422_2325,
-        }
-    }
-
-    /// Adds bytes that crossed the network to what tells runs apart.
-    pub fn digest(&mut self, time: Time, bytes: &[u8]) {
-        for byte in time.to_be_bytes().iter().chain(bytes) {
-            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-
-    /// Adds a line.
-    pub fn line(&mut self, time: Time, line: impl FnOnce() -> String) {
-        if self.is_kept {
-            let (secs, millis) = (time / SEC, time % SEC / MS);
-            let _ = writeln!(self.lines, "{secs:>5}.{millis:03}  {}", line());
-        }
-    }
-
-    /// A number that is the same for the same run only.
-    pub const fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    /// All lines.
-    pub fn into_lines(self) -> String {
-        self.lines
-    }
 }

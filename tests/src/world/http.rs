@@ -99,7 +99,9 @@ impl Reader {
     /// When this cannot become a message.
     pub fn next(&mut self) -> Result<Option<Message>, Broken> {
         if self.head.is_none() {
-            let Some(end) = find(&self.bytes, b"\r\n\r\n") else { return Ok(None) };
+            let Some(end) = find(&self.bytes, b"\r\n\r\n") else {
+                return Ok(None);
+            };
             let text = std::str::from_utf8(&self.bytes[..end]).map_err(|_| Broken)?;
             self.head = Some(head(text)?);
             self.bytes.drain(..end + 4);
@@ -163,7 +165,9 @@ impl Reader {
                     return Ok(true);
                 }
             }
-            let Some(end) = find(&self.bytes, b"\r\n") else { return Ok(false) };
+            let Some(end) = find(&self.bytes, b"\r\n") else {
+                return Ok(false);
+            };
             let text = std::str::from_utf8(&self.bytes[..end]).map_err(|_| Broken)?;
             let size = usize::from_str_radix(text.split(';').next().unwrap_or_default().trim(), 16);
             self.chunk = Some(size.map_err(|_| Broken)? + 2);

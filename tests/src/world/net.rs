@@ -1,9 +1,6 @@
 //! What becomes of what is sent? A network with two kinds of traffic, whose faults follow from a seed.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
     chance::Dice,
@@ -339,7 +336,7 @@ impl Net {
         let mut cut = Vec::new();
         let numbers: Vec<u32> = self.streams.keys().copied().collect();
         for number in numbers {
-            if self.dice.place(one_in as usize) == 0 {
+            if self.streams[&number].is_open && self.dice.place(one_in as usize) == 0 {
                 cut.push(number);
                 match self.dice.happens(5_000) {
                     true => self.break_both(number),
@@ -363,7 +360,7 @@ impl Net {
     }
 
     fn dialed(&mut self, end: End) -> Vec<(Owner, Notice)> {
-        let Some(tcp) = self.streams.get(&end.tcp) else {
+        let Some(tcp) = self.streams.get_mut(&end.tcp) else {
             return Vec::new();
         };
         let [local, to] = tcp.addresses;
@@ -378,6 +375,7 @@ impl Net {
             self.streams.remove(&end.tcp);
             return vec![(caller, Notice::Refused { end, why })];
         };
+        tcp.is_open = true;
         self.half(end.other()).owner = Some(listener);
         let accepted = Notice::Accepted {
             end: end.other(),

@@ -42,10 +42,26 @@ pub enum Role {
     TurnTcp,
     /// By TLS.
     TurnTls,
+    /// Keeps a WebSocket with an upstream.
+    Tunnel,
+    /// Has TCP relayed, from the LAN.
+    TcpRelay,
+    /// Means harm.
+    Attacker,
 }
 
 /// What a client may be.
-pub const ROLES: &[Role] = &[Role::Browser, Role::Phone, Role::Phone, Role::TurnUdp, Role::TurnTcp, Role::TurnTls];
+pub const ROLES: &[Role] = &[
+    Role::Browser,
+    Role::Phone,
+    Role::Phone,
+    Role::TurnUdp,
+    Role::TurnTcp,
+    Role::TurnTls,
+    Role::Tunnel,
+    Role::TcpRelay,
+    Role::Attacker,
+];
 
 /// A whole story.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,10 +133,11 @@ impl Scenario {
     }
 
     /// How often everybody is looked at.
-    pub const LOOK: Time = SEC;
+    pub const LOOK: Time = 2 * SEC;
 
-    /// How long the longest thing lives that nobody needs any more: an allocation of an hour, and what sweeps it away.
-    pub const LIFETIMES: Time = 3_700 * SEC;
+    /// How long the longest thing lives that nobody needs any more: an allocation, and a bit for what sweeps it
+    /// away.
+    pub const LIFETIMES: Time = 760 * SEC;
 
     /// How long the last drain may take.
     pub const LAST_DRAIN: Time = 20 * SEC;

@@ -66,7 +66,9 @@ impl Stream {
     /// # Errors
     /// When TLS has failed.
     pub fn read(&mut self, cx: &mut Cx<'_>, bytes: Vec<u8>) -> Result<Vec<u8>, Failed> {
-        let Some(session) = &mut self.session else { return Ok(bytes) };
+        let Some(session) = &mut self.session else {
+            return Ok(bytes);
+        };
         let (mut rest, mut plain) = (&bytes[..], Vec::new());
         while !rest.is_empty() {
             session.read_tls(&mut rest).map_err(|_| Failed)?;

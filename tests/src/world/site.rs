@@ -182,6 +182,7 @@ public_peers = false
 
 [turn.limits]
 allocations_max = 60
+lifetime_max_secs = 700
 permissions_max = $permissions
 channels_max = 32
 buffer_bytes_max = "64 KiB"
@@ -251,6 +252,16 @@ pub fn name(at: SocketAddr) -> String {
     }
 }
 
+/// How the host at an address is called in a trace.
+pub fn host(at: SocketAddr) -> String {
+    let name = name(at);
+    match name.split_once(':') {
+        Some(("relay", _)) => "edge".into(),
+        Some((host, _)) => host.to_owned(),
+        None => name,
+    }
+}
+
 /// What a message is, in a few words for a trace.
 pub fn what(bytes: &[u8]) -> String {
     match bytes.first() {
@@ -265,7 +276,10 @@ pub fn what(bytes: &[u8]) -> String {
         Some(b'A'..=b'Z') => std::str::from_utf8(bytes)
             .ok()
             .and_then(sip::Message::parse)
-            .map_or_else(|| format!("{} bytes of text", bytes.len()), |message| sip_words(&message)),
+            .map_or_else(
+                || format!("{} bytes of text", bytes.len()),
+                |message| sip_words(&message),
+            ),
         _ => format!("{} bytes", bytes.len()),
     }
 }

@@ -45,7 +45,10 @@ impl Reader {
     fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let [first, second] = *self.bytes.first_chunk()?;
         let (length, mut start) = match second & 0x7f {
-            126 => (usize::from(u16::from_be_bytes([*self.bytes.get(2)?, *self.bytes.get(3)?])), 4),
+            126 => (
+                usize::from(u16::from_be_bytes([*self.bytes.get(2)?, *self.bytes.get(3)?])),
+                4,
+            ),
             127 => {
                 let bytes: [u8; 8] = self.bytes.get(2..10)?.try_into().ok()?;
                 (usize::try_from(u64::from_be_bytes(bytes)).ok()?, 10)
@@ -58,7 +61,11 @@ impl Reader {
             start += 4;
         }
         let payload = self.bytes.get(start..start + length)?;
-        let payload = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        let payload = payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask)
+            .collect();
         self.bytes.drain(..start + length);
         Some((first, payload))
     }

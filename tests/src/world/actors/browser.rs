@@ -110,7 +110,11 @@ impl Browser {
         }
         cx.note(|| format!("{method} {target} with {} bytes", body.len()));
         cx.see(&Seen::HttpAsked { id, body: &body });
-        cx.met(if body.is_empty() { "a page was asked for" } else { "a body was posted" });
+        cx.met(if body.is_empty() {
+            "a page was asked for"
+        } else {
+            "a body was posted"
+        });
         if place == "/login" {
             cx.met("somebody logged in");
         }
@@ -175,7 +179,8 @@ impl Browser {
         } else {
             cx.met("an exchange failed visibly");
         }
-        self.outcome.push(format!("{}: {status}, {} bytes", asked.what, body.len()));
+        self.outcome
+            .push(format!("{}: {status}, {} bytes", asked.what, body.len()));
         cx.between(MS, 3 * SEC, GO_ON);
     }
 
@@ -275,7 +280,9 @@ impl Actor for Browser {
 pub fn pattern(id: u64, length: usize) -> Vec<u8> {
     let mut state = id | 1;
     let bytes = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     });
     bytes.take(length).collect()

@@ -76,8 +76,9 @@ impl Mediaserver {
         };
         if method == "ACK" {
             let call = message.call_id().map(str::to_owned);
-            self.repeated
-                .retain(|_, repeated| repeated.message.status().is_none() || repeated.message.call_id() != call.as_deref());
+            self.repeated.retain(|_, repeated| {
+                repeated.message.status().is_none() || repeated.message.call_id() != call.as_deref()
+            });
             return;
         }
         let key = (message.branch().unwrap_or_default().to_owned(), method.clone());
@@ -119,7 +120,11 @@ impl Mediaserver {
     }
 
     fn register(&mut self, cx: &mut Cx<'_>, request: &Message, from: SocketAddr) {
-        let user = request.field("To").and_then(sip::address).and_then(user_of).unwrap_or_default();
+        let user = request
+            .field("To")
+            .and_then(sip::address)
+            .and_then(user_of)
+            .unwrap_or_default();
         let proof = request.field("Authorization").and_then(Digested::parse);
         let password = format!("secret of {user}");
         if !proof.is_some_and(|proof| proof.get("username") == Some(user) && proof.proves(&password, "REGISTER")) {
@@ -149,8 +154,8 @@ impl Mediaserver {
         if callee == "busy" {
             return self.answer(cx, invite, Message::answer(invite, 486, "Busy Here", &tag), from);
         }
-        let ringing = Message::answer(invite, 180, "Ringing", &tag)
-            .with("Contact", format_args!("<sip:pbx@{}>", self.at));
+        let ringing =
+            Message::answer(invite, 180, "Ringing", &tag).with("Contact", format_args!("<sip:pbx@{}>", self.at));
         self.transmit(cx, &ringing, from);
         self.tokens += 1;
         self.late.insert(self.tokens, (invite.clone(), from, tag));
@@ -160,7 +165,9 @@ impl Mediaserver {
 
     /// The telephone that is called here picks up.
     fn pick_up(&mut self, cx: &mut Cx<'_>, token: u64) {
-        let Some((invite, from, tag)) = self.late.remove(&token) else { return };
+        let Some((invite, from, tag)) = self.late.remove(&token) else {
+            return;
+        };
         let accepted = Message::answer(&invite, 200, "OK", &tag)
             .with("Contact", format_args!("<sip:pbx@{}>", self.at))
             .with_body("application/sdp", "v=0\r\n");
@@ -194,7 +201,9 @@ impl Mediaserver {
     }
 
     fn say_again(&mut self, cx: &mut Cx<'_>, token: u64) {
-        let Some(repeated) = self.repeated.get_mut(&token) else { return };
+        let Some(repeated) = self.repeated.get_mut(&token) else {
+            return;
+        };
         if cx.now() >= repeated.until {
             self.repeated.remove(&token);
             return;
@@ -217,7 +226,9 @@ impl Mediaserver {
         request.fields.insert(0, ("Via".to_owned(), via));
         let next = request.field("Route").and_then(sip::address).or(request.uri());
         let Some(to) = next.and_then(sip::socket_address) else {
-            return cx.checkers.fail(format!("a mediaserver knows no way for {}", request.start));
+            return cx
+                .checkers
+                .fail(format!("a mediaserver knows no way for {}", request.start));
         };
         self.transmit(cx, &request, to);
         if request.method() != Some("ACK") {

@@ -1,10 +1,6 @@
 //! What does a telephone in a browser do? It registers, calls, is called, hangs up, and comes back when its network was gone.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::ClientConfig;
@@ -129,7 +125,10 @@ impl Phone {
             name = site::NAME,
         );
         self.stream.as_mut().expect("a connection").connected(cx);
-        self.stream.as_mut().expect("a connection").write(cx, request.as_bytes());
+        self.stream
+            .as_mut()
+            .expect("a connection")
+            .write(cx, request.as_bytes());
     }
 
     fn read(&mut self, cx: &mut Cx<'_>, bytes: Vec<u8>) {
@@ -218,7 +217,9 @@ impl Phone {
     }
 
     fn cancel(&mut self, cx: &mut Cx<'_>) {
-        let Some((_, invite)) = self.invites.first_key_value() else { return };
+        let Some((_, invite)) = self.invites.first_key_value() else {
+            return;
+        };
         let take = |name: &str| invite.field(name).expect("a complete request").to_owned();
         let cancel = Message::request("CANCEL", invite.uri().expect("a request"))
             .with("Via", take("Via"))
@@ -404,7 +405,9 @@ impl Phone {
     }
 
     fn pick_up(&mut self, cx: &mut Cx<'_>, token: u64) {
-        let Some((invite, tag)) = self.ringing.remove(&token) else { return };
+        let Some((invite, tag)) = self.ringing.remove(&token) else {
+            return;
+        };
         if !matches!(self.stage, Stage::Open) {
             return;
         }
@@ -416,8 +419,10 @@ impl Phone {
             .with("Contact", format_args!("<{}>", self.contact))
             .with_body("application/sdp", "v=0\r\n");
         cx.met("a telephone picked up");
-        self.calls
-            .insert(invite.call_id().unwrap_or_default().to_owned(), Dialog::of_callee(&invite, &accepted));
+        self.calls.insert(
+            invite.call_id().unwrap_or_default().to_owned(),
+            Dialog::of_callee(&invite, &accepted),
+        );
         self.say(cx, accepted);
     }
 

@@ -1,10 +1,6 @@
 //! What does a browser do whose media is relayed? It allocates, lets peers in, talks to them, and forgets to refresh.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use rustls::ClientConfig;
 
@@ -193,7 +189,9 @@ impl TurnClient {
     }
 
     fn repeat(&mut self, cx: &mut Cx<'_>, number: u64) {
-        let Some(pending) = self.pending.get_mut(&number) else { return };
+        let Some(pending) = self.pending.get_mut(&number) else {
+            return;
+        };
         pending.tries += 1;
         let tries = pending.tries;
         if self.transport != Transport::Udp || tries > TRIES_MAX {
@@ -241,7 +239,9 @@ impl TurnClient {
             .pending
             .iter()
             .find(|(_, pending)| pending.transaction == message.transaction);
-        let Some(number) = found.map(|(number, _)| *number) else { return };
+        let Some(number) = found.map(|(number, _)| *number) else {
+            return;
+        };
         let pending = self.pending.remove(&number).expect("found above");
         match message.error_code() {
             None => self.granted(cx, &pending.wish, &message),
@@ -318,7 +318,13 @@ impl TurnClient {
         match cx.dice.from_to(0, 15) {
             0..=1 => {
                 let wish = Wish::new(method::CREATE_PERMISSION);
-                self.request(cx, Wish { peer: Some(peer), ..wish });
+                self.request(
+                    cx,
+                    Wish {
+                        peer: Some(peer),
+                        ..wish
+                    },
+                );
             }
             2 => {
                 let channel = 0x4000 + cx.dice.from_to(0, 3) as u16;

@@ -77,6 +77,8 @@ mod tests {
         check(true, &[("sip_flows", 1)]).expect_err("a flow was left");
         assert_eq!(check(true, &[("sip_flows", 0)]), Ok(()));
         let waiting = site::WAITING_BYTES_MAX + 1;
-        Held::default().see(&Seen::Output { waiting }).expect_err("too many bytes");
+        Held::default()
+            .see(&Seen::Output { waiting })
+            .expect_err("too many bytes");
     }
 }

@@ -28,7 +28,13 @@ impl Http {
         match seen {
             Seen::HttpAsked { id, body } => {
                 let body = body.to_vec();
-                self.0.insert(*id, Exchange { body, answers: Vec::new() });
+                self.0.insert(
+                    *id,
+                    Exchange {
+                        body,
+                        answers: Vec::new(),
+                    },
+                );
                 Ok(())
             }
             Seen::HttpServed { id, asked, answer } => self.served(*id, asked, *answer),
@@ -93,12 +99,16 @@ mod tests {
 
     #[test]
     fn bodies_that_are_not_exact_are_found() {
-        let asked = || Seen::HttpAsked { id: 1, body: b"question" };
+        let asked = || Seen::HttpAsked {
+            id: 1,
+            body: b"question",
+        };
         let well = [asked(), served(b"question", Some(b"answer")), got(200, b"answer")];
         assert_eq!(check(&well), Ok(()));
         assert_eq!(check(&[asked(), got(502, b"")]), Ok(()));
         check(&[asked(), served(b"questio", None)]).expect_err("a request that was cut");
-        check(&[asked(), served(b"question", Some(b"answer")), got(200, b"answe")]).expect_err("an answer that was cut");
+        check(&[asked(), served(b"question", Some(b"answer")), got(200, b"answe")])
+            .expect_err("an answer that was cut");
         check(&[asked(), served(b"question", None), got(200, b"")]).expect_err("an answer that nobody gave");
         check(&[asked(), served(b"question", None), served(b"question", None)]).expect_err("a body that came twice");
         check(&[got(200, b"")]).expect_err("an answer to nothing");

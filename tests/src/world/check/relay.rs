@@ -129,7 +129,9 @@ impl Relay {
             let _ = peer;
             return Ok(());
         }
-        let Some(message) = Message::decode(bytes) else { return Ok(()) };
+        let Some(message) = Message::decode(bytes) else {
+            return Ok(());
+        };
         let client = self.clients.entry(to).or_default();
         match (message.class, message.method) {
             (Class::Indication, method::DATA) => {
@@ -141,7 +143,10 @@ impl Relay {
                 };
                 match client.take_down(peer, data) {
                     true => Ok(()),
-                    false => Err(format!("{to} was sent {} bytes that {peer} was not allowed to send", data.len())),
+                    false => Err(format!(
+                        "{to} was sent {} bytes that {peer} was not allowed to send",
+                        data.len()
+                    )),
                 }
             }
             (Class::Success, method::BINDING) => Ok(()),
@@ -164,7 +169,9 @@ impl Relay {
             method::ALLOCATE => {
                 let relayed = answer.address(attribute::XOR_RELAYED_ADDRESS);
                 let (Some(relayed), Some(lifetime)) = (relayed, lifetime) else {
-                    return Err(format!("{to} was granted an allocation without an address or a lifetime"));
+                    return Err(format!(
+                        "{to} was granted an allocation without an address or a lifetime"
+                    ));
                 };
                 if self.relays.insert(relayed, to) != Some(to) {
                     client.permissions.clear();
@@ -191,7 +198,10 @@ impl Relay {
     }
 
     fn from_peer(&mut self, now: Time, relayed: SocketAddr, peer: SocketAddr, bytes: &[u8]) {
-        if let Some(client) = self.relays.get(&relayed).and_then(|client| self.clients.get_mut(client))
+        if let Some(client) = self
+            .relays
+            .get(&relayed)
+            .and_then(|client| self.clients.get_mut(client))
             && client.may_talk(now, peer)
         {
             *client.down.entry((peer, bytes.to_vec())).or_default() += 1;
@@ -210,11 +220,16 @@ impl Relay {
             return Err(format!("{relayed} relays to {peer}, but belongs to nobody"));
         };
         if !client.may_talk(now, peer) {
-            return Err(format!("{relayed} relays to {peer} for {owner}, whose permission does not live"));
+            return Err(format!(
+                "{relayed} relays to {peer} for {owner}, whose permission does not live"
+            ));
         }
         match take(&mut client.up, peer, bytes) {
             true => Ok(()),
-            false => Err(format!("{relayed} relays {} bytes to {peer} that {owner} has not sent", bytes.len())),
+            false => Err(format!(
+                "{relayed} relays {} bytes to {peer} that {owner} has not sent",
+                bytes.len()
+            )),
         }
     }
 }
@@ -233,7 +248,9 @@ impl Client {
 
     /// Of a stream nobody knows when the edge takes a request: whether there was such a one.
     fn has_asked(&self, method: u16, fits: impl Fn(&Message) -> bool) -> bool {
-        self.asked.values().any(|request| request.method == method && fits(request))
+        self.asked
+            .values()
+            .any(|request| request.method == method && fits(request))
     }
 
     /// Whom a channel may stand for.
@@ -291,15 +308,20 @@ fn channel_data(bytes: &[u8]) -> Option<(u16, &[u8])> {
 
 /// Whether a user of ours has signed it (RFC 8489 section 14.5).
 fn is_signed(bytes: &[u8]) -> bool {
-    let Some(message) = Message::decode(bytes) else { return false };
-    let user = message.attribute(attribute::USERNAME).and_then(|user| std::str::from_utf8(user).ok());
+    let Some(message) = Message::decode(bytes) else {
+        return false;
+    };
+    let user = message
+        .attribute(attribute::USERNAME)
+        .and_then(|user| std::str::from_utf8(user).ok());
     let known = site::TURN_USERS.iter().find(|(name, _)| Some(*name) == user);
     let (Some((name, password)), Some(signature)) = (known, message.attribute(attribute::MESSAGE_INTEGRITY)) else {
         return false;
     };
-    let Some(at) = bytes.windows(24).position(|window| {
-        window[..4] == [0, 8, 0, 20] && window[4..] == *signature
-    }) else {
+    let Some(at) = bytes
+        .windows(24)
+        .position(|window| window[..4] == [0, 8, 0, 20] && window[4..] == *signature)
+    else {
         return false;
     };
     let mut covered = bytes[..at].to_vec();
@@ -343,7 +365,13 @@ mod tests {
         .with(attribute::LIFETIME, 600_u32.to_be_bytes());
         granted.attributes[0].0 = attribute::XOR_RELAYED_ADDRESS;
         relay
-            .see(0, &Seen::Relay { at: at(RELAYED), is_there: true })
+            .see(
+                0,
+                &Seen::Relay {
+                    at: at(RELAYED),
+                    is_there: true,
+                },
+            )
             .expect("a socket");
         grant(&mut relay, &allocate, &granted);
         let permit = request(method::CREATE_PERMISSION).with_peer(at(PEER));

@@ -22,6 +22,8 @@ pub struct Sip {
     contacts: BTreeMap<usize, BTreeSet<String>>,
     /// Call-ID, number and method of everything that a browser has asked.
     known: BTreeSet<(String, u32, String)>,
+    /// By which WebSocket a call began, by its Call-ID.
+    callers: BTreeMap<String, u64>,
     is_draining: bool,
 }
 
@@ -67,7 +69,8 @@ impl Sip {
                 if let Some(flow) = self.flows.get_mut(flow) {
                     flow.is_open = false;
                 }
-                self.asked.retain(|_, asked| asked.flow != *flow || asked.status.is_none());
+                self.asked
+                    .retain(|_, asked| asked.flow != *flow || asked.status.is_none());
                 Ok(())
             }
             Seen::Cut { tcp } => {
@@ -106,6 +109,9 @@ impl Sip {
         if let (Some(call), Some(cseq)) = known {
             self.known.insert((call.to_owned(), cseq, method.to_owned()));
         }
+        if let ("INVITE", Some(call)) = (method, message.call_id()) {
+            self.callers.insert(call.to_owned(), flow);
+        }
         if method != "ACK" {
             let asked = Asked {
                 flow,
@@ -120,10 +126,16 @@ impl Sip {
         let user = self.flows[&flow].user;
         let Some(status) = message.status() else {
             let called = message.uri().and_then(user_of).unwrap_or_default();
-            let is_own = self.contacts.get(&user).is_some_and(|contacts| contacts.contains(called));
+            let is_own = self
+                .contacts
+                .get(&user)
+                .is_some_and(|contacts| contacts.contains(called));
             return match is_own {
                 true => Ok(()),
-                false => Err(format!("user {user} was sent {}, which is for somebody else", message.start)),
+                false => Err(format!(
+                    "user {user} was sent {}, which is for somebody else",
+                    message.start
+                )),
             };
         };
         let method = message.cseq_method().unwrap_or_default();
@@ -132,10 +144,16 @@ impl Sip {
         };
         let asker = &self.flows[&asked.flow];
         if asker.user != user {
-            return Err(format!("user {user} was sent {status} to {method} of user {}", asker.user));
+            return Err(format!(
+                "user {user} was sent {status} to {method} of user {}",
+                asker.user
+            ));
         }
         if asker.is_open && asked.flow != flow {
-            return Err(format!("{status} to {method} of flow {:#x} came by {flow:#x}", asked.flow));
+            return Err(format!(
+                "{status} to {method} of flow {:#x} came by {flow:#x}",
+                asked.flow
+            ));
         }
         if status < 200 {
             return match asked.status {
@@ -155,23 +173,35 @@ impl Sip {
         if let Some(status) = message.status() {
             let method = message.cseq_method().unwrap_or_default();
             let Some(last) = self.called.get_mut(&key(message, method)) else {
-                return Err(format!("a mediaserver was sent {status} to {method}, which it had not asked"));
+                return Err(format!(
+                    "a mediaserver was sent {status} to {method}, which it had not asked"
+                ));
             };
             if status < 200 {
                 return Ok(());
             }
             return match last.replace(status) {
-                Some(last) if last != status => {
-                    Err(format!("a mediaserver was sent {status} to {method}, and {last} before"))
-                }
+                Some(last) if last != status => Err(format!(
+                    "a mediaserver was sent {status} to {method}, and {last} before"
+                )),
                 _ => Ok(()),
             };
         }
         let method = message.method().unwrap_or_default();
-        let (call, cseq) = (message.call_id().unwrap_or_default(), message.cseq().unwrap_or_default());
+        let (call, cseq) = (
+            message.call_id().unwrap_or_default(),
+            message.cseq().unwrap_or_default(),
+        );
         let is_known = |method: &str| self.known.contains(&(call.to_owned(), cseq, method.to_owned()));
-        // What the edge says by itself: whether somebody is there, and what ends an INVITE hop by hop.
-        let is_own = method == "OPTIONS" || matches!(method, "ACK" | "CANCEL") && is_known("INVITE");
+        // What the edge says by itself: whether somebody is there, what ends an INVITE hop by hop, and what ends a call
+        // that was answered when its caller had gone.
+        let caller = self.callers.get(call).and_then(|flow| self.flows.get(flow));
+        let is_own = match method {
+            "OPTIONS" => true,
+            "ACK" | "CANCEL" => is_known("INVITE"),
+            "BYE" => caller.is_some_and(|flow| !flow.is_open || flow.is_cut),
+            _ => false,
+        };
         match is_known(method) || is_own {
             true => Ok(()),
             false => Err(format!("a mediaserver was sent {method}, which no browser had said")),
@@ -249,7 +279,13 @@ mod tests {
         let look = (121 * SEC, Seen::Held { shard: 0, gauges: &[] });
         let late = |first| check(&[(0, first), (121 * SEC, Seen::Held { shard: 0, gauges: &[] })]);
         check(&[look]).expect_err("never answered");
-        assert_eq!(late(Seen::SipDown { flow: 1, message: &answer(486) }), Ok(()));
+        assert_eq!(
+            late(Seen::SipDown {
+                flow: 1,
+                message: &answer(486)
+            }),
+            Ok(())
+        );
         assert_eq!(late(Seen::FlowClosed { flow: 1 }), Ok(()));
         assert_eq!(late(Seen::Cut { tcp: 1 }), Ok(()));
         late(Seen::Cut { tcp: 2 }).expect_err("another one was cut");
@@ -258,11 +294,30 @@ mod tests {
     #[test]
     fn requests_that_go_wrong_are_found() {
         let for_first = &Message::request("BYE", "sip:me@a.invalid");
-        assert_eq!(check(&[(0, Seen::SipDown { flow: 1, message: for_first })]), Ok(()));
-        check(&[(0, Seen::SipDown { flow: 2, message: for_first })]).expect_err("for somebody else");
+        assert_eq!(
+            check(&[(
+                0,
+                Seen::SipDown {
+                    flow: 1,
+                    message: for_first
+                }
+            )]),
+            Ok(())
+        );
+        check(&[(
+            0,
+            Seen::SipDown {
+                flow: 2,
+                message: for_first,
+            },
+        )])
+        .expect_err("for somebody else");
         let message = &invite();
         assert_eq!(check(&[(0, Seen::TrunkDown { message })]), Ok(()));
-        let message = &Message { start: "MESSAGE sip:a@b SIP/2.0".into(), ..invite() };
+        let message = &Message {
+            start: "MESSAGE sip:a@b SIP/2.0".into(),
+            ..invite()
+        };
         check(&[(0, Seen::TrunkDown { message })]).expect_err("nobody said that");
         let message = &answer(200);
         check(&[(0, Seen::TrunkDown { message })]).expect_err("no mediaserver asked that");

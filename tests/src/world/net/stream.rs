@@ -35,6 +35,8 @@ pub(super) struct Tcp {
     pub(super) addresses: [SocketAddr; 2],
     /// Bytes on their way to one end, or unread there, at the most.
     room: usize,
+    /// The call was answered.
+    pub(super) is_open: bool,
     /// Nothing passes any more, and nobody knows.
     is_black: bool,
 }
@@ -79,6 +81,7 @@ impl Tcp {
             halves,
             addresses,
             room,
+            is_open: false,
             is_black: false,
         }
     }
@@ -372,10 +375,7 @@ impl Net {
     }
 
     fn is_up(&self, end: End) -> bool {
-        let half = self
-            .streams
-            .get(&end.tcp)
-            .map(|tcp| &tcp.halves[usize::from(end.side)]);
+        let half = self.streams.get(&end.tcp).map(|tcp| &tcp.halves[usize::from(end.side)]);
         half.is_some_and(|half| !half.gone)
     }
 
