@@ -1,7 +1,7 @@
-//! Clients, servers and helpers for the black-box tests of the built binaries.
+//! Clients, servers and helpers for the black-box tests of the built binaries, and a world to simulate the core in.
 //!
-//! Nothing here uses the code of the edge: every peer reads and writes its protocol itself or by a library of others,
-//! so that a mistake of ours is not made twice. A test waits for events; [`PATIENCE`] only bounds how long it waits for
+//! Nobody here uses the code of the edge, but for who drives it in the simulated [`world`]: every peer reads and writes its
+//! protocol itself or by a library of others, so that a mistake of ours is not made twice. A test waits for events; [`PATIENCE`] only bounds how long it waits for
 //! one that never comes.
 
 use std::{

@@ -300,6 +300,7 @@ impl World {
                     self.net.agenda.after(Scenario::LOOK, Event::Step(Step::Look));
                 }
             }
+            Step::Rest => self.actors.iter_mut().for_each(|person| person.actor.rest()),
             Step::Leave => self.leave(),
             Step::AllLeft => {
                 self.all_left = true;

@@ -117,6 +117,17 @@ fn runtimes_import_the_edge_of_the_core_only() {
 }
 
 #[test]
+fn only_the_driver_of_the_world_names_the_core() {
+    let sources = sources(&root().join("tests/src"));
+    let drives = [Path::new("world/driver.rs"), Path::new("world/site.rs")];
+    let others = sources.iter().filter(|source| !drives.contains(&source.file.as_path()));
+    check(
+        "peers, actors and checkers share no code with the core",
+        others.flat_map(|source| source.holds("edgeward_core")),
+    );
+}
+
+#[test]
 fn unsafe_stands_in_the_udp_crate_only() {
     for folder in ["runtime-tokio/src", "tests/src", "tests/tests"] {
         let sources = sources(&root().join(folder));

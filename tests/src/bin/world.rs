@@ -17,6 +17,8 @@ Usage: world [options]
   --seeds N      as many seeds as this (1000)
   --from S       beginning with this one (1)
   --seed S       this one alone, with a diagram of what happened
+  --calm         stories in which nothing goes wrong
+  --shards N     with so many shards, whatever the seed says
   --no-shrink    show a failure as it came, without looking for a smaller one
   --quiet        no diagram
 ";
@@ -26,8 +28,21 @@ struct Wanted {
     from: u64,
     seeds: u64,
     is_one: bool,
+    is_calm: bool,
+    shards: Option<u16>,
     shrinks: bool,
     draws: bool,
+}
+
+impl Wanted {
+    fn story(&self, seed: u64) -> Scenario {
+        let usual = Scenario::of(seed);
+        let shards = self.shards.unwrap_or(usual.shards);
+        match self.is_calm {
+            true => Scenario::calm(seed, shards),
+            false => Scenario { shards, ..usual },
+        }
+    }
 }
 
 /// Between two lines of progress.
@@ -47,7 +62,7 @@ fn main() -> ExitCode {
     };
     let (began, mut told, mut met, mut events) = (Instant::now(), Instant::now(), Met::default(), 0);
     for seed in wanted.from..wanted.from + wanted.seeds {
-        let scenario = Scenario::of(seed);
+        let scenario = wanted.story(seed);
         let outcome = run(&scenario, Telling::default());
         events += outcome.events;
         met.add(&outcome.met);
@@ -115,6 +130,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Wanted>, 
         from: 1,
         seeds: 1_000,
         is_one: false,
+        is_calm: false,
+        shards: None,
         shrinks: true,
         draws: true,
     };
@@ -128,6 +145,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Wanted>, 
             "--seeds" => wanted.seeds = number()?,
             "--from" => wanted.from = number()?,
             "--seed" => (wanted.from, wanted.seeds, wanted.is_one) = (number()?, 1, true),
+            "--calm" => wanted.is_calm = true,
+            "--shards" => {
+                let shards = u16::try_from(number()?).ok().filter(|shards| (1..=64).contains(shards));
+                wanted.shards = Some(shards.ok_or("--shards wants a number from 1 to 64")?);
+            }
             "--no-shrink" => wanted.shrinks = false,
             "--quiet" => wanted.draws = false,
             other => return Err(format!("there is no {other}")),

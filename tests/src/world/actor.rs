@@ -24,7 +24,10 @@ pub trait Actor: fmt::Debug {
     /// The time that it asked for has come.
     fn wake(&mut self, cx: &mut Cx<'_>, token: u64);
 
-    /// It is time to go: everything is closed, nothing is begun any more.
+    /// From now on nothing is begun; what is under way goes on.
+    fn rest(&mut self);
+
+    /// It is time to go: everything is closed.
     fn leave(&mut self, cx: &mut Cx<'_>);
 
     /// What it has got out of the world, in words that do not depend on time.

@@ -97,7 +97,7 @@ impl Reader {
     ///
     /// # Errors
     /// When this cannot become a message.
-    pub fn next(&mut self) -> Result<Option<Message>, Broken> {
+    pub fn message(&mut self) -> Result<Option<Message>, Broken> {
         if self.head.is_none() {
             let Some(end) = find(&self.bytes, b"\r\n\r\n") else {
                 return Ok(None);
@@ -217,7 +217,7 @@ mod tests {
             let (mut reader, mut bodies) = (Reader::default(), Vec::new());
             for bytes in text.chunks(piece) {
                 reader.add(bytes);
-                while let Some(message) = reader.next().expect("HTTP") {
+                while let Some(message) = reader.message().expect("HTTP") {
                     bodies.push(message.body);
                 }
             }
@@ -230,10 +230,10 @@ mod tests {
     fn a_message_that_is_not_whole_is_no_message() {
         let mut reader = Reader::default();
         reader.add(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel");
-        assert_eq!((reader.next(), reader.end()), (Ok(None), Err(Broken)));
+        assert_eq!((reader.message(), reader.end()), (Ok(None), Err(Broken)));
         let mut reader = Reader::default();
         reader.add(b"HTTP/1.1 200 OK\r\n\r\nhel");
-        assert_eq!(reader.next(), Ok(None));
+        assert_eq!(reader.message(), Ok(None));
         let message = reader.end().expect("HTTP").expect("a message");
         assert_eq!(message.body, b"hel");
         assert_eq!(chunked(b"abc", 2), b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n");

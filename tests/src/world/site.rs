@@ -264,6 +264,10 @@ pub fn host(at: SocketAddr) -> String {
 
 /// What a message is, in a few words for a trace.
 pub fn what(bytes: &[u8]) -> String {
+    let text = std::str::from_utf8(bytes).ok();
+    if let Some(message) = text.and_then(sip::Message::parse) {
+        return sip_words(&message);
+    }
     match bytes.first() {
         Some(0..=3) => match stun::Message::decode(bytes) {
             Some(message) => stun_words(&message),
@@ -273,13 +277,6 @@ pub fn what(bytes: &[u8]) -> String {
             let channel = u16::from_be_bytes([bytes[0], bytes[1]]);
             format!("ChannelData {channel:#x}, {} bytes", bytes.len() - 4)
         }
-        Some(b'A'..=b'Z') => std::str::from_utf8(bytes)
-            .ok()
-            .and_then(sip::Message::parse)
-            .map_or_else(
-                || format!("{} bytes of text", bytes.len()),
-                |message| sip_words(&message),
-            ),
         _ => format!("{} bytes", bytes.len()),
     }
 }

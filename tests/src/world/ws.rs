@@ -28,7 +28,7 @@ impl Reader {
     }
 
     /// The next message or control frame: its opcode and its payload.
-    pub fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub fn message(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             let (first, payload) = self.frame()?;
             let opcode = first & 0xf;
@@ -112,9 +112,9 @@ mod tests {
             reader.add(&frame(TEXT, false, &payload[..half], Some([1, 2, 3, 4])));
             reader.add(&frame(PING, true, b"?", None));
             reader.add(&frame(CONTINUATION, true, &payload[half..], Some([9, 8, 7, 6])));
-            assert_eq!(reader.next(), Some((PING, b"?".to_vec())));
-            assert_eq!(reader.next(), Some((TEXT, payload)));
-            assert_eq!(reader.next(), None);
+            assert_eq!(reader.message(), Some((PING, b"?".to_vec())));
+            assert_eq!(reader.message(), Some((TEXT, payload)));
+            assert_eq!(reader.message(), None);
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Attacker {
     config: Arc<ClientConfig>,
     /// Connections, and what is said there.
     streams: BTreeMap<u32, (Stream, Vec<u8>)>,
-    has_left: bool,
+    is_resting: bool,
 }
 
 /// Requests that one server reads as one and another as two, and others that nobody should send. None of them may reach an
@@ -48,7 +48,7 @@ impl Attacker {
             number,
             config,
             streams: BTreeMap::new(),
-            has_left: false,
+            is_resting: false,
         }
     }
 
@@ -158,9 +158,8 @@ impl Actor for Attacker {
                 }
             }
             Notice::Eof(end) => {
-                if self.streams.remove(&end.tcp).is_some() {
-                    cx.net.close(end, &[]);
-                }
+                self.streams.remove(&end.tcp);
+                cx.net.close(end, &[]);
             }
             Notice::Refused { end, .. } | Notice::Reset(end) | Notice::TimedOut(end) => {
                 self.streams.remove(&end.tcp);
@@ -170,7 +169,7 @@ impl Actor for Attacker {
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>, _: u64) {
-        if self.has_left {
+        if self.is_resting {
             return;
         }
         let (often, most) = if cx.dice.happens(300) { (80, 80) } else { (1, 2) };
@@ -183,8 +182,12 @@ impl Actor for Attacker {
         cx.between(20 * MS, 8 * SEC, 0);
     }
 
+    fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
     fn leave(&mut self, cx: &mut Cx<'_>) {
-        self.has_left = true;
+        self.rest();
         for (stream, _) in std::mem::take(&mut self.streams).into_values() {
             cx.net.reset(stream.end);
         }

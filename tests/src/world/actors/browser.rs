@@ -24,7 +24,7 @@ pub struct Browser {
     reader: http::Reader,
     asked: Option<Asked>,
     exchanges: u64,
-    has_left: bool,
+    is_resting: bool,
     outcome: Vec<String>,
 }
 
@@ -59,13 +59,13 @@ impl Browser {
             reader: http::Reader::default(),
             asked: None,
             exchanges: 0,
-            has_left: false,
+            is_resting: false,
             outcome: Vec::new(),
         }
     }
 
     fn go_on(&mut self, cx: &mut Cx<'_>) {
-        if self.has_left || self.asked.is_some() {
+        if self.is_resting || self.asked.is_some() {
             return;
         }
         match (&self.stream, self.is_up) {
@@ -140,7 +140,7 @@ impl Browser {
         };
         self.reader.add(&plain);
         loop {
-            match self.reader.next() {
+            match self.reader.message() {
                 Ok(Some(message)) => {
                     let closes = message.head.field("connection").is_some_and(|value| value == "close");
                     self.got(cx, &message);
@@ -259,8 +259,12 @@ impl Actor for Browser {
         }
     }
 
+    fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
     fn leave(&mut self, cx: &mut Cx<'_>) {
-        self.has_left = true;
+        self.rest();
         match self.stream.take() {
             Some(mut stream) if cx.dice.happens(5_000) => stream.close(cx),
             Some(stream) => cx.net.reset(stream.end),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
+    chance::Dice,
     peers::sip::{self, Dialog, Digested, Message},
     word,
     world::{
@@ -17,8 +18,10 @@ use crate::{
 #[derive(Debug)]
 pub struct Mediaserver {
     at: SocketAddr,
-    /// Where users are: Contact and Path.
-    bindings: BTreeMap<String, (String, Vec<String>)>,
+    /// What the dice of all lines follow from.
+    seed: u64,
+    /// Users that have registered, by the number in their name.
+    lines: BTreeMap<u64, Line>,
     /// Requests that came, by branch and method, with the last answer.
     served: BTreeMap<(String, String), Option<(Message, SocketAddr)>>,
     /// What is said until somebody answers, by token.
@@ -26,8 +29,19 @@ pub struct Mediaserver {
     tokens: u64,
     /// INVITEs that are answered later, by token.
     late: BTreeMap<u64, (Message, SocketAddr, String)>,
-    calls: BTreeMap<String, Dialog>,
-    has_left: bool,
+    is_resting: bool,
+}
+
+/// What the mediaserver does with one user. It has dice of its own, so that no user changes what happens to another.
+#[derive(Debug)]
+struct Line {
+    /// What the mediaserver does by itself.
+    dice: Dice,
+    /// When it answers.
+    answers: Dice,
+    /// Where the user is: Contact and Path.
+    binding: Option<(String, Vec<String>)>,
+    calls: Vec<Dialog>,
 }
 
 #[derive(Debug)]
@@ -40,8 +54,8 @@ struct Repeated {
     is_proceeding: bool,
 }
 
-/// Do something.
-const GO_ON: u64 = 0;
+/// Do something with a user, whose number is added.
+const GO_ON: u64 = 1 << 34;
 /// Answer an INVITE, by token.
 const ANSWER: u64 = 1 << 32;
 /// Say something again, by token.
@@ -56,13 +70,13 @@ impl Mediaserver {
     pub fn new(at: SocketAddr) -> Self {
         Self {
             at,
-            bindings: BTreeMap::new(),
+            seed: 0,
+            lines: BTreeMap::new(),
             served: BTreeMap::new(),
             repeated: BTreeMap::new(),
             tokens: 0,
             late: BTreeMap::new(),
-            calls: BTreeMap::new(),
-            has_left: false,
+            is_resting: false,
         }
     }
 
@@ -112,7 +126,8 @@ impl Mediaserver {
             }
             _ => {
                 if method == "BYE" {
-                    self.calls.remove(request.call_id().unwrap_or_default());
+                    let calls = &mut self.line(user_number(request)).calls;
+                    calls.retain(|call| Some(call.call_id.as_str()) != request.call_id());
                 }
                 self.answer(cx, request, Message::answer(request, 200, "OK", &word()), from);
             }
@@ -142,7 +157,13 @@ impl Mediaserver {
         }
         if let Some(contact) = request.contact() {
             accepted = accepted.with("Contact", format_args!("<{contact}>;expires=600"));
-            self.bindings.insert(user.to_owned(), (contact.to_owned(), path));
+            let number = user_number(request);
+            let line = self.line(number);
+            let is_new = line.binding.replace((contact.to_owned(), path)).is_none();
+            let first = line.dice.from_to(SEC, 10 * SEC);
+            if is_new {
+                cx.after(first, GO_ON + number);
+            }
         }
         self.answer(cx, request, accepted, from);
     }
@@ -160,7 +181,8 @@ impl Mediaserver {
         self.tokens += 1;
         self.late.insert(self.tokens, (invite.clone(), from, tag));
         let wait = if callee == "late" { 25 * SEC } else { 2 * SEC };
-        cx.between(10 * MS, wait, ANSWER + self.tokens);
+        let wait = self.line(user_number(invite)).answers.from_to(10 * MS, wait);
+        cx.after(wait, ANSWER + self.tokens);
     }
 
     /// The telephone that is called here picks up.
@@ -172,7 +194,7 @@ impl Mediaserver {
             .with("Contact", format_args!("<sip:pbx@{}>", self.at))
             .with_body("application/sdp", "v=0\r\n");
         let dialog = Dialog::of_callee(&invite, &accepted);
-        self.calls.insert(dialog.call_id.clone(), dialog);
+        self.line(user_number(&invite)).calls.push(dialog);
         self.answer(cx, &invite, accepted, from);
     }
 
@@ -251,7 +273,7 @@ impl Mediaserver {
                     cx.met("a call of a mediaserver was answered");
                     let mut dialog = Dialog::of_caller(answer);
                     let acknowledgement = dialog.request("ACK");
-                    self.calls.insert(dialog.call_id.clone(), dialog);
+                    self.line(user_number(answer)).calls.push(dialog);
                     self.ask(cx, acknowledgement);
                 }
             }
@@ -292,35 +314,33 @@ impl Mediaserver {
         cx.send(self.at, to, message.to_string().as_bytes());
     }
 
-    fn go_on(&mut self, cx: &mut Cx<'_>) {
-        if self.has_left {
+    fn go_on(&mut self, cx: &mut Cx<'_>, user: u64) {
+        if self.is_resting {
             return;
         }
-        match cx.dice.from_to(0, 5) {
-            0..=1 => self.call(cx, "INVITE"),
-            2 => self.call(cx, "MESSAGE"),
-            3 => self.within(cx, "BYE"),
-            4 => self.within(cx, "INFO"),
+        match self.line(user).dice.from_to(0, 5) {
+            0..=1 => self.call(cx, user, "INVITE"),
+            2 => self.call(cx, user, "MESSAGE"),
+            3 => self.within(cx, user, "BYE"),
+            4 => self.within(cx, user, "INFO"),
             _ => {}
         }
-        cx.between(200 * MS, 12 * SEC, GO_ON);
+        let wait = self.line(user).dice.from_to(200 * MS, 12 * SEC);
+        cx.after(wait, GO_ON + user);
     }
 
-    fn call(&mut self, cx: &mut Cx<'_>, method: &str) {
-        let users: Vec<String> = self.bindings.keys().cloned().collect();
-        if users.is_empty() {
+    fn call(&mut self, cx: &mut Cx<'_>, user: u64, method: &str) {
+        let Some((contact, path)) = self.line(user).binding.clone() else {
             return;
-        }
-        let user = cx.dice.pick(&users).clone();
-        let (contact, path) = &self.bindings[&user];
-        let mut request = Message::request(method, contact);
+        };
+        let mut request = Message::request(method, &contact);
         for step in path {
             request = request.with("Route", step);
         }
         let mut request = request
             .with("Max-Forwards", 70)
             .with("From", format_args!("<sip:pbx@{}>;tag={}", self.at, word()))
-            .with("To", format_args!("<sip:{user}@pbx.test>"))
+            .with("To", format_args!("<sip:user{user}@pbx.test>"))
             .with("Call-ID", word())
             .with("CSeq", format_args!("1 {method}"))
             .with("Contact", format_args!("<sip:pbx@{}>", self.at));
@@ -331,25 +351,35 @@ impl Mediaserver {
         self.ask(cx, request);
     }
 
-    fn within(&mut self, cx: &mut Cx<'_>, method: &str) {
-        let calls: Vec<String> = self.calls.keys().cloned().collect();
-        if calls.is_empty() {
+    fn within(&mut self, cx: &mut Cx<'_>, user: u64, method: &str) {
+        let line = self.line(user);
+        if line.calls.is_empty() {
             return;
         }
-        let call = cx.dice.pick(&calls).clone();
-        let request = self.calls.get_mut(&call).expect("a call").request(method);
+        let place = line.dice.place(line.calls.len());
+        let request = line.calls[place].request(method);
         if method == "BYE" {
-            self.calls.remove(&call);
+            line.calls.remove(place);
         }
         cx.met("a mediaserver said something in a call");
         self.ask(cx, request);
+    }
+
+    fn line(&mut self, user: u64) -> &mut Line {
+        let seed = self.seed;
+        self.lines.entry(user).or_insert_with(|| Line {
+            dice: Dice::new(seed, 2 * user),
+            answers: Dice::new(seed, 2 * user + 1),
+            binding: None,
+            calls: Vec::new(),
+        })
     }
 }
 
 impl Actor for Mediaserver {
     fn start(&mut self, cx: &mut Cx<'_>) {
         cx.net.bind(self.at, Owner::Actor(cx.me));
-        cx.between(SEC, 10 * SEC, GO_ON);
+        self.seed = cx.dice.u64();
     }
 
     fn hear(&mut self, cx: &mut Cx<'_>, notice: Notice) {
@@ -360,14 +390,18 @@ impl Actor for Mediaserver {
 
     fn wake(&mut self, cx: &mut Cx<'_>, token: u64) {
         match token {
-            GO_ON => self.go_on(cx),
+            token if token & GO_ON != 0 => self.go_on(cx, token - GO_ON),
             token if token & REPEAT != 0 => self.say_again(cx, token - REPEAT),
             token => self.pick_up(cx, token - ANSWER),
         }
     }
 
+    fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
     fn leave(&mut self, _: &mut Cx<'_>) {
-        self.has_left = true;
+        self.rest();
     }
 
     fn outcome(&self) -> Vec<String> {
@@ -378,4 +412,12 @@ impl Actor for Mediaserver {
 /// The user of a SIP URI.
 fn user_of(uri: &str) -> Option<&str> {
     Some(uri.split_once(':')?.1.split_once('@')?.0)
+}
+
+/// The user of ours who says this, or who is told it.
+fn user_number(message: &Message) -> u64 {
+    let ends = ["From", "To"].into_iter().filter_map(|name| message.field(name));
+    let users = ends.filter_map(sip::address).filter_map(user_of);
+    let mut numbers = users.filter_map(|user| user.strip_prefix("user")?.parse().ok());
+    numbers.next().unwrap_or_default()
 }

@@ -15,7 +15,7 @@ pub struct Peer {
     /// Whom it has heard from, and by which of its sockets.
     known: BTreeSet<(SocketAddr, SocketAddr)>,
     sent: u64,
-    has_left: bool,
+    is_resting: bool,
 }
 
 impl Peer {
@@ -25,7 +25,7 @@ impl Peer {
             sockets,
             known: BTreeSet::new(),
             sent: 0,
-            has_left: false,
+            is_resting: false,
         }
     }
 }
@@ -49,7 +49,7 @@ impl Actor for Peer {
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>, _: u64) {
-        if self.has_left {
+        if self.is_resting {
             return;
         }
         let known: Vec<_> = self.known.iter().copied().collect();
@@ -67,8 +67,12 @@ impl Actor for Peer {
         cx.between(20 * MS, 20 * SEC, 0);
     }
 
+    fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
     fn leave(&mut self, _: &mut Cx<'_>) {
-        self.has_left = true;
+        self.rest();
     }
 
     fn outcome(&self) -> Vec<String> {

@@ -6,6 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::ClientConfig;
 
 use crate::{
+    chance::Dice,
     peers::sip::{self, Dialog, Digested, Message},
     random, word,
     world::{
@@ -23,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Phone {
     number: usize,
+    /// What it does by itself, whatever happens to it meanwhile.
+    choices: Dice,
     config: Arc<ClientConfig>,
     stream: Option<Stream>,
     stage: Stage,
@@ -33,16 +36,16 @@ pub struct Phone {
     contact: String,
     registration: (String, String, u32),
     is_registered: bool,
-    /// INVITEs of ours without a final answer, by branch.
-    invites: BTreeMap<String, Message>,
-    /// Calls by their Call-ID.
-    calls: BTreeMap<String, Dialog>,
+    /// INVITEs of ours without a final answer, and whether they were taken back.
+    invites: Vec<(Message, bool)>,
+    /// Calls in the order of their beginning.
+    calls: Vec<Dialog>,
     /// INVITEs that ring here, by token.
     ringing: BTreeMap<u64, (Message, String)>,
     /// Requests of ours that wait, by branch: the token of their patience.
     asked: BTreeMap<String, u64>,
     tokens: u64,
-    has_left: bool,
+    is_resting: bool,
     outcome: Vec<String>,
 }
 
@@ -70,6 +73,7 @@ impl Phone {
     pub fn new(number: usize, config: Arc<ClientConfig>) -> Self {
         Self {
             number,
+            choices: Dice::new(0, 0),
             config,
             stream: None,
             stage: Stage::Away,
@@ -80,12 +84,12 @@ impl Phone {
             contact: String::new(),
             registration: (String::new(), String::new(), 0),
             is_registered: false,
-            invites: BTreeMap::new(),
-            calls: BTreeMap::new(),
+            invites: Vec::new(),
+            calls: Vec::new(),
             ringing: BTreeMap::new(),
             asked: BTreeMap::new(),
             tokens: 0,
-            has_left: false,
+            is_resting: false,
             outcome: Vec::new(),
         }
     }
@@ -100,7 +104,7 @@ impl Phone {
     }
 
     fn begin(&mut self, cx: &mut Cx<'_>) {
-        if self.has_left || self.stream.is_some() {
+        if self.is_resting || self.stream.is_some() {
             return;
         }
         if self.host.is_empty() {
@@ -138,7 +142,7 @@ impl Phone {
         };
         if let Stage::Opening(reader) = &mut self.stage {
             reader.add(&plain);
-            let answer = match reader.next() {
+            let answer = match reader.message() {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return,
                 Err(_) => return cx.checkers.fail(format!("phone {}: no HTTP came", self.number)),
@@ -152,7 +156,7 @@ impl Phone {
         }
         self.frames.add(&plain);
         while matches!(self.stage, Stage::Open)
-            && let Some((opcode, payload)) = self.frames.next()
+            && let Some((opcode, payload)) = self.frames.message()
         {
             match opcode {
                 ws::PING => self.frame(cx, ws::PONG, &payload),
@@ -200,7 +204,7 @@ impl Phone {
     }
 
     fn invite(&mut self, cx: &mut Cx<'_>) {
-        let callee = *cx.dice.pick(&CALLEES);
+        let callee = *self.choices.pick(&CALLEES);
         let target = format!("sip:{callee}@pbx.test");
         let uri = format!("sip:{}@pbx.test", self.user());
         let request = Message::request("INVITE", &target)
@@ -212,14 +216,15 @@ impl Phone {
             .with("Contact", format_args!("<{}>", self.contact))
             .with_body("application/sdp", "v=0\r\n");
         let sent = self.say(cx, request);
-        self.invites.insert(sent.branch().expect("a branch").to_owned(), sent);
+        self.invites.push((sent, false));
         cx.met("a telephone called");
     }
 
     fn cancel(&mut self, cx: &mut Cx<'_>) {
-        let Some((_, invite)) = self.invites.first_key_value() else {
+        let Some((invite, is_cancelled)) = self.invites.iter_mut().find(|(_, is_cancelled)| !is_cancelled) else {
             return;
         };
+        *is_cancelled = true;
         let take = |name: &str| invite.field(name).expect("a complete request").to_owned();
         let cancel = Message::request("CANCEL", invite.uri().expect("a request"))
             .with("Via", take("Via"))
@@ -233,14 +238,13 @@ impl Phone {
     }
 
     fn within(&mut self, cx: &mut Cx<'_>, method: &str) {
-        let calls: Vec<String> = self.calls.keys().cloned().collect();
-        if calls.is_empty() {
+        if self.calls.is_empty() {
             return;
         }
-        let call = cx.dice.pick(&calls).clone();
-        let request = self.calls.get_mut(&call).expect("a call").request(method);
+        let place = self.choices.place(self.calls.len());
+        let request = self.calls[place].request(method);
         if method == "BYE" {
-            self.calls.remove(&call);
+            self.calls.remove(place);
             cx.met("a telephone hung up");
         }
         self.say(cx, request);
@@ -248,9 +252,9 @@ impl Phone {
 
     fn message(&mut self, cx: &mut Cx<'_>) {
         let uri = format!("sip:{}@pbx.test", self.user());
-        let length = match cx.dice.from_to(0, 4) {
-            0 => cx.dice.from_to(1_000, 9_000),
-            _ => cx.dice.from_to(0, 300),
+        let length = match self.choices.from_to(0, 4) {
+            0 => self.choices.from_to(1_000, 9_000),
+            _ => self.choices.from_to(0, 300),
         };
         let request = Message::request("MESSAGE", "sip:echo@pbx.test")
             .with("Max-Forwards", 70)
@@ -347,17 +351,17 @@ impl Phone {
             }
             ("INVITE", 200..300) => {
                 // Each 200 is acknowledged (RFC 3261 section 13.2.2.4).
-                if self.invites.remove(&branch).is_some() {
-                    cx.met("a call of a telephone was answered");
-                }
                 let mut dialog = Dialog::of_caller(answer);
                 let acknowledgement = dialog.request("ACK");
-                self.calls.entry(dialog.call_id.clone()).or_insert(dialog);
+                if self.take_invite(&branch).is_some() {
+                    cx.met("a call of a telephone was answered");
+                    self.calls.push(dialog);
+                }
                 self.say(cx, acknowledgement);
             }
             ("INVITE", _) => {
                 // RFC 3261 section 17.1.1.3: to the next hop, with the branch of the INVITE.
-                if let Some(invite) = self.invites.remove(&branch) {
+                if let Some(invite) = self.take_invite(&branch) {
                     let take = |name: &str| invite.field(name).expect("a complete request").to_owned();
                     let acknowledgement = Message::request("ACK", invite.uri().expect("a request"))
                         .with("Via", take("Via"))
@@ -371,6 +375,14 @@ impl Phone {
             }
             _ => {}
         }
+    }
+
+    fn take_invite(&mut self, branch: &str) -> Option<Message> {
+        let place = self
+            .invites
+            .iter()
+            .position(|(invite, _)| invite.branch() == Some(branch))?;
+        Some(self.invites.remove(place).0)
     }
 
     fn requested(&mut self, cx: &mut Cx<'_>, request: &Message) {
@@ -396,7 +408,8 @@ impl Phone {
             }
             Some(method) => {
                 if method == "BYE" {
-                    self.calls.remove(request.call_id().unwrap_or_default());
+                    self.calls
+                        .retain(|call| Some(call.call_id.as_str()) != request.call_id());
                 }
                 self.say(cx, Message::answer(request, 200, "OK", &word()));
             }
@@ -419,18 +432,15 @@ impl Phone {
             .with("Contact", format_args!("<{}>", self.contact))
             .with_body("application/sdp", "v=0\r\n");
         cx.met("a telephone picked up");
-        self.calls.insert(
-            invite.call_id().unwrap_or_default().to_owned(),
-            Dialog::of_callee(&invite, &accepted),
-        );
+        self.calls.push(Dialog::of_callee(&invite, &accepted));
         self.say(cx, accepted);
     }
 
     fn go_on(&mut self, cx: &mut Cx<'_>) {
-        if self.has_left || !self.is_registered || !matches!(self.stage, Stage::Open) {
+        if self.is_resting || !self.is_registered || !matches!(self.stage, Stage::Open) {
             return;
         }
-        match cx.dice.from_to(0, 11) {
+        match self.choices.from_to(0, 11) {
             0..=3 => self.invite(cx),
             4 => self.cancel(cx),
             5 => self.message(cx),
@@ -440,7 +450,8 @@ impl Phone {
             10 => self.frame(cx, ws::PING, b"there?"),
             _ => {}
         }
-        cx.between(50 * MS, 15 * SEC, GO_ON);
+        let wait = self.choices.from_to(50 * MS, 15 * SEC);
+        cx.after(wait, GO_ON);
     }
 
     fn lost(&mut self, cx: &mut Cx<'_>, why: &str) {
@@ -466,6 +477,7 @@ impl Phone {
 
 impl Actor for Phone {
     fn start(&mut self, cx: &mut Cx<'_>) {
+        self.choices = Dice::new(cx.dice.u64(), 0);
         cx.between(0, 4 * SEC, BEGIN);
     }
 
@@ -497,8 +509,12 @@ impl Actor for Phone {
         }
     }
 
+    fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
     fn leave(&mut self, cx: &mut Cx<'_>) {
-        self.has_left = true;
+        self.rest();
         if matches!(self.stage, Stage::Open) {
             let flow = self.flow;
             cx.see(&Seen::FlowClosed { flow });

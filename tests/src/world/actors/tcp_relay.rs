@@ -31,8 +31,8 @@ pub struct TcpRelay {
     /// Ends at the peer, which says everything again.
     peers: BTreeSet<End>,
     count: u64,
-    carried: u64,
-    has_left: bool,
+    outcome: Vec<String>,
+    is_resting: bool,
 }
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ enum Data {
     /// Connects, for this CONNECTION-ID.
     Dialing([u8; 4]),
     /// Has asked to be bound.
-    Binding(Vec<u8>),
+    Binding([u8; 4], Vec<u8>),
     /// Carries these bytes, which come back.
     Bound(VecDeque<u8>),
 }
@@ -63,8 +63,8 @@ impl TcpRelay {
             data: BTreeMap::new(),
             peers: BTreeSet::new(),
             count: 0,
-            carried: 0,
-            has_left: false,
+            outcome: Vec::new(),
+            is_resting: false,
         }
     }
 
@@ -130,6 +130,8 @@ impl TcpRelay {
             return;
         };
         self.wish = None;
+        self.outcome
+            .push(format!("method {method}: {:?}", message.error_code()));
         match (message.class, method, message.error_code()) {
             (Class::Success, method::ALLOCATE, _) => {
                 cx.met("an allocation for TCP");
@@ -145,13 +147,17 @@ impl TcpRelay {
             }
             (Class::Success, ..) => cx.between(10 * MS, SEC, GO_ON),
             (_, _, Some(401 | 438)) => {
-                let take = |kind| message.attribute(kind).unwrap_or_default().to_vec();
-                self.challenge = Some((take(attribute::REALM), take(attribute::NONCE)));
+                self.take_challenge(message);
                 self.ask(cx, control, method, None);
             }
             (_, method::ALLOCATE, _) => self.lost(cx),
             _ => cx.between(10 * MS, 5 * SEC, GO_ON),
         }
+    }
+
+    fn take_challenge(&mut self, refusal: &Message) {
+        let take = |kind| refusal.attribute(kind).unwrap_or_default().to_vec();
+        self.challenge = Some((take(attribute::REALM), take(attribute::NONCE)));
     }
 
     fn dial_data(&mut self, cx: &mut Cx<'_>, connection: [u8; 4]) {
@@ -162,15 +168,19 @@ impl TcpRelay {
 
     fn read_data(&mut self, cx: &mut Cx<'_>, end: End, bytes: &[u8]) {
         match self.data.get_mut(&end) {
-            Some(Data::Binding(incoming)) => {
+            Some(Data::Binding(connection, incoming)) => {
                 incoming.extend_from_slice(bytes);
                 let Some(message) = take_message(incoming) else { return };
+                let connection = *connection;
+                if matches!(message.error_code(), Some(401 | 438)) {
+                    self.take_challenge(&message);
+                    return self.ask(cx, end, method::CONNECTION_BIND, Some(connection));
+                }
                 if message.class != Class::Success {
                     self.data.remove(&end);
                     return cx.net.reset(end);
                 }
-                let rest = std::mem::take(incoming);
-                if !rest.is_empty() {
+                if !incoming.is_empty() {
                     cx.checkers
                         .fail("a TCP relay said something before it was asked".into());
                 }
@@ -182,7 +192,9 @@ impl TcpRelay {
                 if said.len() < bytes.len() || said.drain(..bytes.len()).ne(bytes.iter().copied()) {
                     cx.checkers.fail("a TCP relay carried what nobody had said".into());
                 }
-                self.carried += bytes.len() as u64;
+                if said.is_empty() {
+                    cx.met("a TCP relay carried everything");
+                }
             }
             _ => {}
         }
@@ -200,7 +212,7 @@ impl TcpRelay {
     }
 
     fn go_on(&mut self, cx: &mut Cx<'_>) {
-        let (false, Some(control), Some(relayed)) = (self.has_left, self.control, self.relayed) else {
+        let (false, Some(control), Some(relayed)) = (self.is_resting, self.control, self.relayed) else {
             return;
         };
         let ends: Vec<End> = self.data.keys().copied().collect();
@@ -208,8 +220,10 @@ impl TcpRelay {
             0 if self.wish.is_none() => return self.ask(cx, control, method::CONNECT, None),
             1 if self.wish.is_none() => return self.ask(cx, control, method::CREATE_PERMISSION, None),
             2 => {
-                // The peer calls, from its own port or from another one, which is allowed as well.
-                let from = SocketAddr::new(self.peer().ip(), 0);
+                // From an allowed port, or from one that is not.
+                self.count += 1;
+                let port = *cx.dice.pick(&[10_000 + (self.count % 100) as u16, 0]);
+                let from = SocketAddr::new(self.peer().ip(), port);
                 let end = cx.dial(from, relayed);
                 self.peers.insert(end);
             }
@@ -269,7 +283,7 @@ impl Actor for TcpRelay {
                 if let Some(Data::Dialing(connection)) = self.data.get(&end) {
                     let connection = *connection;
                     self.ask(cx, end, method::CONNECTION_BIND, Some(connection));
-                    self.data.insert(end, Data::Binding(Vec::new()));
+                    self.data.insert(end, Data::Binding(connection, Vec::new()));
                 }
             }
             Notice::Bytes { end, bytes } if self.control == Some(end) => self.read_control(cx, &bytes),
@@ -287,7 +301,7 @@ impl Actor for TcpRelay {
     fn wake(&mut self, cx: &mut Cx<'_>, token: u64) {
         match token {
             GO_ON => self.go_on(cx),
-            _ if self.control.is_none() && !self.has_left => {
+            _ if self.control.is_none() && !self.is_resting => {
                 let from = SocketAddr::new(site::MEDIASERVERS[0].ip(), 0);
                 self.control = Some(cx.dial(from, site::TURN));
             }
@@ -295,8 +309,12 @@ impl Actor for TcpRelay {
         }
     }
 
+    fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
     fn leave(&mut self, cx: &mut Cx<'_>) {
-        self.has_left = true;
+        self.rest();
         let data = std::mem::take(&mut self.data).into_keys();
         let peers = std::mem::take(&mut self.peers);
         for end in self.control.take().into_iter().chain(data).chain(peers) {
@@ -305,7 +323,7 @@ impl Actor for TcpRelay {
     }
 
     fn outcome(&self) -> Vec<String> {
-        vec![format!("{} bytes carried", self.carried)]
+        self.outcome.clone()
     }
 }
 

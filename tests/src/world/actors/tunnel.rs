@@ -30,8 +30,7 @@ pub struct Tunnel {
     /// What was said and has not come back.
     said: VecDeque<Vec<u8>>,
     count: u64,
-    echoed: u64,
-    has_left: bool,
+    is_resting: bool,
     outcome: Vec<String>,
 }
 
@@ -56,14 +55,13 @@ impl Tunnel {
             frames: ws::Reader::default(),
             said: VecDeque::new(),
             count: 0,
-            echoed: 0,
-            has_left: false,
+            is_resting: false,
             outcome: Vec::new(),
         }
     }
 
     fn begin(&mut self, cx: &mut Cx<'_>) {
-        if self.has_left || self.stream.is_some() {
+        if self.is_resting || self.stream.is_some() {
             return;
         }
         let from = SocketAddr::new(site::client(self.number), 0);
@@ -92,7 +90,7 @@ impl Tunnel {
         };
         if let Some(reader) = &mut self.opening {
             reader.add(&plain);
-            let answer = match reader.next() {
+            let answer = match reader.message() {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return,
                 Err(_) => return cx.checkers.fail(format!("page {}: no HTTP came", self.number)),
@@ -108,7 +106,7 @@ impl Tunnel {
             cx.between(MS, SEC, GO_ON);
         }
         self.frames.add(&plain);
-        while let Some((opcode, payload)) = self.frames.next() {
+        while let Some((opcode, payload)) = self.frames.message() {
             match opcode {
                 ws::CLOSE => return self.lost(cx),
                 ws::TEXT => self.echo(cx, &payload),
@@ -125,12 +123,12 @@ impl Tunnel {
                 payload.len()
             ));
         }
-        self.echoed += 1;
+        self.outcome.push(format!("{} bytes came back", payload.len()));
         cx.met("a message went through a tunnel and back");
     }
 
     fn go_on(&mut self, cx: &mut Cx<'_>) {
-        if self.has_left || self.opening.is_some() || self.stream.is_none() {
+        if self.is_resting || self.opening.is_some() || self.stream.is_none() {
             return;
         }
         let is_much = cx.dice.happens(500);
@@ -201,16 +199,18 @@ impl Actor for Tunnel {
         }
     }
 
+    fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
     fn leave(&mut self, cx: &mut Cx<'_>) {
-        self.has_left = true;
+        self.rest();
         if let Some(mut stream) = self.stream.take() {
             stream.close(cx);
         }
     }
 
     fn outcome(&self) -> Vec<String> {
-        let mut outcome = self.outcome.clone();
-        outcome.push(format!("{} said, {} came back", self.count, self.echoed));
-        outcome
+        self.outcome.clone()
     }
 }

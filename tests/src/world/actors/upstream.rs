@@ -2,20 +2,24 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use crate::world::{
-    actor::{Actor, Cx},
-    actors::browser::pattern,
-    agenda::MS,
-    history::Seen,
-    http::{self, Message},
-    net::{End, Notice, Owner},
-    ws,
+use crate::{
+    chance::Dice,
+    world::{
+        actor::{Actor, Cx},
+        actors::browser::pattern,
+        agenda::MS,
+        history::Seen,
+        http::{self, Message},
+        net::{End, Notice, Owner},
+        ws,
+    },
 };
 
 /// A web server.
 #[derive(Debug)]
 pub struct Upstream {
     at: SocketAddr,
+    seed: u64,
     links: BTreeMap<End, Link>,
     /// Answers that are given later.
     late: BTreeMap<u64, (End, Vec<u8>)>,
@@ -34,6 +38,7 @@ impl Upstream {
     pub fn new(at: SocketAddr) -> Self {
         Self {
             at,
+            seed: 0,
             links: BTreeMap::new(),
             late: BTreeMap::new(),
             promised: 0,
@@ -50,7 +55,7 @@ impl Upstream {
             None => return,
         }
         while let Some(Link::Http(reader)) = self.links.get_mut(&end) {
-            match reader.next() {
+            match reader.message() {
                 Ok(Some(message)) => self.answer(cx, end, &message),
                 Ok(None) => return,
                 Err(_) => {
@@ -76,6 +81,8 @@ impl Upstream {
             return cx.checkers.fail(format!("an upstream was asked for {target}"));
         };
         let body = pattern(id ^ 0xffff, length);
+        // Of its own for each exchange, so that no browser changes what happens to another.
+        let dice = &mut Dice::new(self.seed, id);
         let asked = &request.body[..];
         let answer = Some(&body[..]).filter(|_| !matches!(way, "short" | "cut" | "refuse"));
         cx.note(|| format!("answers {} by {way}, {length} bytes", id & 0xffff_ffff));
@@ -89,7 +96,7 @@ impl Upstream {
         match way {
             "chunked" => {
                 let mut bytes = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
-                bytes.extend(http::chunked(&body, cx.dice.from_to(1, 20_000) as usize));
+                bytes.extend(http::chunked(&body, dice.from_to(1, 20_000) as usize));
                 cx.net.send(end, &bytes);
             }
             "close" => {
@@ -121,7 +128,7 @@ impl Upstream {
             "slow" => {
                 self.promised += 1;
                 self.late.insert(self.promised, (end, with_length(&body, length)));
-                cx.between(50 * MS, 15_000 * MS, self.promised);
+                cx.after(dice.from_to(50 * MS, 15_000 * MS), self.promised);
             }
             _ => cx.net.send(end, &with_length(&body, length)),
         }
@@ -148,7 +155,7 @@ impl Upstream {
         let Some(Link::WebSocket(frames)) = self.links.get_mut(&end) else {
             return;
         };
-        while let Some((opcode, payload)) = frames.next() {
+        while let Some((opcode, payload)) = frames.message() {
             match opcode {
                 ws::PONG => {}
                 ws::PING => cx.net.send(end, &ws::frame(ws::PONG, true, &payload, None)),
@@ -165,6 +172,7 @@ impl Upstream {
 
 impl Actor for Upstream {
     fn start(&mut self, cx: &mut Cx<'_>) {
+        self.seed = cx.dice.u64();
         cx.net.listen(self.at, Owner::Actor(cx.me));
     }
 
@@ -175,9 +183,8 @@ impl Actor for Upstream {
             }
             Notice::Bytes { end, bytes } => self.read(cx, end, &bytes),
             Notice::Eof(end) => {
-                if self.links.remove(&end).is_some() {
-                    cx.net.close(end, &[]);
-                }
+                self.links.remove(&end);
+                cx.net.close(end, &[]);
             }
             Notice::Reset(end) | Notice::TimedOut(end) => {
                 self.links.remove(&end);
@@ -193,6 +200,8 @@ impl Actor for Upstream {
             cx.net.send(end, &bytes);
         }
     }
+
+    fn rest(&mut self) {}
 
     fn leave(&mut self, cx: &mut Cx<'_>) {
         for end in std::mem::take(&mut self.links).into_keys() {

@@ -64,7 +64,7 @@ impl Http {
         }
     }
 
-    fn got(&mut self, id: u64, status: u16, body: &[u8]) -> Result<(), String> {
+    fn got(&self, id: u64, status: u16, body: &[u8]) -> Result<(), String> {
         let Some(exchange) = self.0.get(&id) else {
             return Err(format!("an answer to exchange {id:#x}, which nobody asked for"));
         };

@@ -120,14 +120,13 @@ impl Relay {
         if let Some((channel, payload)) = channel_data(bytes) {
             let client = self.clients.entry(to).or_default();
             let peers: Vec<SocketAddr> = client.peers_of(channel, now).collect();
-            let Some(peer) = peers.iter().find(|peer| client.take_down(**peer, payload)) else {
-                return Err(format!(
+            return match peers.iter().any(|peer| take(&mut client.down, *peer, payload)) {
+                true => Ok(()),
+                false => Err(format!(
                     "{to} was sent {} bytes by channel {channel:#x}, which no allowed peer sent",
                     payload.len()
-                ));
+                )),
             };
-            let _ = peer;
-            return Ok(());
         }
         let Some(message) = Message::decode(bytes) else {
             return Ok(());
@@ -141,7 +140,7 @@ impl Relay {
                 ) else {
                     return Ok(());
                 };
-                match client.take_down(peer, data) {
+                match take(&mut client.down, peer, data) {
                     true => Ok(()),
                     false => Err(format!(
                         "{to} was sent {} bytes that {peer} was not allowed to send",
@@ -262,10 +261,6 @@ impl Client {
         });
         let found: BTreeSet<SocketAddr> = bound.map(|(peer, _)| *peer).chain(asked.flat_map(peers)).collect();
         found.into_iter()
-    }
-
-    fn take_down(&mut self, peer: SocketAddr, bytes: &[u8]) -> bool {
-        take(&mut self.down, peer, bytes)
     }
 }
 
@@ -439,12 +434,12 @@ mod tests {
     #[test]
     fn what_is_granted_without_a_password_is_found() {
         let permit = request(method::CREATE_PERMISSION).with_peer(at(PEER));
+        let wrong = [permit.encode(), permit.encode_signed(b"wrong")];
         let granted = Message {
             class: Class::Success,
             attributes: Vec::new(),
-            ..permit.clone()
+            ..permit
         };
-        let wrong = [permit.encode(), permit.encode_signed(b"wrong")];
         for bytes in wrong {
             let relay = &mut Relay::default();
             to_edge(relay, 0, CLIENT, &site::TURN.to_string(), &bytes).expect("a request");

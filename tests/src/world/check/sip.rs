@@ -69,8 +69,6 @@ impl Sip {
                 if let Some(flow) = self.flows.get_mut(flow) {
                     flow.is_open = false;
                 }
-                self.asked
-                    .retain(|_, asked| asked.flow != *flow || asked.status.is_none());
                 Ok(())
             }
             Seen::Cut { tcp } => {
@@ -279,13 +277,8 @@ mod tests {
         let look = (121 * SEC, Seen::Held { shard: 0, gauges: &[] });
         let late = |first| check(&[(0, first), (121 * SEC, Seen::Held { shard: 0, gauges: &[] })]);
         check(&[look]).expect_err("never answered");
-        assert_eq!(
-            late(Seen::SipDown {
-                flow: 1,
-                message: &answer(486)
-            }),
-            Ok(())
-        );
+        let message = &answer(486);
+        assert_eq!(late(Seen::SipDown { flow: 1, message }), Ok(()));
         assert_eq!(late(Seen::FlowClosed { flow: 1 }), Ok(()));
         assert_eq!(late(Seen::Cut { tcp: 1 }), Ok(()));
         late(Seen::Cut { tcp: 2 }).expect_err("another one was cut");
