@@ -197,7 +197,7 @@ impl Sip {
         let is_own = match method {
             "OPTIONS" => true,
             "ACK" | "CANCEL" => is_known("INVITE"),
-            "BYE" => caller.is_some_and(|flow| !flow.is_open || flow.is_cut),
+            "BYE" => self.is_draining || caller.is_some_and(|flow| !flow.is_open || flow.is_cut),
             _ => false,
         };
         match is_known(method) || is_own {
