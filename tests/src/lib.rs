@@ -1,7 +1,8 @@
 //! Clients, servers and helpers for the black-box tests of the built binaries, and a world to simulate the core in.
 //!
-//! Nobody here uses the code of the edge, but for who drives it in the simulated [`world`]: every peer reads and writes its
-//! protocol itself or by a library of others, so that a mistake of ours is not made twice. A test waits for events; [`PATIENCE`] only bounds how long it waits for
+//! Nothing here uses the code of the edge, but for [`drive`], which is one, and for who drives the core in the simulated
+//! [`world`]: every peer reads and writes its protocol itself or by a library of others, so that a mistake of ours is not
+//! made twice. A test waits for events; [`PATIENCE`] only bounds how long it waits for
 //! one that never comes.
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 pub mod bench;
 pub mod chance;
 pub mod devtools;
+pub mod drive;
 pub mod edge;
 pub mod peers;
 pub mod process;
