@@ -3,7 +3,7 @@
 use std::{io, net::TcpListener, process::ExitCode};
 
 use edgeward_core::action::ListenerId;
-use edgeward_daemon::{CUT_GRACE, Letters, Runtime, Start, tcp::ACCEPT_PAUSE};
+use edgeward_daemon::{CUT_GRACE, Letters, Runtime, Start, tcp::accept_failed};
 use futures_lite::future::{or, yield_now};
 use glommio::timer::{Timer, sleep};
 
@@ -75,10 +75,7 @@ async fn accept(driver: SharedDriver, on: ListenerId, listener: TcpListener) {
     loop {
         match ready::accept(&listener).await {
             Ok(socket) => driver.borrow_mut().accepted(on, socket),
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => sleep(accept_failed(&error)).await,
         }
         yield_now().await;
     }

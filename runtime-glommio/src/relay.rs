@@ -11,7 +11,7 @@ use std::{
 };
 
 use edgeward_core::action::{BindError, RelayId};
-use edgeward_daemon::tcp::{self, ACCEPT_PAUSE};
+use edgeward_daemon::tcp::{self, accept_failed};
 use futures_lite::{future::yield_now, io::AsyncWrite as _};
 use glommio::{net::TcpStream, task::JoinHandle, timer::sleep};
 use rustix::io::Errno;
@@ -49,10 +49,7 @@ async fn accept(driver: Weak<RefCell<Driver>>, relay: RelayId, listener: TcpList
         let Some(driver) = driver.upgrade() else { return };
         match accepted {
             Ok(socket) => driver.borrow_mut().peer_accepted(relay, socket),
-            Err(error) => {
-                tracing::warn!(%error, "a peer could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => sleep(accept_failed(&error)).await,
         }
         yield_now().await;
     }
