@@ -316,6 +316,13 @@ pub struct Backend {
     pub tls: Option<ClientTls>,
 }
 
+impl Backend {
+    /// Whether it is the same server as this one.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port) && self.tls.is_some() == other.tls.is_some()
+    }
+}
+
 /// How an upstream is asked whether it works: by a GET.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
@@ -829,6 +836,11 @@ impl Config {
             .flat_map(|turn| &turn.listen_tcp)
             .map(|at| (*at, Offer::Turn));
         https.chain(turn).collect()
+    }
+
+    /// Servers in the LAN, where the web role is on.
+    pub(crate) fn upstreams(&self) -> &[Upstream] {
+        self.web.as_ref().map_or(&[], |web| &web.upstreams)
     }
 
     /// Who must say by the PROXY protocol for whom it connects, on a listener of this kind.

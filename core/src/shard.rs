@@ -571,7 +571,7 @@ impl Shard {
         match conn.stage {
             Stage::Http(mut browser) => {
                 self.log(now, browser.exchange.take(), End::ClientGone);
-                self.browser_gone(now, &browser, out);
+                self.browser_gone(now, id, &browser, out);
             }
             Stage::Upstream(mut upstream) => self.upstream_gone(now, id, &mut upstream, out),
             Stage::Tunnel(mut tunnel) => {

@@ -191,7 +191,7 @@ impl Shard {
         match browser.gate.waits {
             Some(Wait::Verdict) => browser.gate.verdict = Some(verdict),
             Some(Wait::Foresight) => browser.gate.foreseen = Some(verdict),
-            Some(Wait::Turn | Wait::Token | Wait::Room) | None => return,
+            Some(Wait::Turn | Wait::Token | Wait::Room(_)) | None => return,
         }
         self.release(now, id, out);
     }
@@ -241,7 +241,11 @@ impl Shard {
     pub(super) fn held_long_enough(&mut self, now: Now, id: ConnId, wait: Wait, out: &mut Egress) {
         match wait {
             Wait::Turn => self.release(now, id, out),
-            Wait::Verdict | Wait::Foresight | Wait::Token | Wait::Room => self.held_in_vain(now, id, out),
+            Wait::Room(index) => {
+                self.web.backends.unqueue(index, id);
+                self.held_in_vain(now, id, out);
+            }
+            Wait::Verdict | Wait::Foresight | Wait::Token => self.held_in_vain(now, id, out),
         }
     }
 
