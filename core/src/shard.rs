@@ -1,8 +1,11 @@
 //! Everything that one CPU core owns, and the doors to it.
 
 use alloc::collections::VecDeque;
-use core::net::SocketAddr;
-use std::{collections::HashMap, net::IpAddr};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use std::collections::HashMap;
 
 use ahash::RandomState;
 use bytes::{Buf as _, BytesMut};
@@ -66,6 +69,8 @@ pub struct Shard {
     sip: Option<Bridge>,
     turn: Option<turn::Server>,
     draining: Option<drain::Drain>,
+    /// When timers of a machine may run again, after one of them has met a fault of ours.
+    recovers_at: Instant,
 }
 
 /// What a name is looked up for.
@@ -121,6 +126,7 @@ impl Shard {
             sip,
             turn,
             draining: None,
+            recovers_at: Instant::ZERO,
         };
         shard.set_clock(now);
         shard
@@ -241,10 +247,17 @@ impl Shard {
                 shard.deadline_popped(now, at, conn, out);
             });
         }
-        self.contain(now, None, out, |shard, out| shard.web_timeout(now, out));
-        self.contain(now, None, out, |shard, out| shard.sip_timeout(now, out));
-        self.contain(now, None, out, |shard, out| shard.turn_timeout(now, out));
-        self.contain(now, None, out, |shard, out| shard.drain_timeout(now, out));
+        for machine in [
+            Self::web_timeout,
+            Self::sip_timeout,
+            Self::turn_timeout,
+            Self::drain_timeout,
+        ] {
+            if !self.contain(now, None, out, |shard, out| machine(shard, now, out)) {
+                // Its timer may still be due, and at once would be for ever.
+                self.recovers_at = now.mono + RECOVERY;
+            }
+        }
         self.settle(now, out);
     }
 
@@ -253,10 +266,9 @@ impl Shard {
         let sip = self.sip.as_ref().and_then(Bridge::poll_timeout);
         let turn = self.turn.as_ref().and_then(turn::Server::poll_timeout);
         let drain = self.draining.as_ref().and_then(drain::Drain::poll_timeout);
-        [self.timers.next(), self.web.poll_timeout(), sip, turn, drain]
-            .into_iter()
-            .flatten()
-            .min()
+        let machines = [self.web.poll_timeout(), sip, turn, drain].into_iter().flatten().min();
+        let machines = machines.map(|at| at.max(self.recovers_at));
+        [self.timers.next(), machines].into_iter().flatten().min()
     }
 
     /// What the runtime is asked to do next.
@@ -266,7 +278,16 @@ impl Shard {
 
     /// Everything that a stream has to send; [`Input::Written`] when that is done.
     pub fn take_output(&mut self, conn: ConnId) -> Option<BytesMut> {
-        self.conns.get_mut(conn.0)?.take_output()
+        let mut output = None;
+        let survives = self.survives(|shard| output = shard.conns.get_mut(conn.0).and_then(Conn::take_output));
+        if !survives {
+            tracing::error!(?conn, "a fault of ours; the connection that caused it is closed");
+            if let Some(conn) = self.conns.get_mut(conn.0) {
+                conn.is_broken = true;
+            }
+            self.list(conn);
+        }
+        output
     }
 
     /// Counters.
@@ -290,10 +311,17 @@ impl Shard {
             ?cause,
             "a fault of ours; the connection that caused it is closed, where there is one"
         );
-        self.survives(|shard| {
+        let is_closed = self.survives(|shard| {
             if let Some(conn) = cause {
                 shard.close(now, conn, out);
             }
+        });
+        if let Some(conn) = cause.filter(|_| !is_closed) {
+            // It could not even say goodbye.
+            self.conns.remove(conn.0);
+            self.actions.push_back(Action::Reset(conn));
+        }
+        self.survives(|shard| {
             // What the bridge was about to say names bytes that are there in this call only.
             shard.sip_out(now, out);
         });
@@ -671,22 +699,29 @@ impl Shard {
 
     fn settle_listed(&mut self, now: Now, out: &mut Egress) {
         while let Some(id) = self.listed.pop() {
-            let want_read = self.wants_bytes(id);
-            let Some(conn) = self.conns.get_mut(id.0) else { continue };
-            conn.listed = false;
-            let needs = conn.needs(want_read);
-            if needs.flush {
-                self.actions.push_back(Action::Flush(id));
-            }
-            if needs.shut {
-                self.actions.push_back(Action::Shut(id));
-            }
-            if let Some(reading) = needs.read {
-                self.actions.push_back(Action::Read(id, reading));
-            }
-            if self.is_finished(id) {
-                self.close(now, id, out);
-            }
+            self.contain(now, Some(id), out, |shard, out| shard.look_after(now, id, out));
+        }
+    }
+
+    fn look_after(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        if self.conns.get(id.0).is_some_and(|conn| conn.is_broken) {
+            return self.close(now, id, out);
+        }
+        let want_read = self.wants_bytes(id);
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        conn.listed = false;
+        let needs = conn.needs(want_read);
+        if needs.flush {
+            self.actions.push_back(Action::Flush(id));
+        }
+        if needs.shut {
+            self.actions.push_back(Action::Shut(id));
+        }
+        if let Some(reading) = needs.read {
+            self.actions.push_back(Action::Read(id, reading));
+        }
+        if self.is_finished(id) {
+            self.close(now, id, out);
         }
     }
 
@@ -753,6 +788,9 @@ impl Shard {
         }
     }
 }
+
+/// After a fault of ours, timers of machines run no more often than this.
+const RECOVERY: Duration = Duration::from_millis(100);
 
 /// What may wait for a slow reader where nothing is configured, and a bound of what is not understood yet: more than a TURN
 /// message over TCP has.

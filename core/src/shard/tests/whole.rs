@@ -147,3 +147,41 @@ fn a_fault_of_ours_ends_what_caused_it_and_nothing_else() {
     assert!(world.read(&mut other).starts_with("HTTP/1.1 504 "));
     assert!(world.is_empty());
 }
+
+#[test]
+fn a_fault_of_ours_at_the_end_of_a_call_ends_its_connection_alone() {
+    type Fault = fn(&mut World, ConnId);
+    let faults: [Fault; 2] = [
+        |world, conn| world.shard.list(conn),
+        |world, conn| assert_eq!(world.shard.take_output(conn), None),
+    ];
+    for meet in faults {
+        let mut world = World::new();
+        let (broken, mut other) = (world.browser(), world.browser());
+        let conn = world.shard.conns.get_mut(broken.conn.0).expect("a connection");
+        conn.break_backlog();
+        meet(&mut world, broken.conn);
+        // Whatever happens next.
+        world.shard.timeout(world.now, &mut world.out);
+        world.act(None);
+        assert_eq!((&*world.closed, world.shard.stats.edge.panics), (&[broken.conn][..], 1));
+        world.send(&mut other, &get("/nowhere"));
+        assert!(world.read(&mut other).starts_with("HTTP/1.1 404 "));
+    }
+}
+
+#[test]
+fn a_timer_that_meets_a_fault_of_ours_does_not_keep_us_busy() {
+    let check = "check = { path = \"/up\" }";
+    let checked = CONFIG.replace("name = \"cc\"", &format!("name = \"cc\"\n{check}"));
+    let mut world = World::with(&checked, 1).remove(0);
+    let mut config = world.files.parse(&checked);
+    let upstreams = &mut config.web.as_mut().expect("a web role").upstreams;
+    upstreams.extend(world.files.parse(&checked).web.expect("a web role").upstreams);
+    world.shard.config = Arc::new(config);
+    let due = world.shard.poll_timeout();
+    assert!(due.is_some_and(|at| at <= world.now.mono));
+    world.shard.timeout(world.now, &mut world.out);
+    assert_eq!(world.shard.stats.edge.panics, 1);
+    assert!(world.shard.poll_timeout().is_some_and(|at| at > world.now.mono));
+}
