@@ -180,9 +180,11 @@ impl Shard {
     /// Takes in a connection that another shard gave away; [`Shard::resume`] follows once its stream is here.
     ///
     /// # Errors
-    /// When a limit is reached: close the stream.
+    /// When a limit is reached and nobody waits for an answer: close the stream.
     pub fn adopt(&mut self, now: Now, conn: Box<Conn>) -> Result<ConnId, Refused> {
-        if self.draining.is_some() || self.conns.len() >= self.config.server.connections_max {
+        let is_full = self.draining.is_some() || self.conns.len() >= self.config.server.connections_max;
+        // A request is answered, be it with a refusal.
+        if is_full && !matches!(conn.stage, Stage::Opening(_)) {
             self.stats.edge.refused += 1;
             return Err(Refused);
         }

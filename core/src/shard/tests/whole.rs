@@ -66,6 +66,35 @@ fn a_websocket_for_sip_moves_with_all_that_came() {
 }
 
 #[test]
+fn a_websocket_that_comes_to_a_shard_without_room_is_answered_and_told_of() {
+    type Fill = fn(&mut World);
+    let fills: [Fill; 2] = [
+        |world| world.handle(Input::Drain(world.now.mono + Duration::from_secs(10))),
+        |world| drop(world.browser_of("198.51.100.2:1")),
+    ];
+    for fill in fills {
+        let config = format!("[server]\nconnections_max = 1\n[access_log]\n{CONFIG}");
+        let mut worlds = World::with(&config, 2);
+        let mut moved = (0..16).find_map(|token| {
+            let mut browser = worlds[0].browser();
+            worlds[0].send(&mut browser, &open_sip(token));
+            let moved = worlds[0].moved.pop();
+            worlds[0].handle(Input::Eof(browser.conn));
+            moved.map(|(_, _, conn)| (browser, conn))
+        });
+        let (mut browser, conn) = moved.take().expect("a token whose home is the other shard");
+        worlds[0].logged.clear();
+        fill(&mut worlds[1]);
+        browser.conn = worlds[1].adopt(conn);
+        let answer = worlds[1].read(&mut browser);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(worlds[1].closed.contains(&browser.conn));
+        let logged: Vec<_> = worlds[1].logged.iter().map(|access| access.status).collect();
+        assert_eq!(logged, [503]);
+    }
+}
+
+#[test]
 fn a_flow_ends_with_its_websocket_however_that_ends() {
     let close: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
     type End = fn(&mut World, &mut Browser);
