@@ -113,6 +113,22 @@ fn a_signed_token_opens_and_counts_for_its_user() {
 }
 
 #[test]
+fn a_token_is_for_us_and_of_whom_we_believe() {
+    let named = signed_config().replace("algorithm", "audience = \"edge\"\nissuer = \"id\"\nalgorithm");
+    for (config, names, expected) in [
+        (&named, r#""aud":"edge","iss":"id""#, ""),
+        (&named, r#""aud":"mail","iss":"id""#, "401"),
+        (&named, r#""aud":"edge","iss":"evil""#, "401"),
+        (&signed_config(), r#""aud":"edge""#, "401"),
+    ] {
+        let mut world = World::with(config, 1).remove(0);
+        let mut browser = world.browser();
+        world.send(&mut browser, &cti(&signed(&format!(r#"{{"exp":1790000100,{names}}}"#))));
+        assert_eq!(status(&mut world, &mut browser), expected, "{names}");
+    }
+}
+
+#[test]
 fn a_telephone_is_opened_for_the_user_in_its_token() {
     let mut world = World::with(&signed_config(), 1).remove(0);
     let mut browser = world.browser();
