@@ -13,7 +13,7 @@ use crate::{config::Secret, time::UnixTime, tls::SignatureKey};
 const TOKEN_BYTES_MAX: usize = 6 * 1024;
 
 /// Bytes of a user's name.
-const SUBJECT_BYTES_MAX: usize = 256;
+pub(crate) const SUBJECT_BYTES_MAX: usize = 256;
 
 /// Who signs tokens, and how they are read.
 #[derive(Debug, Clone)]

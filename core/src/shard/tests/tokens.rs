@@ -257,6 +257,28 @@ fn whoever_guesses_asks_no_more() {
 }
 
 #[test]
+fn who_makes_tokens_up_keeps_nobody_else_from_being_asked_for() {
+    let config = ASKED.replace("zone = \"auth\"\n", "");
+    let mut world = World::with(&config, 1).remove(0);
+    let mut last = String::new();
+    for guess in 0..300 {
+        let mut browser = world.browser();
+        world.send(&mut browser, &cti(&format!("a.b.{guess}")));
+        last = status(&mut world, &mut browser);
+    }
+    assert_eq!((world.dialed.len(), last.as_str()), (256, "503"));
+    let mut other = world.browser_of("198.51.100.9:50000");
+    world.send(&mut other, &cti("a.b.c"));
+    judge(&mut world, 403, "");
+    assert_eq!(status(&mut world, &mut other), "403");
+    // There is room again when some are answered.
+    judge(&mut world, 401, "");
+    let mut next = world.browser();
+    world.send(&mut next, &cti("a.b.next"));
+    assert_eq!(world.dialed.len(), 256);
+}
+
+#[test]
 fn a_question_that_met_a_tired_connection_is_asked_again() {
     let mut world = World::with(ASKED, 1).remove(0);
     let mut browser = world.browser();
