@@ -742,7 +742,7 @@ impl Shard {
         // What comes for another half makes nothing to write here. RFC 9112 section 9.5: an upstream may answer before
         // it has read all.
         let has_room = conn.stage.pair().is_some() || self.has_room(conn);
-        is_wanted && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id) && !self.is_held(id)
+        is_wanted && conn.rest_len() < REST_BYTES_MAX && has_room && !self.is_held_up(id) && !self.is_held(id)
     }
 
     /// Whether the other half of an exchange or tunnel has too much to write already.
@@ -769,17 +769,6 @@ impl Shard {
         conn.backlog() < limit.unwrap_or(FALLBACK_BUFFER_BYTES)
     }
 
-    /// Bytes of an unfinished item that a connection may hold: every parser has refused a longer one before.
-    fn rest_limit(&self) -> usize {
-        let head = self
-            .config
-            .https
-            .as_ref()
-            .map_or(0, |https| https.limits.head_bytes_max);
-        let message = self.config.sip.as_ref().map_or(0, |sip| sip.limits.message_bytes_max);
-        head.max(message).max(FALLBACK_BUFFER_BYTES) + REST_SLACK_BYTES
-    }
-
     /// What a machine needs at hand.
     fn cx<'a>(now: Now, rng: &'a mut Rng, stats: &'a mut Stats, out: &'a mut Egress) -> Cx<'a> {
         Cx {
@@ -794,12 +783,13 @@ impl Shard {
 /// After a fault of ours, timers of machines run no more often than this.
 const RECOVERY: Duration = Duration::from_millis(100);
 
-/// What may wait for a slow reader where nothing is configured, and a bound of what is not understood yet: more than a TURN
-/// message over TCP has.
+/// What may wait for a slow reader where nothing is configured.
 const FALLBACK_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Frame and message headers on top of a payload.
-const REST_SLACK_BYTES: usize = 256;
+/// Bytes that a connection may hold and that are not understood yet, before it is read again: one more than the longest item
+/// of any protocol here, which is a SIP message of 64 KiB in a WebSocket frame. Behind an open exchange a client may send more
+/// requests than that.
+const REST_BYTES_MAX: usize = 64 * 1024 + 256;
 
 #[cfg(test)]
 mod tests;
