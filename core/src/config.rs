@@ -89,6 +89,8 @@ pub struct Server {
     pub connections_max: usize,
     /// TCP connections that one client may hold on one shard: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections_per_address_max: usize,
+    /// How long datagrams may wait so as to be taken together, while they come often; zero is not at all.
+    pub coalesce: Duration,
 }
 
 impl Default for Server {
@@ -99,6 +101,7 @@ impl Default for Server {
             drain: Duration::from_secs(5),
             connections_max: 40_000,
             connections_per_address_max: 2_000,
+            coalesce: Duration::from_micros(200),
         }
     }
 }
