@@ -163,11 +163,12 @@ impl Https {
 /// Timeouts and limits of HTTP connections, both sides.
 #[derive(Debug, Clone)]
 pub struct HttpLimits {
-    /// From the first byte of a connection to the end of its TLS handshake.
+    /// From the beginning of a connection to the end of its TLS handshake, and to the first byte within where that does
+    /// not tell what is spoken.
     pub handshake: Duration,
     /// From the first byte of a request to the end of its head.
     pub head: Duration,
-    /// Between two requests on one connection.
+    /// Between two requests on one connection, and before the first.
     pub keep_alive: Duration,
     /// Without a byte of a body, in either direction.
     pub body_idle: Duration,

@@ -27,7 +27,7 @@ use crate::{
     stats::Stats,
     time::{Instant, Now},
     timers::Timers,
-    tls::ALPN_ACME,
+    tls::{ALPN_ACME, ALPN_HTTP},
     turn,
 };
 
@@ -529,8 +529,13 @@ impl Shard {
         let Some(conn) = self.conns.get(id.0) else { return };
         if matches!(conn.stage, Stage::Upstream(_)) {
             self.upstream_ready(now, id);
-        } else {
-            self.stats.edge.handshakes += 1;
+            return;
+        }
+        self.stats.edge.handshakes += 1;
+        // A browser may make a connection before it has anything to ask.
+        if conn.tls().is_some_and(|tls| tls.alpn() == Some(ALPN_HTTP)) {
+            self.start_http(id);
+            self.set_deadline(id, self.keep_alive(now));
         }
     }
 

@@ -363,11 +363,7 @@ impl Shard {
             return Step::Gone;
         }
         if is_idle {
-            let patience = self.patience();
-            self.set_deadline(
-                id,
-                self.http_deadline(now, |limits| limits.keep_alive.mul_f64(patience)),
-            );
+            self.set_deadline(id, self.keep_alive(now));
         }
         Step::Used(0)
     }
@@ -467,7 +463,13 @@ impl Shard {
         (2.0 * free).clamp(PATIENCE_MIN, 1.0)
     }
 
-    fn http_deadline(&self, now: Now, limit: impl Fn(&HttpLimits) -> Duration) -> Option<Instant> {
+    /// Until when a connection may be idle.
+    pub(super) fn keep_alive(&self, now: Now) -> Option<Instant> {
+        let patience = self.patience();
+        self.http_deadline(now, |limits| limits.keep_alive.mul_f64(patience))
+    }
+
+    pub(super) fn http_deadline(&self, now: Now, limit: impl Fn(&HttpLimits) -> Duration) -> Option<Instant> {
         self.config.https.as_ref().map(|https| now.mono + limit(&https.limits))
     }
 }
