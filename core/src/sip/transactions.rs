@@ -1,7 +1,7 @@
 //! What do the clock, a CANCEL or a dead flow do to a transaction? The machine of `transaction.rs` decides, and here it
 //! is carried out.
 
-use core::ops::Range;
+use core::{ops::Range, time::Duration};
 
 use ahash::RandomState;
 
@@ -24,6 +24,10 @@ use crate::{
 
 /// Transactions of one shard at once, those that only absorb repeats included.
 const TRANSACTIONS_MAX: usize = 1 << 18;
+
+/// Alarms of transactions go off at multiples of this, so that one wake-up serves many: a transaction has two on its
+/// way, which at hundreds a second would cost as much as its messages. No timer of RFC 3261 minds being this much late.
+const GRAIN: Duration = Duration::from_millis(50);
 
 impl Bridge {
     /// The transaction that a branch of ours names.
@@ -236,7 +240,7 @@ impl Bridge {
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
-        let wake = transaction.wake();
+        let wake = transaction.wake().round_up(GRAIN);
         // One alarm is enough; it is moved when it goes off, unless it would go off too late.
         if transaction.armed.is_none_or(|armed| wake < armed) {
             transaction.armed = Some(wake);
