@@ -354,6 +354,9 @@ impl Bridge {
         if !self.names.udp.is_sent_by(&response.via) {
             return None;
         }
+        if response.status == 503 {
+            self.told_to_wait(cx.now.mono, from, message);
+        }
         if self.take_pong(cx.now.mono, from, &response.branch, response.status) {
             return Some(());
         }
