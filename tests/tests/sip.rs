@@ -830,7 +830,12 @@ fn a_websocket_for_sip_opens_only_under_a_name_of_the_edge() {
         check(host, None);
     }
     // A page whose name was made to lead here has the wrong name all the same.
-    for host in ["evil.test", "edge.test.evil.test", "127.0.0.1:8443", "notedge.test:8443"] {
+    for host in [
+        "evil.test",
+        "edge.test.evil.test",
+        "127.0.0.1:8443",
+        "notedge.test:8443",
+    ] {
         check(host, Some(421));
     }
     check("", Some(421));
