@@ -172,9 +172,6 @@ impl Bridge {
             },
         );
         let key = self.begin(transaction);
-        if request.method == Method::Invite {
-            self.answer_to_flow(cx, id, request.message, Rejection::new(100, "Trying"));
-        }
         let branch = self.branch(Kind::Transaction, key);
         let bytes = self.write_up(cx, id, request, &route, &branch, registering.as_ref());
         if bytes.len() > DATAGRAM_MAX {
