@@ -14,7 +14,7 @@ pub use crate::{
 };
 use crate::{
     config::{Limit, SharedConfig},
-    limit::{Client, Verdict},
+    limit::{Account, Verdict},
     time::Instant,
 };
 
@@ -458,27 +458,27 @@ pub enum Parcel {
 pub struct RateQuestion {
     /// The zone.
     pub limit: Limit,
-    /// The client.
-    pub client: Client,
+    /// Whose.
+    pub account: Account,
     /// Whether it is counted, or only foreseen what would be said.
     pub counts: bool,
 }
 
 impl RateQuestion {
     /// A request has come.
-    pub const fn count(limit: Limit, client: Client) -> Self {
+    pub const fn count(limit: Limit, account: Account) -> Self {
         Self {
             limit,
-            client,
+            account,
             counts: true,
         }
     }
 
     /// What if a request came?
-    pub const fn foresee(limit: Limit, client: Client) -> Self {
+    pub const fn foresee(limit: Limit, account: Account) -> Self {
         Self {
             limit,
-            client,
+            account,
             counts: false,
         }
     }

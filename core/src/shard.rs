@@ -16,6 +16,7 @@ use crate::{
     config::{Offer, SharedConfig},
     conn::{Conn, Stage},
     cx::Cx,
+    limit::Account,
     refusal::{Role, refused},
     rng::Rng,
     sip::{self, Bridge},
@@ -57,8 +58,8 @@ pub struct Shard {
     actions: VecDeque<Action>,
     /// What TLS decrypts into.
     plain: Vec<u8>,
-    /// Accepted connections by client address.
-    clients: HashMap<IpAddr, usize, RandomState>,
+    /// Accepted connections by client.
+    clients: HashMap<Account, usize, RandomState>,
     /// What each name that is being looked up is wanted for.
     questions: Slab<Question>,
     web: web_role::Web,
@@ -180,8 +181,7 @@ impl Shard {
             return Err(Refused);
         }
         if conn.is_accepted() {
-            let client = conn.peer.ip().to_canonical();
-            *self.clients.entry(client).or_default() += 1;
+            *self.clients.entry(Account::of(conn.peer.ip())).or_default() += 1;
         }
         let deadline = conn.deadline;
         let mut conn = *conn;
@@ -534,6 +534,7 @@ impl Shard {
                 self.turn_away(id, "slow", "nothing came in time that shows what is wanted");
                 self.close(now, id, out);
             }
+            Stage::Tunnel(tunnel) if tunnel.waits => self.relay_goes_on(now, id, out),
             Stage::Opening(_) | Stage::Tunnel(_) | Stage::Trunk(_) => self.close(now, id, out),
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
@@ -592,7 +593,8 @@ impl Shard {
 
     /// Counts one more connection of a client, unless it has too many.
     fn admit(&mut self, client: IpAddr) -> bool {
-        let held = self.clients.get(&client).copied().unwrap_or(0);
+        let account = Account::of(client);
+        let held = self.clients.get(&account).copied().unwrap_or(0);
         // A proxy in front of us brings the connections of many.
         let trusted = self
             .config
@@ -602,7 +604,7 @@ impl Shard {
         let is_trusted = trusted.iter().any(|net| net.contains(&client));
         let is_admitted = is_trusted || held < self.config.server.connections_per_address_max;
         if is_admitted {
-            self.clients.insert(client, held + 1);
+            self.clients.insert(account, held + 1);
         } else {
             refused(
                 Role::Edge,
@@ -615,7 +617,7 @@ impl Shard {
     }
 
     fn release_client(&mut self, conn: &Conn) {
-        let client = conn.peer.ip().to_canonical();
+        let client = Account::of(conn.peer.ip());
         if let Some(held) = self.clients.get_mut(&client).filter(|_| conn.is_accepted()) {
             *held -= 1;
             if *held == 0 {
@@ -703,22 +705,33 @@ impl Shard {
         let is_wanted = !conn.ended && !matches!(conn.stage, Stage::Peer);
         // What comes for another half makes nothing to write here. RFC 9112 section 9.5: an upstream may answer before
         // it has read all.
-        let has_room = conn.stage.pair().is_some() || conn.backlog() < self.buffer_limit();
+        let has_room = conn.stage.pair().is_some() || self.has_room(conn);
         is_wanted && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id) && !self.is_held(id)
     }
 
-    /// Whether the other half of an exchange or tunnel has too much to write already.
+    /// Whether the other half of an exchange or tunnel has too much to write already, or may not be given more now.
     fn is_held_up(&self, id: ConnId) -> bool {
-        let pair = self.conns.get(id.0).and_then(|conn| conn.stage.pair());
-        pair.and_then(|pair| self.conns.get(pair.0))
-            .is_some_and(|pair| pair.backlog() >= self.buffer_limit())
+        let Some(conn) = self.conns.get(id.0) else { return false };
+        let pair = conn.stage.pair().and_then(|pair| self.conns.get(pair.0));
+        let waits = matches!(&conn.stage, Stage::Tunnel(tunnel) if tunnel.waits);
+        waits || pair.is_some_and(|pair| !self.has_room(pair))
     }
 
-    fn buffer_limit(&self) -> usize {
-        self.config
-            .https
-            .as_ref()
-            .map_or(FALLBACK_BUFFER_BYTES, |https| https.limits.buffer_bytes_max)
+    /// Whether more may be written to a connection, as far as what makes it can wait.
+    fn has_room(&self, conn: &Conn) -> bool {
+        let limit = match &conn.stage {
+            Stage::Sip(_) => self.config.sip.as_ref().map(|sip| sip.limits.buffer_bytes_max),
+            Stage::Turn(_) => self.turn_answers_max(),
+            Stage::Proxied(_)
+            | Stage::Sniff(_)
+            | Stage::Http(_)
+            | Stage::Upstream(_)
+            | Stage::Tunnel(_)
+            | Stage::Peer
+            | Stage::Opening(_)
+            | Stage::Trunk(_) => self.config.https.as_ref().map(|https| https.limits.buffer_bytes_max),
+        };
+        conn.backlog() < limit.unwrap_or(FALLBACK_BUFFER_BYTES)
     }
 
     /// Bytes of an unfinished item that a connection may hold: every parser has refused a longer one before.
@@ -743,7 +756,8 @@ impl Shard {
     }
 }
 
-/// A TURN message over TCP has no more than this.
+/// What may wait for a slow reader where nothing is configured, and a bound of what is not understood yet: more than a TURN
+/// message over TCP has.
 const FALLBACK_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Frame and message headers on top of a payload.

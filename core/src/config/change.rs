@@ -14,6 +14,7 @@ impl Config {
         let mut keys = Vec::new();
         let mut note = |key, differs: bool| keys.extend(differs.then_some(key));
         note("[server] workers", self.server.workers != next.server.workers);
+        note("[server] coalesce_micros", self.server.coalesce != next.server.coalesce);
         note("[metrics] listen", self.metrics != next.metrics);
         note("[https] listen", listen(self) != listen(next));
         match (&self.sip, &next.sip) {
@@ -107,6 +108,11 @@ mod tests {
         };
         check("workers = 2", "workers = 3", &["[server] workers"]);
         check("workers = 2", "workers  =  2 # two", &[]);
+        check(
+            "workers = 2",
+            "workers = 2\ncoalesce_micros = 0",
+            &["[server] coalesce_micros"],
+        );
         check("\"one\"", "\"two\"", &["[turn] secrets"]);
         check(
             "[turn.limits]\nlifetime_max_secs = 60\n",

@@ -42,11 +42,10 @@ fn config(reach: Reach) -> Config {
     };
     Config {
         server: Server {
-            workers: None,
-            shutdown: Duration::from_secs(10),
             drain: Duration::ZERO,
             connections_max: 1000,
             connections_per_address_max: 1000,
+            ..Server::default()
         },
         https: None,
         web: None,
@@ -245,6 +244,11 @@ impl World {
 
     fn browser(&mut self, flow: FlowId, message: &str) -> Vec<Sent> {
         self.call(|bridge, cx| bridge.from_flow(cx, flow, message.as_bytes())).1
+    }
+
+    /// Where what a mediaserver says belongs, if not here.
+    fn home(&mut self, message: &str) -> Option<ShardId> {
+        self.bridge.home(self.now, mediaserver(0), message.as_bytes())
     }
 
     fn trunk(&mut self, message: &str) -> Vec<Sent> {

@@ -1,11 +1,16 @@
 //! How is `[server]` read: the process?
 
+use core::time::Duration;
+
 use super::{
     reader::{Reader, Value},
     section::Section,
     values,
 };
 use crate::config::{Keys, Server};
+
+/// Datagrams wait no longer than this; voice is heard late by more.
+const COALESCE_MICROS_MAX: u64 = 1_000;
 
 /// The process, and its keys when it names a file for them.
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(Server, Option<Keys>)> {
@@ -27,6 +32,9 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(Server, O
             default.connections_per_address_max,
             values::number(1..=10_000_000),
         ),
+        coalesce: section
+            .optional(cx, "coalesce_micros", values::number(0..=COALESCE_MICROS_MAX))
+            .map_or(default.coalesce, Duration::from_micros),
     };
     let keys = section.optional(cx, "key_file", |cx, value| {
         let path = values::text(cx, value)?;

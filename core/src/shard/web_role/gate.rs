@@ -9,7 +9,7 @@ use crate::{
     config::{self, Config, Limit, Rates},
     conn::{Identity, Stage, Wait},
     http::Answer,
-    limit::{Client, Verdict, Zone},
+    limit::{Account, Verdict, Zone},
     rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
@@ -93,7 +93,7 @@ impl Shard {
         let (known, identity) = (browser.gate.verdict, browser.gate.identity.as_ref());
         let account = match identity {
             Some(Identity::User { account, .. }) => *account,
-            Some(Identity::Refused(_)) | None => Client::of(client),
+            Some(Identity::Refused(_)) | None => Account::of(client),
         };
         let refusal = match identity {
             Some(Identity::Refused(status)) => Some(*status),
@@ -127,7 +127,7 @@ impl Shard {
         };
         match self.browser(id)?.0.gate.foreseen {
             Some(verdict) => Some(verdict),
-            None => self.count(now, id, RateQuestion::foresee(limit, Client::of(client))),
+            None => self.count(now, id, RateQuestion::foresee(limit, Account::of(client))),
         }
     }
 
@@ -139,7 +139,7 @@ impl Shard {
     /// Each client has one account for the whole process, on the shard that its name falls to. `None` when that is another
     /// one: the request is held.
     fn count(&mut self, now: Now, id: ConnId, question: RateQuestion) -> Option<Verdict> {
-        let home = self.home_of(question.client);
+        let home = self.home_of(question.account);
         if home == self.id {
             return Some(self.judge(now, question));
         }
@@ -160,18 +160,18 @@ impl Shard {
         None
     }
 
-    fn home_of(&self, client: Client) -> ShardId {
+    fn home_of(&self, account: Account) -> ShardId {
         match self.shards {
             1 => self.id,
-            shards => ShardId((self.web.zones.hash(&client) % u64::from(shards)) as u16),
+            shards => ShardId((self.web.zones.hash(&account) % u64::from(shards)) as u16),
         }
     }
 
     fn judge(&mut self, now: Now, question: RateQuestion) -> Verdict {
-        let RateQuestion { limit, client, counts } = question;
+        let RateQuestion { limit, account, counts } = question;
         match self.web.zones.zones.get_mut(limit.zone) {
-            Some((_, zone)) if counts => zone.check(now.mono, client, limit.tolerance),
-            Some((_, zone)) => zone.peek(now.mono, client, limit.tolerance),
+            Some((_, zone)) if counts => zone.check(now.mono, account, limit.tolerance),
+            Some((_, zone)) => zone.peek(now.mono, account, limit.tolerance),
             None => Verdict::Admit,
         }
     }
