@@ -29,7 +29,7 @@ pub fn deadline() -> Instant {
 }
 
 /// What is left until then, or `None` when it is over.
-pub(crate) fn remaining(deadline: Instant) -> Option<Duration> {
+pub fn remaining(deadline: Instant) -> Option<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     (!left.is_zero()).then_some(left)
 }
