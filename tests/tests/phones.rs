@@ -1,4 +1,4 @@
-//! Do the telephones of others work? JsSIP and SIP.js call and are called through the built edge, also while their
+//! Do the telephones of others work? JsSIP, SIP.js and SIPml5 call and are called through the built edge, also while their
 //! network fails.
 
 use std::time::Duration;
@@ -132,6 +132,28 @@ fn telephones_in_chromium_call_and_are_called() {
             return;
         };
         phones_do_all(&mut phone, &stage.scene.mediaserver, user);
+    }
+}
+
+#[test]
+fn sipml5_in_chromium_calls_and_is_called() {
+    let stage = Stage::new();
+    for (path, user) in [("/wssip", "alice"), ("/wssip-mds2", "bob")] {
+        let line = stage.line(path, user);
+        let Some(mut phone) = Phone::in_chromium(&stage.scene.site, Library::Sipml5, &line) else {
+            return;
+        };
+        let mediaserver = stage.mediaserver(path);
+        let call_id = dial(&mut phone, mediaserver, "600");
+        phone.until("phone.call.state === 'up'");
+        phone.until("phone.hold()");
+        hang_up(&mut phone, mediaserver, &call_id);
+        phone.until("phone.call.state === 'ended'");
+        let mut dialog = ring_and_answer(&mut phone, mediaserver, user);
+        re_offered(mediaserver, &mut dialog);
+        assert_eq!(mediaserver.request(&mut dialog, "BYE").status(), Some(200));
+        phone.until("phone.call.state === 'ended'");
+        refuse_and_give_up(&mut phone, mediaserver, user);
     }
 }
 
@@ -323,11 +345,15 @@ fn phones_do_all(phone: &mut Phone, mediaserver: &Mediaserver, user: &str) {
     assert_eq!(mediaserver.request(&mut dialog, "BYE").status(), Some(200));
     phone.until("phone.call.state === 'ended'");
 
-    // It refuses, and it gives up.
+    refuse_and_give_up(phone, mediaserver, user);
+}
+
+/// The telephone refuses a call, and gives up one of its own.
+fn refuse_and_give_up(phone: &mut Phone, mediaserver: &Mediaserver, user: &str) {
     let invite = ring(phone, mediaserver, user);
     phone.evaluate("void phone.hangUp()");
     let status = mediaserver.final_answer(&invite).status();
-    assert!(matches!(status, Some(480 | 486 | 487)), "{status:?}");
+    assert!(matches!(status, Some(480 | 486 | 487 | 603)), "{status:?}");
     let call_id = dial(phone, mediaserver, "ringing");
     phone.until("phone.call.state === 'ringing'");
     phone.evaluate("void phone.hangUp()");

@@ -838,7 +838,7 @@ fn a_websocket_for_sip_opens_only_under_a_name_of_the_edge() {
     ] {
         check(host, Some(421));
     }
-    check("", Some(421));
+    check("", Some(400));
     check("edge.test:8443, evil.test", Some(400));
 }
 
