@@ -1,7 +1,7 @@
 //! Clients, servers and helpers for the black-box tests of the built binaries.
 //!
-//! Nothing here uses the code of the edge: every peer reads and writes its protocol itself or by a library of others,
-//! so that a mistake of ours is not made twice. A test waits for events; [`PATIENCE`] only bounds how long it waits for
+//! Nothing here uses the code of the edge, but for [`drive`], which is one: every peer reads and writes its protocol itself
+//! or by a library of others, so that a mistake of ours is not made twice. A test waits for events; [`PATIENCE`] only bounds how long it waits for
 //! one that never comes.
 
 use std::{
@@ -12,6 +12,7 @@ use std::{
 
 pub mod bench;
 pub mod devtools;
+pub mod drive;
 pub mod edge;
 pub mod peers;
 pub mod process;
@@ -29,7 +30,7 @@ pub fn deadline() -> Instant {
 }
 
 /// What is left until then, or `None` when it is over.
-pub fn remaining(deadline: Instant) -> Option<Duration> {
+pub(crate) fn remaining(deadline: Instant) -> Option<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     (!left.is_zero()).then_some(left)
 }

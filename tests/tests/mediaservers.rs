@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, sync::mpsc};
 
 use edgeward_tests::{
-    PATIENCE, deadline,
+    PATIENCE, eventually,
     peers::{
         mediaserver::{Fault, Mediaserver},
         sip::Message,
@@ -11,7 +11,6 @@ use edgeward_tests::{
         turn_client::{Credentials, TurnClient},
         udp_peer::UdpPeer,
     },
-    remaining,
     scene::{ALICE, CONFIG, SIP, Scene},
 };
 
@@ -185,15 +184,11 @@ fn what_is_large_goes_by_tcp_while_there_is_a_connection() {
     scene.mediaserver.take_tcp();
     for _ in 0..3 {
         scene.mediaserver.wait_for_tcp(SHARDS);
-        // The edge may not have noticed yet that its connection was accepted.
-        let deadline = deadline();
-        let seen = loop {
+        // The edge learns a moment later than the mediaserver that there is a connection.
+        let seen = eventually("a large request by TCP", || {
             let seen = browser_calls(&mut alice, &scene.mediaserver, &offer);
-            if transport(&seen) == "SIP/2.0/TCP" {
-                break seen;
-            }
-            assert!(remaining(deadline).is_some(), "nothing goes by TCP");
-        };
+            (transport(&seen) == "SIP/2.0/TCP").then_some(seen)
+        });
         assert_eq!(seen.body, offer);
         let seen = browser_calls(&mut alice, &scene.mediaserver, SDP);
         assert_eq!(transport(&seen), "SIP/2.0/UDP");
