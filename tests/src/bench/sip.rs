@@ -178,7 +178,7 @@ fn recipes<'a>(site: &'a Site, plan: &Plan) -> Vec<Recipe<'a>> {
                 "-DD",
                 "-E",
                 "-m",
-                "512",
+                "2048",
                 "-M",
                 "32",
                 "-Y",
