@@ -13,8 +13,8 @@ pub use crate::{
     slab::Key,
 };
 use crate::{
-    config::{Limit, SharedConfig},
-    limit::{Account, Verdict},
+    config::SharedConfig,
+    limit::{Account, Tolerance, Verdict},
     time::Instant,
 };
 
@@ -467,32 +467,15 @@ pub enum Parcel {
 /// Whose request it is, and what counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateQuestion {
-    /// The zone.
-    pub limit: Limit,
+    /// The zone: a hash of its name and rate, which is the same on every shard. The home may have another configuration
+    /// for a moment.
+    pub zone: u64,
+    /// How far the client may be ahead there.
+    pub tolerance: Tolerance,
     /// Whose.
     pub account: Account,
     /// Whether it is counted, or only foreseen what would be said.
     pub counts: bool,
-}
-
-impl RateQuestion {
-    /// A request has come.
-    pub const fn count(limit: Limit, account: Account) -> Self {
-        Self {
-            limit,
-            account,
-            counts: true,
-        }
-    }
-
-    /// What if a request came?
-    pub const fn foresee(limit: Limit, account: Account) -> Self {
-        Self {
-            limit,
-            account,
-            counts: false,
-        }
-    }
 }
 
 /// A datagram, or one SIP message of a stream, that landed on the wrong shard.

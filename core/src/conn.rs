@@ -35,6 +35,8 @@ pub struct Conn {
     pub(crate) listed: bool,
     /// Whether the peer sends no more.
     pub(crate) ended: bool,
+    /// Whether it has met a fault of ours, so that it has to go.
+    pub(crate) is_broken: bool,
     accepted: bool,
     tls: Option<Tls>,
     rest: BytesMut,
@@ -116,6 +118,7 @@ impl Conn {
             armed: None,
             listed: false,
             ended: false,
+            is_broken: false,
             accepted: false,
             tls,
             rest: BytesMut::new(),
@@ -277,6 +280,13 @@ impl Conn {
             tls.close(&mut self.sealed);
         }
         core::mem::take(&mut self.sealed)
+    }
+
+    /// From here on asking what waits to be written is a fault of ours.
+    #[cfg(test)]
+    pub(crate) fn break_backlog(&mut self) {
+        self.in_flight = usize::MAX;
+        self.sealed.extend_from_slice(b"x");
     }
 
     fn can_seal(&self) -> bool {
