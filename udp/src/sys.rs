@@ -200,6 +200,25 @@ pub fn duplicate(held: &impl AsRawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
 
+/// Has a program choose the socket for each datagram of a group that shares a port.
+pub(crate) fn steer(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as _,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the value is as long as said, and points to as many steps as said, which are only read.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            ptr::from_ref(&program).cast(),
+            size_of::<libc::sock_fprog>() as _,
+        )
+    })
+    .map(drop)
+}
+
 /// Lets the timers of this thread expire within a microsecond of their time, instead of the usual 50.
 pub(crate) fn sharpen_timers() -> io::Result<()> {
     // SAFETY: takes no pointers.
