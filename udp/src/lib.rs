@@ -66,3 +66,4 @@ pub use counters::Counters;
 pub use poller::{Event, Options, Poller, Turn};
 pub use socket::Buffers;
 pub use steer::steer;
+pub use sys::duplicate;
