@@ -38,6 +38,10 @@ pub struct RelayId(pub Key);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueryId(pub Key);
 
+/// What stands in a datagram for [`SocketId::Sip`] before the number of the shard that it belongs to, in five decimal
+/// digits: a word that the first of our branches and flow tokens in it begins with.
+pub const HOME_MARK: [u8; 4] = *b"-ew-";
+
 /// One UDP socket of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SocketId {
@@ -353,8 +357,8 @@ pub struct Addresses {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResolveError;
 
-/// Everything that happens to a shard but datagrams and stream bytes. Each [`Action`] that asks is answered by exactly
-/// one of these.
+/// Everything that happens to a shard but datagrams and stream bytes. Each [`Action`] that asks is answered by one of these
+/// at the most: by none when its id is dead by then, or a parcel was lost on its way.
 #[derive(Debug)]
 pub enum Input {
     /// The peer of a stream sends no more.
