@@ -249,6 +249,11 @@ impl Conn {
         self.accepted
     }
 
+    /// Whether the runtime was last told to read it.
+    pub(crate) const fn is_read(&self) -> bool {
+        self.reading
+    }
+
     /// Whether our direction has ended.
     pub(crate) fn is_shut(&self) -> bool {
         self.shut == Shut::Done

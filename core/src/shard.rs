@@ -469,9 +469,12 @@ impl Shard {
         let pair = conn.stage.pair();
         self.browser_reads(now, id);
         self.turn_stream_reads(id);
-        // The other end may have been left unread because of us.
+        // The other end may have been left unread because of us. Whoever is read has nothing left to go on with.
         for id in [Some(id), pair].into_iter().flatten() {
-            self.go_on(now, id, out);
+            match self.conns.get(id.0).is_some_and(Conn::is_read) {
+                true => self.list(id),
+                false => self.go_on(now, id, out),
+            }
         }
     }
 
