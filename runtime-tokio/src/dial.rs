@@ -2,14 +2,11 @@
 
 use std::{cell::RefCell, net::SocketAddr, rc::Weak};
 
-use edgeward_core::action::{Addresses, ConnId, Endpoints, Input, IoKind, QueryId, ResolveError};
+use edgeward_core::action::{ConnId, Endpoints, Input, IoKind, QueryId, ResolveError};
+use edgeward_daemon::tcp::io_kind;
 use tokio::{net::TcpStream, task::AbortHandle};
 
-use crate::{
-    relay,
-    shard::Driver,
-    stream::{End, io_kind},
-};
+use crate::{relay, shard::Driver, stream::End};
 
 /// Connects, from a relayed transport address where one is given; the core gives up by closing the connection, which
 /// aborts the task.
@@ -32,22 +29,12 @@ pub(crate) fn connect(
     task.abort_handle()
 }
 
-/// Looks a name up with the resolver of the system.
+/// Looks a name up with the resolver of the system, which may take its time.
 pub(crate) fn resolve(driver: Weak<RefCell<Driver>>, query: QueryId, host: String) {
     tokio::task::spawn_local(async move {
-        let addresses = match tokio::net::lookup_host((host.as_str(), 0)).await {
-            Ok(found) => found.map(|address| address.ip()).collect(),
-            Err(error) => {
-                tracing::warn!(host, %error, "a name could not be looked up");
-                Vec::new()
-            }
-        };
-        let answer = if addresses.is_empty() {
-            Err(ResolveError)
-        } else {
-            Ok(Addresses { addresses })
-        };
+        let found = tokio::task::spawn_blocking(move || edgeward_daemon::resolve(&host)).await;
         if let Some(driver) = driver.upgrade() {
+            let answer = found.unwrap_or(Err(ResolveError));
             driver.borrow_mut().handle(Input::Resolved(query, answer));
         }
     });

@@ -1,99 +1,77 @@
-//! The binary `edgeward`: arguments in, exit code out.
+//! The binary `edgeward`: shards on tokio, a runtime of one thread for each.
 
-use std::process::ExitCode;
+use std::{io, net::TcpListener, process::ExitCode};
 
-use edgeward_core::config::SharedConfig;
+use edgeward_core::action::ListenerId;
+use edgeward_daemon::{CUT_GRACE, Letters, Runtime, Start, tcp::ACCEPT_PAUSE};
+use tokio::task::LocalSet;
 
-mod access;
-#[cfg(feature = "acme")]
-mod acme;
-mod certificates;
-mod cli;
-#[cfg(feature = "demo")]
-mod demo;
+use crate::shard::{Driver, SharedDriver};
+
 mod dial;
-mod log;
 mod mesh;
-mod metrics;
-mod notify;
 mod relay;
-mod reload;
-mod serve;
 mod shard;
-mod signal;
 mod stream;
 mod udp;
 
 fn main() -> ExitCode {
-    let cli = cli::parse();
-    if let Err(error) = log::start(&cli.log) {
-        return fail(&error);
-    }
-    match &cli.command {
-        cli::Command::Check(args) => cli::check(args),
-        cli::Command::Run(args) => run(args),
-        #[cfg(feature = "demo")]
-        cli::Command::Demo(args) => show(args),
-    }
+    edgeward_daemon::main(&Runtime {
+        name: "edgeward",
+        check: |_| Ok(()),
+        run,
+    })
 }
 
-/// `edgeward run`.
-fn run(args: &cli::Config) -> ExitCode {
-    let mut source = match reload::Source::open(args.config.clone()) {
-        Ok(source) => source,
-        Err(error) => return fail(&error.to_string()),
-    };
-    let config = source.config().clone();
-    if cfg!(not(feature = "acme")) && config.https.as_ref().is_some_and(|https| https.acme.is_some()) {
-        return fail("[https.acme] is not in this build: build it with the feature `acme`");
-    }
-    let watch = match certificates::Watch::start(&args.config, &config) {
-        Ok(watch) => watch,
-        Err(error) => return fail(&format!("cannot start a thread: {error}")),
-    };
-    let reload = || {
-        let config = source.reload()?;
-        watch.follow(&config);
-        Some(config)
-    };
-    serve(&config, reload, || ())
+/// The thread of one shard: everything that happens on it is a task of one runtime.
+fn run(start: Start, listeners: Vec<TcpListener>, letters: Letters) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, live(start, listeners, letters))
 }
 
-/// `edgeward demo`: the same edge, before a LAN of our own.
-#[cfg(feature = "demo")]
-fn show(args: &cli::Demo) -> ExitCode {
-    let lan = match demo::Lan::start(args.into()) {
-        Ok(lan) => lan,
-        Err(error) => return fail(&format!("the LAN in the box cannot start: {error}")),
-    };
-    let keys = match cli::keys::fresh() {
-        Ok(keys) => keys,
-        Err(error) => return fail(&format!("the system gives no random numbers: {error}")),
-    };
-    match edgeward_core::config::Config::parse(&lan.config_text(), &mut lan.sources(cli::load::provider()), keys) {
-        Ok(mut config) => {
-            config.server.workers = args.workers;
-            config.server.shutdown = demo::SHUTDOWN;
-            let no_file = || {
-                tracing::info!("a demonstration has no file to read again");
-                None
-            };
-            serve(&config.into(), no_file, || cli::print(&lan.banner()))
+async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: Letters) -> io::Result<()> {
+    let driver = Driver::start(start)?;
+    let mut accepting = Vec::new();
+    for (number, listener) in (0..).zip(listeners) {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        accepting.push(tokio::task::spawn_local(accept(driver.clone(), ListenerId(number), listener)).abort_handle());
+    }
+    tokio::task::spawn_local(shard::keep_time(driver.clone()));
+    let datagrams = tokio::task::spawn_local(udp::run(driver.clone()));
+    let until_end = async {
+        let deadline = mesh::deliver(&driver, &mut letters).await;
+        for task in accepting {
+            task.abort();
         }
-        Err(errors) => fail(&errors.display("the configuration of the demonstration")),
-    }
+        let Some(deadline) = deadline else { return };
+        let alarm = driver.borrow().alarm();
+        let ended = async {
+            // Letters go on arriving while exchanges end.
+            mesh::deliver(&driver, &mut letters).await;
+            alarm.quiet().await;
+        };
+        // The core cuts what is left at the deadline; a moment more for what it then says.
+        let cut = driver.borrow().clock().system(deadline) + CUT_GRACE;
+        if tokio::time::timeout_at(cut.into(), ended).await.is_err() {
+            tracing::info!("some connections did not end in time");
+        }
+    };
+    let ended = tokio::select! {
+        () = until_end => Ok(()),
+        ended = datagrams => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+    };
+    driver.borrow_mut().flush_log();
+    ended
 }
 
-fn serve(config: &SharedConfig, reload: impl FnMut() -> Option<SharedConfig>, ready: impl FnOnce()) -> ExitCode {
-    match serve::serve(config, reload, ready) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+async fn accept(driver: SharedDriver, on: ListenerId, listener: tokio::net::TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => driver.borrow_mut().accepted(on, socket),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
-}
-
-fn fail(error: &str) -> ExitCode {
-    use std::io::Write as _;
-    // Where nobody reads standard error, the exit code still tells.
-    let _ = writeln!(std::io::stderr(), "{}", error.trim_end());
-    ExitCode::FAILURE
 }

@@ -3,9 +3,8 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     rc::Rc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use edgeward_core::{
@@ -15,42 +14,25 @@ use edgeward_core::{
         Transport,
     },
     config::SharedConfig,
-    stats::{Sample, Snapshot},
-    time::{Instant, Now, UnixTime},
+    stats::Snapshot,
+    time::Instant,
 };
-use edgeward_udp::{Counters, Event, Options, Poller, Turn};
+use edgeward_daemon::{Clock, Letter, Mesh, Start, access, tcp::SCRATCH_BYTES};
+use edgeward_udp::{Event, Options, Poller, Turn};
 use tokio::{net::TcpStream, sync::Notify};
 
 use crate::{
-    access::{self, writer::Writer},
-    dial,
-    mesh::{Letter, Mesh},
-    relay,
+    dial, mesh, relay,
     stream::{End, Stream, Wrote},
 };
 
 /// The driver of a shard, shared by the tasks of its thread. It is never borrowed across an `.await`.
 pub(crate) type SharedDriver = Rc<RefCell<Driver>>;
 
-/// Read at once from a stream at the most: four records of TLS.
-const SCRATCH_BYTES: usize = 64 * 1024;
-
-/// What a shard is started with.
-pub(crate) struct Start {
-    pub(crate) config: SharedConfig,
-    pub(crate) id: ShardId,
-    pub(crate) shards: u16,
-    pub(crate) seed: [u8; 32],
-    /// The same for all shards, since connections take their deadlines along.
-    pub(crate) clock: Clock,
-    pub(crate) sockets: Vec<(SocketId, UdpSocket)>,
-    pub(crate) mesh: Mesh,
-    pub(crate) access: Writer,
-}
-
 /// One shard of the core with its streams and sockets.
 #[derive(Debug)]
 pub(crate) struct Driver {
+    id: ShardId,
     shard: Shard,
     egress: Egress,
     poller: Poller,
@@ -78,7 +60,6 @@ enum Link {
 pub(crate) struct Alarm {
     at: Cell<Option<Instant>>,
     changed: Notify,
-    drained: Notify,
     /// Tasks of streams, those that only say goodbye included.
     streams: Cell<usize>,
     quiet: Notify,
@@ -95,39 +76,6 @@ impl Drop for Counted {
     }
 }
 
-/// Both clocks of the core, from those of the system.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    origin: std::time::Instant,
-}
-
-impl Clock {
-    /// A clock that begins now.
-    pub(crate) fn start() -> Self {
-        Self {
-            origin: std::time::Instant::now(),
-        }
-    }
-
-    pub(crate) fn now(self) -> Now {
-        self.at(std::time::Instant::now())
-    }
-
-    fn at(self, mono: std::time::Instant) -> Now {
-        let nanos = mono.saturating_duration_since(self.origin).as_nanos();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            // 2^64 nanoseconds are 584 years.
-            mono: Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)),
-            unix: UnixTime(unix.as_secs()),
-        }
-    }
-
-    pub(crate) fn system(self, at: Instant) -> std::time::Instant {
-        self.origin + Duration::from_nanos(at.as_nanos())
-    }
-}
-
 impl Driver {
     /// A shard with its UDP sockets.
     pub(crate) fn start(start: Start) -> std::io::Result<SharedDriver> {
@@ -136,10 +84,10 @@ impl Driver {
         for (id, socket) in start.sockets {
             poller.add(id, socket)?;
         }
-        let access = access::Log::new(&start.config, start.access);
         let shard = Shard::new(start.config, start.id, start.shards, start.seed, clock.now());
         let driver = Rc::new_cyclic(|this| {
             RefCell::new(Self {
+                id: start.id,
                 shard,
                 egress: Egress::default(),
                 poller,
@@ -148,7 +96,7 @@ impl Driver {
                 scratch: vec![0; SCRATCH_BYTES],
                 clock,
                 mesh: start.mesh,
-                access,
+                access: start.access,
                 alarm: Rc::default(),
                 this: this.clone(),
             })
@@ -277,50 +225,7 @@ impl Driver {
 
     /// What is known of the shard and its UDP sockets.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let mut snapshot = self.shard.snapshot();
-        let Counters {
-            turns,
-            naps,
-            runs,
-            received,
-            sent,
-            send_calls,
-            dropped_full,
-            dropped_refused,
-            dropped_closed,
-            dropped_unread,
-            errors,
-        } = self.poller.counters();
-        snapshot.counters.extend([
-            Sample::new("udp_turns", "Turns of the UDP poller", turns),
-            Sample::new("udp_naps", "Turns that began with a nap", naps),
-            Sample::new("udp_runs", "Runs of datagrams received", runs),
-            Sample::new("udp_received", "Datagrams received", received),
-            Sample::new("udp_sent", "Datagrams sent", sent),
-            Sample::new("udp_send_calls", "Calls that sent them", send_calls),
-            Sample::new(
-                "udp_dropped_full",
-                "Datagrams dropped because a send buffer was full",
-                dropped_full,
-            ),
-            Sample::new(
-                "udp_dropped_refused",
-                "Datagrams that the kernel refused",
-                dropped_refused,
-            ),
-            Sample::new(
-                "udp_dropped_closed",
-                "Datagrams to be sent from a socket that is closed",
-                dropped_closed,
-            ),
-            Sample::new(
-                "udp_dropped_unread",
-                "Datagrams dropped because a receive buffer was full",
-                dropped_unread,
-            ),
-            Sample::new("udp_errors", "Reports that a datagram came to nothing (ICMP)", errors),
-        ]);
-        snapshot
+        edgeward_daemon::snapshot(&self.shard, &self.poller)
     }
 
     pub(crate) fn poller(&self) -> &Poller {
@@ -384,12 +289,12 @@ impl Driver {
                 parcel: Parcel::Conn(conn, value),
             } => {
                 if let Some(Link::Up(stream)) = self.detach(conn) {
-                    self.mesh.send_stream(to, stream.give_away(), value);
+                    mesh::send_stream(self.mesh.clone(), to, stream.give_away(), value);
                 }
             }
             Action::Forward { to, parcel } => self.mesh.send(to, Letter::Parcel(parcel)),
             Action::Log(access) => self.log(&access),
-            Action::Drained => self.alarm.drained.notify_one(),
+            Action::Drained => self.mesh.drained(self.id),
         }
     }
 
@@ -482,11 +387,6 @@ pub(crate) async fn keep_time(driver: SharedDriver) {
 }
 
 impl Alarm {
-    /// Until the core has let go of everything that a drain waits for.
-    pub(crate) async fn drained(&self) {
-        self.drained.notified().await;
-    }
-
     /// Until the last bytes of the last stream are read.
     pub(crate) async fn quiet(&self) {
         while self.streams.get() > 0 {

@@ -12,6 +12,7 @@ use std::{
 
 use bytes::{Buf as _, BytesMut};
 use edgeward_core::action::{ConnId, IoKind};
+use edgeward_daemon::tcp::{LAST_BYTES, LINGER, io_kind};
 use tokio::{
     io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, Interest, ReadBuf},
     net::{
@@ -23,12 +24,6 @@ use tokio::{
 };
 
 use crate::shard::{Counted, SharedDriver};
-
-/// How long the last bytes of a closed stream may take to leave: a slow peer still wants the end of its page.
-const LAST_BYTES: Duration = Duration::from_secs(30);
-
-/// How long the peer may take to close its side after them.
-const LINGER: Duration = Duration::from_secs(3);
 
 /// The half of a stream that its driver holds: written to from the turn that made the bytes.
 #[derive(Debug)]
@@ -344,15 +339,4 @@ async fn linger(mut socket: TcpStream, mut pending: BytesMut, eof: bool) {
     };
     // Whatever goes wrong here concerns nobody any more.
     let _ = timeout(LINGER, goodbye).await;
-}
-
-/// What the core wants to know of an error.
-pub(crate) fn io_kind(error: &io::Error) -> IoKind {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => IoKind::Refused,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => IoKind::Unreachable,
-        io::ErrorKind::TimedOut => IoKind::TimedOut,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => IoKind::Reset,
-        _ => IoKind::Other,
-    }
 }

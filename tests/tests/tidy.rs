@@ -107,7 +107,7 @@ fn the_core_does_nothing_by_itself() {
 
 #[test]
 fn runtimes_import_the_edge_of_the_core_only() {
-    for folder in ["runtime-tokio/src", "udp/src"] {
+    for folder in ["daemon/src", "runtime-tokio/src", "udp/src"] {
         let breaches = sources(&root().join(folder));
         let breaches = breaches
             .iter()
@@ -118,7 +118,7 @@ fn runtimes_import_the_edge_of_the_core_only() {
 
 #[test]
 fn unsafe_stands_in_the_udp_crate_only() {
-    for folder in ["runtime-tokio/src", "tests/src", "tests/tests"] {
+    for folder in ["daemon/src", "runtime-tokio/src", "tests/src", "tests/tests"] {
         let sources = sources(&root().join(folder));
         check(
             &format!("no unsafe in {folder}"),
@@ -129,7 +129,14 @@ fn unsafe_stands_in_the_udp_crate_only() {
 
 #[test]
 fn every_file_says_which_question_it_answers() {
-    for folder in ["core/src", "udp/src", "runtime-tokio/src", "tests/src", "tests/tests"] {
+    for folder in [
+        "core/src",
+        "udp/src",
+        "daemon/src",
+        "runtime-tokio/src",
+        "tests/src",
+        "tests/tests",
+    ] {
         for source in sources(&root().join(folder)) {
             let path = root().join(folder).join(&source.file);
             let text = fs::read_to_string(&path).expect("a source file");

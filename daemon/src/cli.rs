@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 mod firewall;
 pub(crate) mod keys;
@@ -113,16 +113,23 @@ pub(crate) enum LogFormat {
 }
 
 /// Reads the command line; on `--help`, `--version` and mistakes it prints and ends the process.
-pub(crate) fn parse() -> Cli {
-    Cli::parse()
+pub(crate) fn parse(name: &'static str) -> Cli {
+    let with_name = |command: clap::Command| {
+        let help = command
+            .get_after_help()
+            .map(|help| help.to_string().replace("{name}", name));
+        command.after_help(help.unwrap_or_default())
+    };
+    let command = with_name(Cli::command().name(name)).mut_subcommands(with_name);
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 /// `edgeward check`: prints every error, or what would run.
-pub(crate) fn check(args: &Config) -> ExitCode {
+pub(crate) fn check(name: &str, args: &Config) -> ExitCode {
     match load::load(&args.config, load::KeyFile::LeaveAlone) {
         Ok(config) => {
             print(&format!(
-                "{file} is good. What `edgeward run --config {file}` serves:\n\n{}\n{}",
+                "{file} is good. What `{name} run --config {file}` serves:\n\n{}\n{}",
                 summary::summary(&config),
                 firewall::flows(&config),
                 file = args.config.display(),
@@ -158,19 +165,19 @@ fn ports(text: &str) -> Result<std::ops::RangeInclusive<u16>, &'static str> {
 #[cfg(feature = "demo")]
 const EXAMPLES: &str = "\
 Examples:
-  edgeward demo                                         try it: open the page it prints, and call
-  edgeward check --config /etc/edgeward/edgeward.toml   before each restart
-  edgeward run --config /etc/edgeward/edgeward.toml
+  {name} demo                                         try it: open the page it prints, and call
+  {name} check --config /etc/edgeward/edgeward.toml   before each restart
+  {name} run --config /etc/edgeward/edgeward.toml
 
-A first configuration is examples/edgeward.toml; `edgeward COMMAND --help` tells more.";
+A first configuration is examples/edgeward.toml; `{name} COMMAND --help` tells more.";
 
 #[cfg(not(feature = "demo"))]
 const EXAMPLES: &str = "\
 Examples:
-  edgeward check --config /etc/edgeward/edgeward.toml
-  edgeward run --config /etc/edgeward/edgeward.toml
+  {name} check --config /etc/edgeward/edgeward.toml
+  {name} run --config /etc/edgeward/edgeward.toml
 
-A first configuration is examples/edgeward.toml; `edgeward COMMAND --help` tells more.";
+A first configuration is examples/edgeward.toml; `{name} COMMAND --help` tells more.";
 
 const RUN_EXAMPLES: &str = "\
 Signals:
@@ -183,16 +190,16 @@ Rights:
   Ports below 1024 need CAP_NET_BIND_SERVICE; nothing needs root.
 
 Examples:
-  edgeward run --config /etc/edgeward/edgeward.toml
-  edgeward run --log debug --log-format json";
+  {name} run --config /etc/edgeward/edgeward.toml
+  {name} run --log debug --log-format json";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
-  edgeward check --config /etc/edgeward/edgeward.toml
-  edgeward check && systemctl restart edgeward";
+  {name} check --config /etc/edgeward/edgeward.toml
+  {name} check && systemctl restart edgeward";
 
 #[cfg(feature = "demo")]
 const DEMO_EXAMPLES: &str = "\
 Examples:
-  edgeward demo                          for a browser on this machine
-  edgeward demo --address 192.168.1.20   for every browser in the network";
+  {name} demo                          for a browser on this machine
+  {name} demo --address 192.168.1.20   for every browser in the network";

@@ -17,11 +17,11 @@ pub(crate) mod writer;
 const BATCH_BYTES: usize = 32 * 1024;
 
 /// How old a line may become before it is written.
-pub(crate) const DELAY: Duration = Duration::from_millis(100);
+pub const DELAY: Duration = Duration::from_millis(100);
 
 /// The access log of one shard.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub struct Log {
     format: AccessFormat,
     lines: Vec<u8>,
     writer: Writer,
@@ -39,14 +39,14 @@ impl Log {
     }
 
     /// From now on lines look as this configuration says.
-    pub(crate) fn configure(&mut self, config: &Config) {
+    pub fn configure(&mut self, config: &Config) {
         if let Some(log) = &config.access_log {
             self.format = log.format;
         }
     }
 
     /// Adds a line. Returns whether it is the first one of a batch, which [`Log::flush`] must write in time.
-    pub(crate) fn add(&mut self, access: &Access) -> bool {
+    pub fn add(&mut self, access: &Access) -> bool {
         let is_first = self.lines.is_empty();
         match self.format {
             AccessFormat::Combined => line::combined(access, &mut self.lines),
@@ -59,7 +59,7 @@ impl Log {
     }
 
     /// Has written what there is.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if !self.lines.is_empty() {
             self.writer.write(std::mem::take(&mut self.lines));
         }

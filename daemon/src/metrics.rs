@@ -1,20 +1,20 @@
 //! How is it? Numbers for Prometheus, and health for whoever watches the process, by HTTP on a private address.
 
-use std::{io, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
 
 use edgeward_core::{
     config::{Config, SharedConfig},
     stats::Snapshot,
     wire::http1::{self, Limits},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::{Semaphore, watch},
-    time::timeout,
-};
 
-use crate::mesh::Mesh;
+use crate::{mesh::Mesh, tcp::ACCEPT_PAUSE};
 
 mod text;
 
@@ -26,9 +26,6 @@ const EXCHANGE: Duration = Duration::from_secs(10);
 
 /// Questions at once.
 const EXCHANGES_MAX: usize = 16;
-
-/// How long to wait when the system gives no descriptor.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes of a question.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -43,43 +40,96 @@ pub(crate) struct State {
     pub(crate) is_draining: bool,
 }
 
-/// Answers questions as long as the process lives.
+/// Answers questions on a thread of its own as long as the process lives.
 ///
 /// # Errors
-/// When the runtime does not take the listener.
-pub(crate) async fn serve(listener: TcpListener, mesh: Mesh, state: watch::Receiver<State>) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let room = Arc::new(Semaphore::new(EXCHANGES_MAX));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return Ok(());
-        };
-        let Ok((socket, _)) = listener.accept().await else {
+/// When there is no thread to be had.
+pub(crate) fn serve(listener: TcpListener, mesh: Mesh, state: Arc<Mutex<State>>) -> io::Result<()> {
+    thread::Builder::new()
+        .name("metrics".into())
+        .spawn(move || accept(&listener, &mesh, &state))?;
+    Ok(())
+}
+
+fn accept(listener: &TcpListener, mesh: &Mesh, state: &Arc<Mutex<State>>) {
+    // Whoever takes a place brings it back.
+    let (place, places) = sync_channel(EXCHANGES_MAX);
+    for _ in 0..EXCHANGES_MAX {
+        let _ = place.send(());
+    }
+    while places.recv().is_ok() {
+        let Ok((socket, _)) = listener.accept() else {
             // No descriptors: others may have been closed by then.
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            thread::sleep(ACCEPT_PAUSE);
+            let _ = place.send(());
             continue;
         };
-        let (mesh, state) = (mesh.clone(), state.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
+        let (mesh, state, taken) = (mesh.clone(), state.clone(), place.clone());
+        let answer = move || {
             // Whoever asked and is gone, or says nothing, needs no answer.
-            let _ = timeout(EXCHANGE, exchange(socket, &mesh, &state)).await;
-        });
+            let _ = exchange(&Timed::new(socket), &mesh, &state);
+            let _ = taken.send(());
+        };
+        if thread::Builder::new().name("metrics".into()).spawn(answer).is_err() {
+            let _ = place.send(());
+        }
     }
 }
 
-async fn exchange(mut socket: TcpStream, mesh: &Mesh, state: &watch::Receiver<State>) -> io::Result<()> {
+fn exchange(mut socket: &Timed, mesh: &Mesh, state: &Mutex<State>) -> io::Result<()> {
     let mut bytes = Vec::new();
+    let mut part = [0; 1024];
     let answer = loop {
         match question(&bytes) {
-            Some(Ok(path)) => break answer(&path, mesh, state).await,
+            Some(Ok(path)) => break answer(&path, mesh, state),
             Some(Err(answer)) => break answer,
-            None if socket.read_buf(&mut bytes).await? == 0 => return Ok(()),
-            None => {}
+            None => match socket.read(&mut part)? {
+                0 => return Ok(()),
+                len => bytes.extend_from_slice(&part[..len]),
+            },
         }
     };
-    socket.write_all(answer.encode().as_bytes()).await?;
-    socket.shutdown().await
+    socket.write_all(answer.encode().as_bytes())?;
+    socket.socket.shutdown(Shutdown::Write)
+}
+
+/// A socket that is waited for until [`EXCHANGE`] is over.
+struct Timed {
+    socket: TcpStream,
+    deadline: Instant,
+}
+
+impl Timed {
+    fn new(socket: TcpStream) -> Self {
+        Self {
+            socket,
+            deadline: Instant::now() + EXCHANGE,
+        }
+    }
+
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.deadline.checked_duration_since(Instant::now());
+        left.filter(|left| !left.is_zero())
+            .ok_or_else(|| io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl Read for &Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(self.left()?))?;
+        (&self.socket).read(buffer)
+    }
+}
+
+impl Write for &Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(Some(self.left()?))?;
+        (&self.socket).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The path that is asked for, or what is wrong with the question; `None` when there is more to come.
@@ -134,7 +184,7 @@ impl Answer {
     }
 }
 
-async fn answer(path: &str, mesh: &Mesh, state: &watch::Receiver<State>) -> Answer {
+fn answer(path: &str, mesh: &Mesh, state: &Mutex<State>) -> Answer {
     let roles = match path {
         "/metrics" | "/healthz" | "/readyz" => Role::ALL.to_vec(),
         _ => match path.strip_prefix("/readyz/").and_then(Role::named) {
@@ -142,10 +192,10 @@ async fn answer(path: &str, mesh: &Mesh, state: &watch::Receiver<State>) -> Answ
             None => return Answer::new(404, "there are /metrics, /healthz, /readyz and /readyz/ROLE\n"),
         },
     };
-    let Some(snapshot) = mesh.snapshot(PATIENCE).await else {
+    let Some(snapshot) = mesh.snapshot(PATIENCE) else {
         return Answer::new(503, "a shard does not answer\n");
     };
-    let State { config, is_draining } = state.borrow().clone();
+    let State { config, is_draining } = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match path {
         "/metrics" => Answer {
             content_type: text::CONTENT_TYPE,
