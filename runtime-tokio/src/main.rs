@@ -10,6 +10,7 @@ use crate::shard::{Driver, SharedDriver};
 
 mod dial;
 mod mesh;
+mod nap;
 mod relay;
 mod shard;
 mod stream;
@@ -25,7 +26,11 @@ fn main() -> ExitCode {
 
 /// The thread of one shard: everything that happens on it is a task of one runtime.
 fn run(start: Start, listeners: Vec<TcpListener>, letters: Letters) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    nap::begin(start.config.server.coalesce)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(nap::nap)
+        .build()?;
     LocalSet::new().block_on(&runtime, live(start, listeners, letters))
 }
 

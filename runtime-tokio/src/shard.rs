@@ -80,7 +80,10 @@ impl Driver {
     /// A shard with its UDP sockets.
     pub(crate) fn start(start: Start) -> std::io::Result<SharedDriver> {
         let clock = start.clock;
-        let mut poller = Poller::new(Options::default())?;
+        let mut poller = Poller::new(Options {
+            coalesce: start.config.server.coalesce / 2,
+            ..Options::default()
+        })?;
         for (id, socket) in start.sockets {
             poller.add(id, socket)?;
         }

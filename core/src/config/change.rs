@@ -14,6 +14,7 @@ impl Config {
         let mut keys = Vec::new();
         let mut note = |key, differs: bool| keys.extend(differs.then_some(key));
         note("[server] workers", self.server.workers != next.server.workers);
+        note("[server] coalesce_micros", self.server.coalesce != next.server.coalesce);
         note("[metrics] listen", self.metrics != next.metrics);
         note("[https] listen", listen(self) != listen(next));
         match (&self.sip, &next.sip) {

@@ -42,11 +42,10 @@ fn config(reach: Reach) -> Config {
     };
     Config {
         server: Server {
-            workers: None,
-            shutdown: Duration::from_secs(10),
             drain: Duration::ZERO,
             connections_max: 1000,
             connections_per_address_max: 1000,
+            ..Server::default()
         },
         https: None,
         web: None,

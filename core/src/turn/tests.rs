@@ -152,11 +152,10 @@ fn config(edit: impl FnOnce(&mut config::Turn)) -> Arc<Config> {
     edit(&mut turn);
     Arc::new(Config {
         server: config::Server {
-            workers: None,
-            shutdown: Duration::from_secs(10),
             drain: Duration::ZERO,
             connections_max: 1000,
             connections_per_address_max: 100,
+            ..config::Server::default()
         },
         https: None,
         web: None,

@@ -1,5 +1,7 @@
 //! How is `[server]` read: the process?
 
+use core::time::Duration;
+
 use super::{
     reader::{Reader, Value},
     section::Section,
@@ -15,6 +17,9 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(Server, O
         workers: section.optional(cx, "workers", values::number(1..=1024)),
         shutdown: section.or(cx, "shutdown_secs", default.shutdown, values::seconds),
         drain: section.or(cx, "drain_secs", default.drain, values::seconds),
+        coalesce: section
+            .optional(cx, "coalesce_micros", values::number(0..=10_000))
+            .map_or(default.coalesce, Duration::from_micros),
         connections_max: section.or(
             cx,
             "connections_max",

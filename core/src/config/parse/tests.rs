@@ -170,6 +170,7 @@ fn everything_can_be_said() {
         [server]
         workers = 2
         shutdown_secs = 0.5
+        coalesce_micros = 0
         connections_max = 1_000
         connections_per_address_max = 100
         key_file = 'keys'
@@ -258,6 +259,7 @@ fn everything_can_be_said() {
     );
     assert_eq!(config.server.workers, Some(2));
     assert_eq!(config.server.shutdown.as_millis(), 500);
+    assert!(config.server.coalesce.is_zero());
     assert_eq!(config.server.connections_max, 1000);
     assert_eq!(config.keys.nonce, [2; 32]);
 
@@ -560,7 +562,7 @@ t:2: the configuration has no key `serve`
 t:4: [server] has no key `worker`
     fix: write workers
 t:5: [server] has no key `colour`
-    fix: remove it; [server] takes workers, shutdown_secs, drain_secs, connections_max, connections_per_address_max, key_file
+    fix: remove it; [server] takes workers, shutdown_secs, drain_secs, coalesce_micros, connections_max, connections_per_address_max, key_file
 t:9: [turn] has no key `secret`
     fix: write secrets
 t:10: a secret comes from one place

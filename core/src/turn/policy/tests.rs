@@ -71,11 +71,9 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
     };
     let config = Config {
         server: Server {
-            workers: None,
-            shutdown: Duration::ZERO,
-            drain: Duration::ZERO,
             connections_max: 1,
             connections_per_address_max: 1,
+            ..Server::default()
         },
         https: None::<Https>,
         web: None,
