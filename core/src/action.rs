@@ -13,7 +13,7 @@ pub use crate::{
     slab::Key,
 };
 use crate::{
-    config::{Limit, SharedConfig},
+    config::{SharedConfig, Tolerance},
     limit::{Client, Verdict},
     time::Instant,
 };
@@ -452,32 +452,14 @@ pub enum Parcel {
 /// Whose request it is, and what counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateQuestion {
-    /// The zone.
-    pub limit: Limit,
+    /// The zone, by a hash that is the same on every shard: while a configuration changes, not all have the same zones.
+    pub zone: u64,
+    /// How far a client may be ahead of its rate there.
+    pub tolerance: Tolerance,
     /// The client.
     pub client: Client,
     /// Whether it is counted, or only foreseen what would be said.
     pub counts: bool,
-}
-
-impl RateQuestion {
-    /// A request has come.
-    pub const fn count(limit: Limit, client: Client) -> Self {
-        Self {
-            limit,
-            client,
-            counts: true,
-        }
-    }
-
-    /// What if a request came?
-    pub const fn foresee(limit: Limit, client: Client) -> Self {
-        Self {
-            limit,
-            client,
-            counts: false,
-        }
-    }
 }
 
 /// A datagram, or one SIP message of a stream, that landed on the wrong shard.

@@ -43,10 +43,18 @@ impl Passage {
 /// Accounts of the clients whose home is here.
 #[derive(Debug)]
 pub(super) struct Zones {
-    zones: Vec<(config::Zone, Zone)>,
+    zones: Vec<Accounts>,
     clients_max: usize,
     /// Tells the home of a client, on every shard alike.
     homes: RandomState,
+}
+
+/// Those of one zone.
+#[derive(Debug)]
+struct Accounts {
+    /// Tells zones apart, on every shard alike.
+    key: u64,
+    rates: Zone,
 }
 
 impl Zones {
@@ -66,15 +74,41 @@ impl Zones {
         let mut kept = core::mem::take(&mut self.zones);
         kept.retain(|_| *clients_max == self.clients_max);
         self.clients_max = *clients_max;
-        let zones = zones.iter().map(|zone| {
-            let same = |(old, _): &(config::Zone, Zone)| old.name == zone.name && old.interval == zone.interval;
-            let accounts = match kept.iter().position(same) {
-                Some(index) => kept.swap_remove(index).1,
-                None => Zone::new(zone.interval, *clients_max, rng.hasher()),
-            };
-            (zone.clone(), accounts)
+        let zones = zones.iter().map(|config::Zone { name, interval, .. }| {
+            let key = self.homes.hash_one((name, interval));
+            match kept.iter().position(|accounts| accounts.key == key) {
+                Some(index) => kept.swap_remove(index),
+                None => Accounts {
+                    key,
+                    rates: Zone::new(*interval, *clients_max, rng.hasher()),
+                },
+            }
         });
         self.zones = zones.collect();
+    }
+
+    fn question(&self, limit: Limit, client: Client, counts: bool) -> RateQuestion {
+        RateQuestion {
+            // A zone that is not there admits everybody.
+            zone: self.zones.get(limit.zone).map_or(0, |accounts| accounts.key),
+            tolerance: limit.tolerance,
+            client,
+            counts,
+        }
+    }
+
+    fn judge(&mut self, now: Now, question: RateQuestion) -> Verdict {
+        let RateQuestion {
+            zone,
+            tolerance,
+            client,
+            counts,
+        } = question;
+        match self.zones.iter_mut().find(|accounts| accounts.key == zone) {
+            Some(Accounts { rates, .. }) if counts => rates.check(now.mono, client, tolerance),
+            Some(Accounts { rates, .. }) => rates.peek(now.mono, client, tolerance),
+            None => Verdict::Admit,
+        }
     }
 
     /// A hash that is the same on every shard, and that nobody outside can foresee.
@@ -102,7 +136,7 @@ impl Shard {
         if let Some(limit) = limit.filter(|_| !self.is_exempt(client)) {
             let verdict = match known {
                 Some(verdict) => verdict,
-                None => match self.count(now, id, RateQuestion::count(limit, account)) {
+                None => match self.count(now, id, self.web.zones.question(limit, account, true)) {
                     Some(verdict) => verdict,
                     None => return Passage::Held,
                 },
@@ -127,7 +161,7 @@ impl Shard {
         };
         match self.browser(id)?.0.gate.foreseen {
             Some(verdict) => Some(verdict),
-            None => self.count(now, id, RateQuestion::foresee(limit, Client::of(client))),
+            None => self.count(now, id, self.web.zones.question(limit, Client::of(client), false)),
         }
     }
 
@@ -141,7 +175,7 @@ impl Shard {
     fn count(&mut self, now: Now, id: ConnId, question: RateQuestion) -> Option<Verdict> {
         let home = self.home_of(question.client);
         if home == self.id {
-            return Some(self.judge(now, question));
+            return Some(self.web.zones.judge(now, question));
         }
         self.actions.push_back(Action::Forward {
             to: home,
@@ -167,18 +201,9 @@ impl Shard {
         }
     }
 
-    fn judge(&mut self, now: Now, question: RateQuestion) -> Verdict {
-        let RateQuestion { limit, client, counts } = question;
-        match self.web.zones.zones.get_mut(limit.zone) {
-            Some((_, zone)) if counts => zone.check(now.mono, client, limit.tolerance),
-            Some((_, zone)) => zone.peek(now.mono, client, limit.tolerance),
-            None => Verdict::Admit,
-        }
-    }
-
     /// Another shard wants to know.
     pub(in crate::shard) fn rate_asked(&mut self, now: Now, from: ShardId, conn: ConnId, question: RateQuestion) {
-        let verdict = self.judge(now, question);
+        let verdict = self.web.zones.judge(now, question);
         self.actions.push_back(Action::Forward {
             to: from,
             parcel: Parcel::RateJudged { conn, verdict },
