@@ -351,8 +351,8 @@ pub struct Route {
     pub path: String,
     /// Whether paths below it (`/path/...`) are meant too. `/` with this set is everything.
     pub below: bool,
-    /// Index in [`Web::upstreams`].
-    pub upstream: usize,
+    /// Index in [`Web::upstreams`]; `None` is answered 404.
+    pub upstream: Option<usize>,
     /// Whether a WebSocket may be opened there; other requests are let through as well.
     pub websocket: bool,
     /// Largest request body.

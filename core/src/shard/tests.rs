@@ -185,7 +185,7 @@ impl World {
         let mut config = self.files.parse(CONFIG);
         let web = config.web.as_mut().expect("a web role");
         let broken = web.routes.iter_mut().filter(|route| route.path == path);
-        broken.for_each(|route| route.upstream = usize::MAX);
+        broken.for_each(|route| route.upstream = Some(usize::MAX));
         self.handle(Input::Configure(Arc::new(config)));
     }
 

@@ -88,7 +88,9 @@ fn web_lines(web: &Web, rates: &Rates) -> Vec<Line> {
             TokenRule::Segments => ", with a token of three segments",
         };
         let counted = route.limit.map_or_else(String::new, |limit| counted(rates, limit));
-        let upstream = &web.upstreams[route.upstream];
+        let Some(upstream) = route.upstream.map(|upstream| &web.upstreams[upstream]) else {
+            return format!("{path:<width$}  -> nobody: 404");
+        };
         format!(
             "{path:<width$}  -> {} {}{websocket}{token}{counted}",
             upstream.name,

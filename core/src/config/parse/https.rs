@@ -236,3 +236,6 @@ const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// The folder of account and certificate, beside the configuration.
 const STATE: &str = "acme";
+/// The same for a limit that holds for all connections of an address.
+const BYTES_MAX_OF_ALL: u64 = 64 * 1024 * 1024 * 1024;
+
