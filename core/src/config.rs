@@ -182,6 +182,8 @@ pub struct HttpLimits {
     pub tunnel_idle: Duration,
     /// An idle upstream connection is closed after this.
     pub upstream_idle: Duration,
+    /// An upstream connection that is as old as this takes no further request, so that a name that has moved is followed.
+    pub upstream_age: Duration,
     /// Request or status line.
     pub line_bytes_max: usize,
     /// A whole head.
@@ -209,6 +211,7 @@ impl Default for HttpLimits {
             line_bytes_max: 8 * 1024,
             head_bytes_max: 32 * 1024,
             fields_max: 100,
+            upstream_age: Duration::from_secs(600),
             buffer_bytes_max: 64 * 1024,
             upstream_idle_max: 32,
         }

@@ -182,6 +182,7 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
     let response = seconds(cx, "response_secs", default.response);
     let tunnel_idle = seconds(cx, "tunnel_idle_secs", default.tunnel_idle);
     let upstream_idle = seconds(cx, "upstream_idle_secs", default.upstream_idle);
+    let upstream_age = seconds(cx, "upstream_age_secs", default.upstream_age);
     let mut bytes = |cx: &mut Reader<'_>, key, default| section.or(cx, key, default, values::bytes(1024..=BYTES_MAX));
     let line_bytes_max = bytes(cx, "line_bytes_max", default.line_bytes_max);
     let head_bytes_max = bytes(cx, "head_bytes_max", default.head_bytes_max);
@@ -223,6 +224,7 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
         buffer_bytes_max,
         upstream_idle_max,
     })
+        upstream_age,
 }
 
 /// A limit above this is a mistake, since it holds for each connection.
@@ -235,7 +237,7 @@ const HSTS_SECS_MAX: u64 = 315_360_000;
 const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// The folder of account and certificate, beside the configuration.
-const STATE: &str = "acme";
 /// The same for a limit that holds for all connections of an address.
 const BYTES_MAX_OF_ALL: u64 = 64 * 1024 * 1024 * 1024;
 
+const STATE: &str = "acme";

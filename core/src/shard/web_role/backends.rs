@@ -208,7 +208,7 @@ impl Shard {
         if may_be_used && let Some(id) = self.idle_upstream(now, index, first, out) {
             return Some((id, true));
         }
-        let id = self.new_upstream(self.config.clone(), index, first, backends)?;
+        let id = self.new_upstream(now, self.config.clone(), index, first, backends)?;
         Some((id, false))
     }
 
@@ -257,6 +257,7 @@ impl Shard {
         backends: Vec<usize>,
     ) -> Option<ConnId> {
         if self.conns.len() >= self.config.server.connections_max {
+        now: Now,
             return None;
         }
         let upstream = Upstream {
@@ -267,6 +268,7 @@ impl Shard {
             backends,
             errand: None,
             is_counted: false,
+            since: now.mono,
             pair: None,
             awaits_address: false,
             untried: Vec::new(),
@@ -455,7 +457,7 @@ impl Shard {
 
     fn check_backend(&mut self, now: Now, index: usize, backend: usize, path: &str, out: &mut Egress) {
         // A connection of its own: whether others can be made is what matters.
-        if let Some(id) = self.new_upstream(self.config.clone(), index, backend, Vec::new()) {
+        if let Some(id) = self.new_upstream(now, self.config.clone(), index, backend, Vec::new()) {
             self.send_errand(now, id, false, path, None, Errand::Check { status: 0 }, out);
         }
     }
