@@ -192,6 +192,9 @@ pub struct HttpLimits {
     pub fields_max: usize,
     /// Bytes that wait for a slow reader in one direction before its source is no longer read.
     pub buffer_bytes_max: usize,
+    /// Bytes that wait in one shard for one client address, on all its connections and those to upstreams on its behalf,
+    /// before all their sources are no longer read.
+    pub buffer_bytes_per_address_max: usize,
     /// Idle connections kept to one upstream by one shard.
     pub upstream_idle_max: usize,
 }
@@ -208,11 +211,12 @@ impl Default for HttpLimits {
             response: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(120),
             upstream_idle: Duration::from_secs(30),
+            upstream_age: Duration::from_secs(600),
             line_bytes_max: 8 * 1024,
             head_bytes_max: 32 * 1024,
             fields_max: 100,
-            upstream_age: Duration::from_secs(600),
             buffer_bytes_max: 64 * 1024,
+            buffer_bytes_per_address_max: 32 * 1024 * 1024,
             upstream_idle_max: 32,
         }
     }

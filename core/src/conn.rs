@@ -1,6 +1,6 @@
 //! One TCP connection as a value: what it carries, what it has not understood yet, what it still has to say.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 
@@ -35,6 +35,8 @@ pub struct Conn {
     pub(crate) listed: bool,
     /// Whether the peer sends no more.
     pub(crate) ended: bool,
+    /// Bytes of its backlog that are counted, and for which client.
+    pub(crate) counted: Option<(IpAddr, usize)>,
     accepted: bool,
     tls: Option<Tls>,
     rest: BytesMut,
@@ -116,6 +118,7 @@ impl Conn {
             armed: None,
             listed: false,
             ended: false,
+            counted: None,
             accepted: false,
             tls,
             rest: BytesMut::new(),
@@ -150,6 +153,7 @@ impl Conn {
         let last = core::mem::replace(self, fresh);
         self.stage = last.stage;
         self.outgoing = last.outgoing;
+        self.counted = last.counted;
     }
 
     pub(crate) const fn tls(&self) -> Option<&Tls> {

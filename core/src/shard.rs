@@ -2,9 +2,7 @@
 
 use alloc::collections::VecDeque;
 use core::net::SocketAddr;
-use std::{collections::HashMap, net::IpAddr};
 
-use ahash::RandomState;
 use bytes::{Buf as _, BytesMut};
 
 use crate::{
@@ -27,6 +25,7 @@ use crate::{
     turn,
 };
 
+mod clients;
 mod configure;
 mod drain;
 mod peer_role;
@@ -57,8 +56,7 @@ pub struct Shard {
     actions: VecDeque<Action>,
     /// What TLS decrypts into.
     plain: Vec<u8>,
-    /// Accepted connections by client address.
-    clients: HashMap<IpAddr, usize, RandomState>,
+    clients: clients::Clients,
     /// What each name that is being looked up is wanted for.
     questions: Slab<Question>,
     web: web_role::Web,
@@ -101,7 +99,7 @@ impl Shard {
             .is_some()
             .then(|| Bridge::new(config.clone(), id, shards, &mut rng));
         let web = web_role::Web::new(&config, &mut rng);
-        let clients = HashMap::with_hasher(rng.hasher());
+        let clients = clients::Clients::new(rng.hasher());
         let shard = Self {
             config,
             id,
@@ -180,8 +178,7 @@ impl Shard {
             return Err(Refused);
         }
         if conn.is_accepted() {
-            let client = conn.peer.ip().to_canonical();
-            *self.clients.entry(client).or_default() += 1;
+            self.clients.add(conn.peer.ip().to_canonical());
         }
         let deadline = conn.deadline;
         let mut conn = *conn;
@@ -467,6 +464,7 @@ impl Shard {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         conn.written();
         let pair = conn.stage.pair();
+        self.count_waiting(id);
         self.browser_reads(now, id);
         self.turn_stream_reads(id);
         // The other end may have been left unread because of us. Whoever is read has nothing left to go on with.
@@ -565,7 +563,7 @@ impl Shard {
     }
 
     fn forget(&mut self, now: Now, id: ConnId, mut conn: Conn, out: &mut Egress) {
-        self.release_client(&conn);
+        self.release_client(&mut conn);
         let is_cut = matches!(&conn.stage, Stage::Http(browser) if browser.server.is_cut());
         self.actions.push_back(match is_cut {
             true => Action::Reset(id),
@@ -590,40 +588,6 @@ impl Shard {
             Stage::Turn(_) => self.turn_stream_gone(now, id, out),
             Stage::Opening(opening) => self.log(now, opening.exchange, End::ClientGone),
             Stage::Proxied(_) | Stage::Sniff(_) => {}
-        }
-    }
-
-    /// Counts one more connection of a client, unless it has too many.
-    fn admit(&mut self, client: IpAddr) -> bool {
-        let held = self.clients.get(&client).copied().unwrap_or(0);
-        // A proxy in front of us brings the connections of many.
-        let trusted = self
-            .config
-            .https
-            .as_ref()
-            .map_or(&[][..], |https| &https.trusted_proxies);
-        let is_trusted = trusted.iter().any(|net| net.contains(&client));
-        let is_admitted = is_trusted || held < self.config.server.connections_per_address_max;
-        if is_admitted {
-            self.clients.insert(client, held + 1);
-        } else {
-            refused(
-                Role::Edge,
-                client,
-                "connections",
-                "one address holds too many connections",
-            );
-        }
-        is_admitted
-    }
-
-    fn release_client(&mut self, conn: &Conn) {
-        let client = conn.peer.ip().to_canonical();
-        if let Some(held) = self.clients.get_mut(&client).filter(|_| conn.is_accepted()) {
-            *held -= 1;
-            if *held == 0 {
-                self.clients.remove(&client);
-            }
         }
     }
 
@@ -664,6 +628,10 @@ impl Shard {
     /// Asks the runtime for whatever the connections of this call now need.
     fn settle(&mut self, now: Now, out: &mut Egress) {
         self.settle_listed(now, out);
+        while let Some(client) = self.clients.next_changed() {
+            self.contain(now, None, out, |shard, out| shard.feed(now, client, out));
+            self.settle_listed(now, out);
+        }
         while let Some(waiting) = self.next_with_room() {
             self.contain(now, Some(waiting), out, |shard, out| shard.release(now, waiting, out));
             self.settle_listed(now, out);
@@ -673,6 +641,7 @@ impl Shard {
 
     fn settle_listed(&mut self, now: Now, out: &mut Egress) {
         while let Some(id) = self.listed.pop() {
+            self.count_waiting(id);
             let want_read = self.wants_bytes(id);
             let Some(conn) = self.conns.get_mut(id.0) else { continue };
             conn.listed = false;
@@ -710,11 +679,12 @@ impl Shard {
         is_wanted && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id) && !self.is_held(id)
     }
 
-    /// Whether the other half of an exchange or tunnel has too much to write already.
+    /// Whether the other half of an exchange or tunnel has too much to write already, or all halves together that are
+    /// there for the same client.
     fn is_held_up(&self, id: ConnId) -> bool {
-        let pair = self.conns.get(id.0).and_then(|conn| conn.stage.pair());
-        pair.and_then(|pair| self.conns.get(pair.0))
-            .is_some_and(|pair| pair.backlog() >= self.buffer_limit())
+        let Some(conn) = self.conns.get(id.0) else { return false };
+        let pair = conn.stage.pair().and_then(|pair| self.conns.get(pair.0));
+        pair.is_some_and(|pair| pair.backlog() >= self.buffer_limit() || self.is_starved(conn))
     }
 
     fn buffer_limit(&self) -> usize {

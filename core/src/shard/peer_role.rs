@@ -99,7 +99,7 @@ impl Shard {
         let Some(mut conn) = self.conns.remove(id.0) else {
             return Step::Gone;
         };
-        self.release_client(&conn);
+        self.release_client(&mut conn);
         conn.put_rest(BytesMut::from(bytes));
         self.actions.push_back(Action::Forward {
             to,

@@ -29,7 +29,7 @@ impl Shard {
         let Some(mut conn) = self.conns.remove(id.0) else {
             return Step::Gone;
         };
-        self.release_client(&conn);
+        self.release_client(&mut conn);
         conn.put_rest(early.into());
         self.actions.push_back(Action::Forward {
             to: home,

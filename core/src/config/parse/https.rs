@@ -187,6 +187,12 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
     let line_bytes_max = bytes(cx, "line_bytes_max", default.line_bytes_max);
     let head_bytes_max = bytes(cx, "head_bytes_max", default.head_bytes_max);
     let buffer_bytes_max = bytes(cx, "buffer_bytes_max", default.buffer_bytes_max);
+    let buffer_bytes_per_address_max = section.or(
+        cx,
+        "buffer_bytes_per_address_max",
+        default.buffer_bytes_per_address_max,
+        values::bytes(buffer_bytes_max as u64..=BYTES_MAX_OF_ALL),
+    );
     let body_bytes_per_second_min = section.or(
         cx,
         "body_bytes_per_second_min",
@@ -218,17 +224,21 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
         response,
         tunnel_idle,
         upstream_idle,
+        upstream_age,
         line_bytes_max,
         head_bytes_max,
         fields_max,
         buffer_bytes_max,
+        buffer_bytes_per_address_max,
         upstream_idle_max,
     })
-        upstream_age,
 }
 
 /// A limit above this is a mistake, since it holds for each connection.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The same for a limit that holds for all connections of an address.
+const BYTES_MAX_OF_ALL: u64 = 64 * 1024 * 1024 * 1024;
 
 /// Ten years.
 const HSTS_SECS_MAX: u64 = 315_360_000;
@@ -237,7 +247,4 @@ const HSTS_SECS_MAX: u64 = 315_360_000;
 const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// The folder of account and certificate, beside the configuration.
-/// The same for a limit that holds for all connections of an address.
-const BYTES_MAX_OF_ALL: u64 = 64 * 1024 * 1024 * 1024;
-
 const STATE: &str = "acme";
