@@ -60,6 +60,11 @@ impl Web {
         self.resolver.retain(named);
     }
 
+    /// Servers of upstreams whose last calls or checks have failed.
+    pub(super) fn backends_failing(&self) -> usize {
+        self.backends.failing()
+    }
+
     /// When something is to be done by itself.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.backends.poll_timeout()

@@ -75,6 +75,12 @@ impl Backends {
         self.upstreams.iter().filter_map(|state| state.check_at).min()
     }
 
+    /// How many have failed lately.
+    pub(super) fn failing(&self) -> usize {
+        let health = self.upstreams.iter().flat_map(|state| &state.health);
+        health.filter(|health| health.is_failing()).count()
+    }
+
     fn place(&self, upstream: usize, backend: usize) -> usize {
         self.upstreams
             .get(upstream)
@@ -251,24 +257,24 @@ impl Shard {
 
     pub(super) fn new_upstream(
         &mut self,
+        now: Now,
         config: SharedConfig,
         index: usize,
         backend: usize,
         backends: Vec<usize>,
     ) -> Option<ConnId> {
         if self.conns.len() >= self.config.server.connections_max {
-        now: Now,
             return None;
         }
         let upstream = Upstream {
             client: Client::new(&config.https.as_ref()?.limits),
+            since: now.mono,
             config,
             index,
             backend,
             backends,
             errand: None,
             is_counted: false,
-            since: now.mono,
             pair: None,
             awaits_address: false,
             untried: Vec::new(),
