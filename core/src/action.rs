@@ -14,7 +14,7 @@ pub use crate::{
 };
 use crate::{
     config::{SharedConfig, Tolerance},
-    limit::{Client, Verdict},
+    limit::{Account, Verdict},
     time::Instant,
 };
 
@@ -456,8 +456,8 @@ pub struct RateQuestion {
     pub zone: u64,
     /// How far a client may be ahead of its rate there.
     pub tolerance: Tolerance,
-    /// The client.
-    pub client: Client,
+    /// Whose.
+    pub account: Account,
     /// Whether it is counted, or only foreseen what would be said.
     pub counts: bool,
 }

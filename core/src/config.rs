@@ -90,7 +90,7 @@ pub struct Server {
     pub coalesce: Duration,
     /// TCP connections of one shard, accepted and dialled together.
     pub connections_max: usize,
-    /// TCP connections that one client address may hold on one shard.
+    /// TCP connections that one client may hold on one shard: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections_per_address_max: usize,
 }
 
@@ -416,7 +416,8 @@ pub struct SipPolicy {
     pub gone_status: u16,
     /// Whether the contacts of a browser that has gone for good are removed at its mediaserver.
     pub unregister_gone: bool,
-    /// Whether the user that a token names is the only one that its WebSocket may register and speak for.
+    /// Whether the user that a token names is the only one that its WebSocket may register and speak for; one whose token
+    /// names nobody is not opened.
     pub token_names_user: bool,
     /// Registrations are asked for no longer than this.
     pub register_max: Duration,
@@ -751,7 +752,7 @@ pub struct TurnLimits {
     pub unauthenticated_per_second: u32,
     /// From the first byte of a TCP connection to its first allocation, and between messages without one.
     pub stream_idle: Duration,
-    /// Bytes that wait for a slow TCP client before datagrams to it are dropped.
+    /// Bytes that wait for a slow TCP client before datagrams to it are dropped. Answers find room beyond.
     pub buffer_bytes_max: usize,
 }
 

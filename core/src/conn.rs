@@ -1,6 +1,6 @@
 //! One TCP connection as a value: what it carries, what it has not understood yet, what it still has to say.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 use bytes::BytesMut;
 
@@ -13,6 +13,7 @@ pub(crate) use stage::{
 
 use crate::{
     config::Offer,
+    limit::Account,
     time::Instant,
     tls::{Tls, TlsError},
     wire::proxy::Ends,
@@ -36,7 +37,7 @@ pub struct Conn {
     /// Whether the peer sends no more.
     pub(crate) ended: bool,
     /// Bytes of its backlog that are counted, and for which client.
-    pub(crate) counted: Option<(IpAddr, usize)>,
+    pub(crate) counted: Option<(Account, usize)>,
     accepted: bool,
     tls: Option<Tls>,
     rest: BytesMut,

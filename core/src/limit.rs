@@ -1,4 +1,4 @@
-//! Who comes too often? Rates of each client address, by the generic cell rate algorithm, in a bounded table.
+//! Who comes too often? Rates of each account address, by the generic cell rate algorithm, in a bounded table.
 
 use core::{net::IpAddr, time::Duration};
 use std::collections::HashMap;
@@ -46,15 +46,15 @@ pub struct Zone {
     interval: Duration,
     entries_max: usize,
     /// Where the entry of a client is.
-    index: HashMap<Client, usize, RandomState>,
+    index: HashMap<Account, usize, RandomState>,
     entries: Vec<Entry>,
     /// Where to look next for an entry to give up.
     hand: usize,
 }
 
-/// Whom a limit is for.
+/// Whose requests are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Client {
+pub enum Account {
     /// An IPv4 address.
     V4(u32),
     /// An IPv6 network of 64 bits, which is what one customer has at least.
@@ -65,7 +65,7 @@ pub enum Client {
 
 #[derive(Debug)]
 struct Entry {
-    client: Client,
+    account: Account,
     /// When all that was admitted would have come at the plain rate (the "theoretical arrival time").
     due: Instant,
     /// Whether the client came since the hand went by.
@@ -85,19 +85,19 @@ impl Zone {
     }
 
     /// Counts a request of this client, unless it is refused.
-    pub fn check(&mut self, now: Instant, client: Client, tolerance: Tolerance) -> Verdict {
-        let verdict = self.peek(now, client, tolerance);
+    pub fn check(&mut self, now: Instant, account: Account, tolerance: Tolerance) -> Verdict {
+        let verdict = self.peek(now, account, tolerance);
         if !matches!(verdict, Verdict::Refuse(_)) {
             let interval = self.interval;
-            let entry = self.entry(now, client);
+            let entry = self.entry(now, account);
             entry.due = entry.due.max(now) + interval;
         }
         verdict
     }
 
     /// What [`Zone::check`] would say, without counting.
-    pub fn peek(&mut self, now: Instant, client: Client, tolerance: Tolerance) -> Verdict {
-        let Some(at) = self.index.get(&client) else {
+    pub fn peek(&mut self, now: Instant, account: Account, tolerance: Tolerance) -> Verdict {
+        let Some(at) = self.index.get(&account) else {
             return Verdict::Admit;
         };
         let entry = &mut self.entries[*at];
@@ -110,12 +110,12 @@ impl Zone {
         }
     }
 
-    fn entry(&mut self, now: Instant, client: Client) -> &mut Entry {
-        let at = match self.index.get(&client) {
+    fn entry(&mut self, now: Instant, account: Account) -> &mut Entry {
+        let at = match self.index.get(&account) {
             Some(at) => *at,
             None => {
                 let entry = Entry {
-                    client,
+                    account,
                     due: now,
                     is_recent: true,
                 };
@@ -126,17 +126,17 @@ impl Zone {
     }
 
     fn insert(&mut self, now: Instant, entry: Entry) -> usize {
-        let client = entry.client;
+        let account = entry.account;
         let at = if self.entries.len() < self.entries_max {
             self.entries.push(entry);
             self.entries.len() - 1
         } else {
             let at = self.victim(now);
-            self.index.remove(&self.entries[at].client);
+            self.index.remove(&self.entries[at].account);
             self.entries[at] = entry;
             at
         };
-        self.index.insert(client, at);
+        self.index.insert(account, at);
         at
     }
 
@@ -157,7 +157,7 @@ impl Zone {
     }
 }
 
-impl Client {
+impl Account {
     /// Whoever has this address.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -182,8 +182,8 @@ mod tests {
 
     impl Limited {
         fn check(&mut self, now: Instant, address: IpAddr) -> Verdict {
-            let foreseen = self.0.peek(now, Client::of(address), self.1);
-            let verdict = self.0.check(now, Client::of(address), self.1);
+            let foreseen = self.0.peek(now, Account::of(address), self.1);
+            let verdict = self.0.check(now, Account::of(address), self.1);
             assert_eq!(foreseen, verdict);
             verdict
         }
@@ -258,22 +258,22 @@ mod tests {
             burst: 3,
             mode: Mode::NoDelay,
         };
-        let client = Client::of(v4(1));
+        let account = Account::of(v4(1));
         for _ in 0..3 {
-            assert_eq!(zone.0.check(at(0), client, assets), Verdict::Admit);
+            assert_eq!(zone.0.check(at(0), account, assets), Verdict::Admit);
         }
         assert_eq!(zone.check(at(0), v4(1)), Verdict::Refuse(2 * SECOND));
-        assert_eq!(zone.0.check(at(0), client, assets), Verdict::Admit);
+        assert_eq!(zone.0.check(at(0), account, assets), Verdict::Admit);
         assert_eq!(zone.check(at(3000), v4(1)), Verdict::Wait(at(4000)));
         // A user who is known is not the address that others share.
-        assert_eq!(zone.0.check(at(3000), Client::User(1), assets), Verdict::Admit);
+        assert_eq!(zone.0.check(at(3000), Account::User(1), assets), Verdict::Admit);
     }
 
     #[test]
     fn the_table_keeps_those_who_come_often() {
         let mut zone = zone(SECOND, 5, Mode::NoDelay);
         for round in 0..200 {
-            // One client spends its burst and stays; a crowd passes through.
+            // One account spends its burst and stays; a crowd passes through.
             zone.check(at(0), v4(0));
             zone.check(at(0), v4(1 + round));
             assert!(zone.0.entries.len() <= 4 && zone.0.index.len() == zone.0.entries.len());

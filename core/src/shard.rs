@@ -14,6 +14,7 @@ use crate::{
     config::{Offer, SharedConfig},
     conn::{Conn, Stage},
     cx::Cx,
+    limit::Account,
     refusal::{Role, refused},
     rng::Rng,
     sip::{self, Bridge},
@@ -178,7 +179,7 @@ impl Shard {
             return Err(Refused);
         }
         if conn.is_accepted() {
-            self.clients.add(conn.peer.ip().to_canonical());
+            self.clients.add(Account::of(conn.peer.ip()));
         }
         let deadline = conn.deadline;
         let mut conn = *conn;
@@ -675,7 +676,7 @@ impl Shard {
         let is_wanted = !conn.ended && !matches!(conn.stage, Stage::Peer);
         // What comes for another half makes nothing to write here. RFC 9112 section 9.5: an upstream may answer before
         // it has read all.
-        let has_room = conn.stage.pair().is_some() || conn.backlog() < self.buffer_limit();
+        let has_room = conn.stage.pair().is_some() || self.has_room(conn);
         is_wanted && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id) && !self.is_held(id)
     }
 
@@ -684,14 +685,24 @@ impl Shard {
     fn is_held_up(&self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id.0) else { return false };
         let pair = conn.stage.pair().and_then(|pair| self.conns.get(pair.0));
-        pair.is_some_and(|pair| pair.backlog() >= self.buffer_limit() || self.is_starved(conn))
+        pair.is_some_and(|pair| !self.has_room(pair) || self.is_starved(conn))
     }
 
-    fn buffer_limit(&self) -> usize {
-        self.config
-            .https
-            .as_ref()
-            .map_or(FALLBACK_BUFFER_BYTES, |https| https.limits.buffer_bytes_max)
+    /// Whether more may be written to a connection, as far as what makes it can wait.
+    fn has_room(&self, conn: &Conn) -> bool {
+        let limit = match &conn.stage {
+            Stage::Sip(_) => self.config.sip.as_ref().map(|sip| sip.limits.buffer_bytes_max),
+            Stage::Turn(_) => self.turn_answers_max(),
+            Stage::Proxied(_)
+            | Stage::Sniff(_)
+            | Stage::Http(_)
+            | Stage::Upstream(_)
+            | Stage::Tunnel(_)
+            | Stage::Peer
+            | Stage::Opening(_)
+            | Stage::Trunk(_) => self.config.https.as_ref().map(|https| https.limits.buffer_bytes_max),
+        };
+        conn.backlog() < limit.unwrap_or(FALLBACK_BUFFER_BYTES)
     }
 
     /// Bytes of an unfinished item that a connection may hold: every parser has refused a longer one before.
@@ -716,7 +727,8 @@ impl Shard {
     }
 }
 
-/// A TURN message over TCP has no more than this.
+/// What may wait for a slow reader where nothing is configured, and a bound of what is not understood yet: more than a TURN
+/// message over TCP has.
 const FALLBACK_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Frame and message headers on top of a payload.

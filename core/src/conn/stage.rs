@@ -9,7 +9,7 @@ use crate::{
     action::{ConnId, ShardId},
     config::{self, Keys, Offer, SharedConfig},
     http::{Accept, Client, Server},
-    limit::{Client as Account, Verdict},
+    limit::{Account, Verdict},
     sip::{FlowId, LinkId},
     time::Instant,
     turn,

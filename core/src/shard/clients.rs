@@ -7,6 +7,7 @@ use ahash::RandomState;
 use crate::{
     action::{ConnId, Egress},
     conn::Conn,
+    limit::Account,
     refusal::{Role, refused},
     shard::Shard,
     time::Now,
@@ -18,11 +19,11 @@ const PAGE_BYTES: usize = 4096;
 /// What each client takes.
 #[derive(Debug)]
 pub(super) struct Clients {
-    held: HashMap<IpAddr, Held, RandomState>,
+    held: HashMap<Account, Held, RandomState>,
     /// Clients for whom too much waits.
     starved: usize,
     /// Those for whom this has just begun or ended.
-    changed: Vec<IpAddr>,
+    changed: Vec<Account>,
 }
 
 #[derive(Debug, Default)]
@@ -47,22 +48,22 @@ impl Clients {
         self.held.is_empty()
     }
 
-    fn connections(&self, client: IpAddr) -> usize {
+    fn connections(&self, client: Account) -> usize {
         self.held.get(&client).map_or(0, |held| held.connections)
     }
 
     /// A client that is starved since a moment ago, or no longer.
-    pub(super) fn next_changed(&mut self) -> Option<IpAddr> {
+    pub(super) fn next_changed(&mut self) -> Option<Account> {
         self.changed.pop()
     }
 
-    pub(super) fn add(&mut self, client: IpAddr) {
+    pub(super) fn add(&mut self, client: Account) {
         self.held.entry(client).or_default().connections += 1;
     }
 
     /// Changes an account, which ends when nothing is in it. A client is starved from `bytes_max` on, until half of that
     /// is left: what changes for all its connections at once must not change often.
-    fn change(&mut self, client: IpAddr, bytes_max: usize, edit: impl FnOnce(&mut Held)) {
+    fn change(&mut self, client: Account, bytes_max: usize, edit: impl FnOnce(&mut Held)) {
         let held = self.held.entry(client).or_default();
         edit(held);
         let is_starved = match held.is_starved {
@@ -86,10 +87,11 @@ impl Clients {
 impl Shard {
     /// Counts one more connection of a client, unless it has too many.
     pub(super) fn admit(&mut self, client: IpAddr) -> bool {
+        let account = Account::of(client);
         let connections_max = self.config.server.connections_per_address_max;
-        let is_admitted = self.is_trusted(client) || self.clients.connections(client) < connections_max;
+        let is_admitted = self.is_trusted(client) || self.clients.connections(account) < connections_max;
         if is_admitted {
-            self.clients.add(client);
+            self.clients.add(account);
         } else {
             refused(
                 Role::Edge,
@@ -109,8 +111,8 @@ impl Shard {
                 .change(client, bytes_max, |held| held.waiting_bytes -= bytes);
         }
         if conn.is_accepted() {
-            let client = conn.peer.ip().to_canonical();
-            self.clients.change(client, bytes_max, |held| held.connections -= 1);
+            self.clients
+                .change(Account::of(conn.peer.ip()), bytes_max, |held| held.connections -= 1);
         }
     }
 
@@ -126,7 +128,7 @@ impl Shard {
             .filter(|client| bytes > 0 && !self.is_trusted(*client));
         let bytes_max = self.waiting_bytes_max();
         let Some(conn) = self.conns.get_mut(id.0) else { return };
-        let counted = client.map(|client| (client, bytes));
+        let counted = client.map(|client| (Account::of(client), bytes));
         let last = core::mem::replace(&mut conn.counted, counted);
         // What is more before what is less, so that nobody is fed for a moment only.
         if let Some((client, bytes)) = counted {
@@ -145,13 +147,13 @@ impl Shard {
         self.clients.starved > 0
             && self
                 .client_of(conn)
-                .and_then(|client| self.clients.held.get(&client))
+                .and_then(|client| self.clients.held.get(&Account::of(client)))
                 .is_some_and(|held| held.is_starved)
     }
 
     /// Stops or starts all connections of a client for whom too much waits, or no longer.
-    pub(super) fn feed(&mut self, now: Now, client: IpAddr, out: &mut Egress) {
-        let its = |conn: &Conn| conn.stage.pair().is_some() && self.client_of(conn) == Some(client);
+    pub(super) fn feed(&mut self, now: Now, client: Account, out: &mut Egress) {
+        let its = |conn: &Conn| conn.stage.pair().is_some() && self.client_of(conn).map(Account::of) == Some(client);
         let conns = self.conns.iter().filter(|(_, conn)| its(conn));
         for id in conns.map(|(key, _)| ConnId(key)).collect::<Vec<_>>() {
             self.go_on(now, id, out);

@@ -142,7 +142,8 @@ impl Shard {
         for run in runs {
             for segment in run.segments() {
                 let datagram = &run.bytes[segment];
-                match self.sip.as_ref().and_then(|bridge| bridge.home(datagram)) {
+                let home = |bridge: &mut Bridge| bridge.home(now.mono, run.peer, datagram);
+                match self.sip.as_mut().and_then(home) {
                     Some(home) => {
                         self.actions.push_back(Action::Forward {
                             to: home,

@@ -649,6 +649,32 @@ fn a_body_that_trickles_is_not_waited_for() {
 }
 
 #[test]
+fn one_customer_does_not_hold_all_connections() {
+    let text = format!("[server]\nconnections_per_address_max = 2\n{CONFIG}");
+    let mut world = World::with(&text, 1).remove(0);
+    let mut accept = |peer: &str| {
+        let (local, peer) = ("[2001:db8:1::1]:443".parse().unwrap(), peer.parse().unwrap());
+        world.shard.accept(world.now, ListenerId(0), local, peer)
+    };
+    let first = accept("[2001:db8::1]:50000").expect("room");
+    accept("[2001:db8::2]:50000").expect("room");
+    // Whatever address of its network it takes.
+    assert_eq!(accept("[2001:db8::3]:50000"), Err(Refused));
+    accept("[2001:db8:0:1::1]:50000").expect("somebody else");
+    accept("[::ffff:198.51.100.1]:50000").expect("somebody else");
+    world.handle(Input::Eof(first));
+    world
+        .shard
+        .accept(
+            world.now,
+            ListenerId(0),
+            "[2001:db8:1::1]:443".parse().unwrap(),
+            "[2001:db8::3]:1".parse().unwrap(),
+        )
+        .expect("room again");
+}
+
+#[test]
 fn idle_connections_get_less_time_when_there_are_many() {
     let idle_until = |others: usize| {
         let text = format!("[server]\nconnections_max = 100\nconnections_per_address_max = 200\n{CONFIG}");

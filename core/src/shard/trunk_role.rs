@@ -62,7 +62,7 @@ impl Shard {
             Err(_) => return self.fault(now, id, "no SIP on a connection with a mediaserver", out),
         };
         let message = &bytes[..end];
-        match bridge.home(message) {
+        match bridge.home(now.mono, link.address, message) {
             // RFC 3261 section 18.2.2: its answer goes by TCP as well, by the connection that the other shard has with the
             // same address, where it has one.
             Some(to) => self.actions.push_back(Action::Forward {

@@ -81,6 +81,10 @@ impl Shard {
     }
 
     pub(super) fn from_turn_stream(&mut self, now: Now, id: ConnId, bytes: &[u8], out: &mut Egress) -> Step {
+        if self.conns.get(id.0).is_some_and(|conn| !self.has_room(conn)) {
+            // What it asks for now could not be answered.
+            return Step::Wait;
+        }
         let (Some(conn), Some(turn)) = (self.conns.get_mut(id.0), &mut self.turn) else {
             return Step::Gone;
         };
@@ -242,23 +246,33 @@ impl Shard {
                     (Payload::Input(range), Input::Run { bytes, .. } | Input::Bytes { bytes, .. }) => &bytes[range],
                     (Payload::Input(_), Input::Nothing) => return,
                 };
-                self.write_turn_stream(conn, &verdict.prefix, payload);
+                self.write_turn_stream(conn, verdict.header, &verdict.prefix, payload);
             }
         }
     }
 
-    fn write_turn_stream(&mut self, id: ConnId, prefix: &Prefix, payload: &[u8]) {
+    /// Bytes that may wait for a TURN client beyond the data that may: RFC 8489 section 6.2.2, nobody asks again over TCP.
+    pub(super) fn turn_answers_max(&self) -> Option<usize> {
+        let turn = self.config.turn.as_ref()?;
+        Some(turn.limits.buffer_bytes_max + ANSWERS_BYTES_MAX)
+    }
+
+    fn write_turn_stream(&mut self, id: ConnId, header: IpHeader, prefix: &Prefix, payload: &[u8]) {
         let limit = self.config.turn.as_ref().map_or(0, |turn| turn.limits.buffer_bytes_max);
         let Some(conn) = self.conns.get_mut(id.0) else { return };
-        if conn.backlog() > limit {
-            // A client that reads too slowly loses datagrams, as by any other bottleneck; one that never reads is let go.
-            self.stats.turn.dropped += 1;
+        let backlog = conn.backlog();
+        if backlog > limit {
             if let Stage::Turn(TurnStream { reader, .. }) = &mut conn.stage
                 && *reader == Reader::Reads
             {
                 *reader = Reader::IsFull;
             }
-            return;
+            // A client that reads too slowly loses datagrams, as by any other bottleneck; one that never reads is let go.
+            let is_answer = header == IpHeader::Own;
+            if !is_answer || backlog >= limit + ANSWERS_BYTES_MAX {
+                self.stats.turn.dropped += 1;
+                return;
+            }
         }
         turn::write_to_stream(prefix, payload, conn.out());
         self.list(id);
@@ -295,6 +309,9 @@ impl Shard {
         }
     }
 }
+
+/// Room for answers where the room for data is taken: more than the largest message that data may end with.
+const ANSWERS_BYTES_MAX: usize = 128 * 1024;
 
 fn copy(bytes: &[u8], out: &mut Egress) -> Range<usize> {
     let start = out.made.len();

@@ -71,6 +71,9 @@ impl Web {
     }
 }
 
+/// When a client that wants a WebSocket while the edge restarts may try again.
+const DRAIN_RETRY_AFTER_SECS: u64 = 10;
+
 /// The part of its time that an idle connection gets at the least.
 const PATIENCE_MIN: f64 = 0.02;
 
@@ -125,6 +128,9 @@ impl Shard {
         };
         browser.head_begun = false;
         browser.body = BodyProgress::new(now.mono);
+        if self.draining.is_some() {
+            browser.server.close_after_response();
+        }
         // One that was held comes here again.
         if !core::mem::replace(&mut browser.gate.is_known, true) {
             self.stats.web.requests += 1;
@@ -167,6 +173,16 @@ impl Shard {
             .map(|(browser, _)| core::mem::replace(&mut browser.gate, Gate::OPEN));
         let subject = gate.and_then(|gate| gate.identity).and_then(Identity::into_subject);
         self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
+        let names_user = config.sip.as_ref().is_some_and(|sip| sip.policy.token_names_user);
+        let decision = match decision {
+            // Held since before the drain began, and nobody would say goodbye to it.
+            Decision::Sip { .. } | Decision::Forward { upgrade: Some(_), .. } if self.draining.is_some() => {
+                Decision::Refuse(Answer::unavailable(DRAIN_RETRY_AFTER_SECS))
+            }
+            // A token that names nobody speaks for nobody.
+            Decision::Sip { .. } if names_user && subject.is_none() => Decision::Refuse(Answer::new(403)),
+            decision => decision,
+        };
         match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
@@ -430,6 +446,10 @@ impl Shard {
 
     pub(super) fn drain_browser(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some((browser, _)) = self.browser(id) else { return };
+        if browser.gate.waits.is_some() {
+            // Its request is still to come, and is the last one.
+            return;
+        }
         browser.server.close_after_response();
         if browser.server.closes() {
             self.close(now, id, out);

@@ -11,7 +11,7 @@ use super::{
     branch::{BRANCH_LEN, Branch, Kind},
     flow::{Flow, Owner},
     home,
-    limit::Locks,
+    limit::{Locks, Strangers},
     link::LinkId,
     names::Names,
     rewrite,
@@ -134,6 +134,7 @@ pub struct Bridge {
     /// Mediaservers; each keeps its place, whatever becomes of the configuration.
     pub(super) trunks: Vec<Trunk>,
     pub(super) locks: Locks,
+    strangers: Strangers,
     /// What does not pass from browsers, and what not to them.
     pub(super) strip: FieldSet,
     pub(super) hide: FieldSet,
@@ -169,6 +170,7 @@ impl Bridge {
             identities: HashMap::with_hasher(rng.hasher()),
             trunks: trunks.map(|trunk| Trunk::new(Instant::ZERO, trunk)).collect(),
             locks: Locks::new(rng.hasher()),
+            strangers: Strangers::default(),
             strip: FieldSet::new(&sip.policy.strip),
             hide: FieldSet::new(&sip.policy.hide),
             revival_ends: None,
@@ -206,8 +208,12 @@ impl Bridge {
         self.out.pop_front()
     }
 
-    /// The shard that a datagram of a mediaserver belongs to; `None` when it is this one, or nobody in particular.
-    pub fn home(&self, datagram: &[u8]) -> Option<ShardId> {
+    /// The shard that a datagram belongs to; `None` when it is this one, or nobody in particular. Of strangers there are
+    /// few whom another shard may know: a mediaserver has moved, and it was told first.
+    pub fn home(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<ShardId> {
+        if !self.is_trunk(from) && !self.strangers.admit(now) {
+            return None;
+        }
         home::home(datagram).filter(|shard| *shard != self.shard && shard.0 < self.shards)
     }
 

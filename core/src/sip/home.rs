@@ -7,8 +7,7 @@ use crate::{
     wire::sip::{Framing, Message, Name, Start, field::Address, uri::Uri, via::Via},
 };
 
-/// The shard that our Via of a response or the flow token of a request names. Nothing is checked: whoever is named
-/// will.
+/// The shard that our Via of a response or the flow token of a request names. Neither is checked: whoever is named will.
 pub(super) fn home(datagram: &[u8]) -> Option<ShardId> {
     let message = Message::read(datagram, Framing::Datagram)?;
     match message.start() {

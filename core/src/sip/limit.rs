@@ -54,6 +54,17 @@ impl Bucket {
     }
 }
 
+/// What strangers may have passed on to other shards.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Strangers(Bucket);
+
+impl Strangers {
+    /// Takes one datagram's worth out; `false` when there is none.
+    pub(super) fn admit(&mut self, now: Instant) -> bool {
+        self.0.take(now, STRANGERS)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Rate {
     per_second: u32,
@@ -188,6 +199,12 @@ const OTHER: Rate = Rate {
 const STATELESS: Rate = Rate {
     per_second: 100,
     burst: 400,
+};
+/// Far above what a mediaserver that has moved says within the seconds in which some shards know that already, far below
+/// what the way between shards holds.
+const STRANGERS: Rate = Rate {
+    per_second: 50,
+    burst: 100,
 };
 
 #[cfg(test)]

@@ -30,12 +30,14 @@ impl Bridge {
             return Ok(());
         };
         let claimed = claimed(request);
-        if is_anonymous(claimed) && request.method != Method::Register {
-            return Ok(());
-        }
-        let subject = flow.subject.as_deref().filter(|_| self.sip().policy.token_names_user);
-        if subject.is_some_and(|subject| !names(subject, claimed)) {
+        let is_anonymous = is_anonymous(claimed) && request.method != Method::Register;
+        let is_named = |subject: &str| is_anonymous || names(subject, claimed);
+        // A flow without a subject is older than the rule.
+        if self.sip().policy.token_names_user && !flow.subject.as_deref().is_some_and(is_named) {
             return Err(Rejection::new(403, "Not The User Of The Token"));
+        }
+        if is_anonymous {
+            return Ok(());
         }
         if flow.address_of_record.as_ref().is_some_and(|own| !own.is(claimed)) {
             return Err(Rejection::new(403, "Other Address Of Record"));

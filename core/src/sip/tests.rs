@@ -246,6 +246,11 @@ impl World {
         self.call(|bridge, cx| bridge.from_flow(cx, flow, message.as_bytes())).1
     }
 
+    /// Where what a mediaserver says belongs, if not here.
+    fn home(&mut self, message: &str) -> Option<ShardId> {
+        self.bridge.home(self.now, mediaserver(0), message.as_bytes())
+    }
+
     fn trunk(&mut self, message: &str) -> Vec<Sent> {
         self.trunk_from(mediaserver(0), message)
     }

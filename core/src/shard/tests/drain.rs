@@ -129,3 +129,33 @@ fn what_is_left_is_cut_when_time_is_up() {
     world.pass(SECOND);
     assert!(world.drained && world.closed.contains(&busy.conn) && world.closed.contains(&upstream));
 }
+
+#[test]
+fn a_request_that_is_held_is_answered_and_the_last_of_its_connection() {
+    let zone = "[rates]\n[[rates.zone]]\nname = \"slow\"\nrate = \"1/s\"\nburst = 3\nmode = \"delay\"\n";
+    let config = CONFIG.replace("path = \"/ucassistant\"", "path = \"/ucassistant\"\nzone = \"slow\"");
+    let config = config.replace("websocket = true", "websocket = true\nzone = \"slow\"");
+    let mut world = World::with(&[zone, &config].concat(), 1).remove(0);
+    let mut first = world.browser();
+    world.send(&mut first, &get("/ucassistant"));
+    let upstream = world.answer_dial();
+    world.receive(upstream, ANSWER.as_bytes());
+    let (mut held, mut opening) = (world.browser(), world.browser());
+    world.send(&mut held, &get("/ucassistant"));
+    world.send(&mut opening, UPGRADE);
+    world.drain(10 * SECOND);
+    assert_eq!(world.closed, [first.conn, upstream]);
+    world.pass(SECOND);
+    let upstream = world.answer_dial();
+    world.receive(upstream, ANSWER.as_bytes());
+    let page = world.read(&mut held);
+    assert!(
+        page.contains("Connection: close\r\n") && page.ends_with("hello"),
+        "{page}"
+    );
+    world.pass(SECOND);
+    let refusal = world.read(&mut opening);
+    assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
+    assert!(world.closed.contains(&held.conn) && world.closed.contains(&opening.conn));
+    assert!(world.drained);
+}

@@ -60,6 +60,11 @@ fn cti(token: &str) -> String {
     get(&format!("/cti?token={token}"))
 }
 
+fn open_sip(token: &str) -> String {
+    let request = UPGRADE.replace("/cti?token=a.b.c", &format!("/wssip?token={token}"));
+    request.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: sip\r\n\r\n")
+}
+
 /// The upstream answers the question that was asked last.
 fn judge(world: &mut World, status: u16, body: &str) -> String {
     let upstream = world.answer_dial();
@@ -110,20 +115,52 @@ fn a_signed_token_opens_and_counts_for_its_user() {
 #[test]
 fn a_telephone_is_opened_for_the_user_in_its_token() {
     let mut world = World::with(&signed_config(), 1).remove(0);
-    let open = |token: &str| {
-        let request = UPGRADE.replace("/cti?token=a.b.c", &format!("/wssip?token={token}"));
-        request.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: sip\r\n\r\n")
-    };
     let mut browser = world.browser();
-    world.send(&mut browser, &open(&signed(r#"{"sub":"alice","exp":1790000100}"#)));
+    world.send(&mut browser, &open_sip(&signed(r#"{"sub":"alice","exp":1790000100}"#)));
     assert_eq!(status(&mut world, &mut browser), "101");
     let mut browser = world.browser();
-    world.send(&mut browser, &open("a.b.c"));
+    world.send(&mut browser, &open_sip("a.b.c"));
     let answer = world.read(&mut browser);
     assert!(
         answer.starts_with("HTTP/1.1 401 ") && answer.contains("invalid_token"),
         "{answer}"
     );
+}
+
+#[test]
+fn a_token_that_names_nobody_speaks_for_nobody() {
+    let config = |text: &str, rule: bool| format!("{text}\n[sip.policy]\ntoken_names_user = {rule}\n");
+    let nameless = || signed(r#"{"exp":1790000100}"#);
+    for (rule, expected) in [(true, "403"), (false, "101")] {
+        let mut world = World::with(&config(&signed_config(), rule), 1).remove(0);
+        let mut browser = world.browser();
+        world.send(&mut browser, &open_sip(&nameless()));
+        assert_eq!(status(&mut world, &mut browser), expected, "{rule}");
+    }
+    for (answer, expected) in [
+        (r#"{"login":"alice"}"#, "101"),
+        ("{}", "403"),
+        ("alice", "403"),
+        ("", "403"),
+    ] {
+        let mut world = World::with(&config(ASKED, true), 1).remove(0);
+        let mut browser = world.browser();
+        world.send(&mut browser, &open_sip("a.b.c"));
+        judge(&mut world, 200, answer);
+        assert_eq!(status(&mut world, &mut browser), expected, "{answer}");
+    }
+}
+
+#[test]
+fn an_answer_that_would_be_cut_is_none() {
+    let answer = |bytes: usize| format!("{{\"login\":\"alice\",\"x\":\"{}\"}}", "x".repeat(bytes - 24));
+    for (status_sent, bytes, expected) in [(200, 4096, "101"), (200, 4097, "503"), (401, 9000, "401")] {
+        let mut world = World::with(ASKED, 1).remove(0);
+        let mut browser = world.browser();
+        world.send(&mut browser, &open_sip("a.b.c"));
+        judge(&mut world, status_sent, &answer(bytes));
+        assert_eq!(status(&mut world, &mut browser), expected, "{bytes}");
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ struct Edge {
     closed: Vec<ConnId>,
     written: Vec<u8>,
     is_deaf: bool,
+    /// Whether the shard leaves what its client sends unread.
+    is_unread: bool,
 }
 
 impl Edge {
@@ -51,6 +53,7 @@ impl Edge {
             closed: vec![],
             written: vec![],
             is_deaf: false,
+            is_unread: false,
         }
     }
 
@@ -70,7 +73,8 @@ impl Edge {
                     self.shard.handle(self.now, bound, &mut self.out);
                 }
                 Action::Close(conn, _) => self.closed.push(conn),
-                Action::Read(..) | Action::CloseSocket(_) => {}
+                Action::Read(_, wanted) => self.is_unread = !wanted,
+                Action::CloseSocket(_) => {}
                 other => panic!("not asked for here: {other:?}"),
             }
         }
@@ -224,4 +228,57 @@ fn a_client_that_reads_now_and_then_is_kept() {
         edge.act();
     }
     assert_eq!(edge.closed, []);
+}
+
+#[test]
+fn a_slow_downlink_holds_up_neither_data_nor_answers() {
+    let mut edge = Edge::new();
+    let client = edge.allocated();
+    edge.is_deaf = true;
+    edge.burst();
+    let dropped = edge.shard.stats.turn.dropped;
+    assert!(dropped > 0, "the way down is full");
+    let channel_data = b"\x40\0\0\x04data";
+    let ask = request(Method::BINDING, &[], None);
+    for _ in 0..20 {
+        edge.receive(client, &[channel_data, &*ask].concat());
+    }
+    assert!(!edge.is_unread);
+    assert_eq!(
+        (edge.shard.stats.turn.to_peer, edge.shard.stats.turn.dropped),
+        (20, dropped)
+    );
+    edge.is_deaf = false;
+    edge.shard.handle(edge.now, Input::Written(client), &mut edge.out);
+    edge.act();
+    let success = [&[0x01, 0x01][..], &ask[4..20]];
+    let is_answer = |bytes: &&[u8]| bytes[..2] == *success[0] && bytes[4..20] == *success[1];
+    assert_eq!(edge.written.windows(20).filter(is_answer).count(), 20);
+}
+
+#[test]
+fn a_client_that_asks_and_does_not_read_is_not_read() {
+    let mut edge = Edge::new();
+    let client = edge.allocated();
+    edge.is_deaf = true;
+    let asks = request(Method::BINDING, &[], None).repeat(100);
+    let mut sent = 0;
+    while !edge.is_unread {
+        edge.receive(client, &asks);
+        sent += 100;
+        assert!(sent < 100_000, "it may go on for ever");
+    }
+    // What had come by then is answered when there is room for it.
+    edge.is_deaf = false;
+    edge.shard.handle(edge.now, Input::Written(client), &mut edge.out);
+    edge.act();
+    assert!(!edge.is_unread);
+    assert_eq!(
+        edge.written
+            .windows(8)
+            .filter(|bytes| bytes[..2] == [1, 1] && bytes[4..] == [0x21, 0x12, 0xa4, 0x42])
+            .count(),
+        sent
+    );
+    assert_eq!(edge.shard.stats.turn.dropped, 0);
 }

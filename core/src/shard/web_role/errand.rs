@@ -14,8 +14,8 @@ use crate::{
 /// How long the answer to an errand may take.
 pub(super) const ERRAND_WAIT: Duration = Duration::from_secs(5);
 
-/// Bytes of an answer that are looked at.
-const BODY_BYTES_MAX: usize = 4096;
+/// Bytes of an answer that are looked at. A longer one is none: what it names could stand behind them.
+pub(super) const BODY_BYTES_MAX: usize = 4096;
 
 impl Shard {
     /// Asks an upstream for something ourselves. When that fails, whoever waits is told before this returns.
@@ -77,7 +77,8 @@ impl Shard {
                 *status = head.status;
             }
             (ClientItem::Body(data), Errand::Token { body, .. }) => {
-                let room = BODY_BYTES_MAX - body.len();
+                // One more shows that it is too long.
+                let room = BODY_BYTES_MAX + 1 - body.len();
                 body.extend_from_slice(&data[..room.min(data.len())]);
             }
             (ClientItem::End, _) => return self.errand_done(now, id, out),

@@ -9,7 +9,7 @@ use crate::{
     config::{self, Config, Limit, Rates},
     conn::{Identity, Stage, Wait},
     http::Answer,
-    limit::{Client, Verdict, Zone},
+    limit::{Account, Verdict, Zone},
     rng::Rng,
     shard::{Shard, Step},
     time::{Instant, Now},
@@ -87,12 +87,12 @@ impl Zones {
         self.zones = zones.collect();
     }
 
-    fn question(&self, limit: Limit, client: Client, counts: bool) -> RateQuestion {
+    fn question(&self, limit: Limit, account: Account, counts: bool) -> RateQuestion {
         RateQuestion {
             // A zone that is not there admits everybody.
             zone: self.zones.get(limit.zone).map_or(0, |accounts| accounts.key),
             tolerance: limit.tolerance,
-            client,
+            account,
             counts,
         }
     }
@@ -101,12 +101,12 @@ impl Zones {
         let RateQuestion {
             zone,
             tolerance,
-            client,
+            account,
             counts,
         } = question;
         match self.zones.iter_mut().find(|accounts| accounts.key == zone) {
-            Some(Accounts { rates, .. }) if counts => rates.check(now.mono, client, tolerance),
-            Some(Accounts { rates, .. }) => rates.peek(now.mono, client, tolerance),
+            Some(Accounts { rates, .. }) if counts => rates.check(now.mono, account, tolerance),
+            Some(Accounts { rates, .. }) => rates.peek(now.mono, account, tolerance),
             None => Verdict::Admit,
         }
     }
@@ -127,7 +127,7 @@ impl Shard {
         let (known, identity) = (browser.gate.verdict, browser.gate.identity.as_ref());
         let account = match identity {
             Some(Identity::User { account, .. }) => *account,
-            Some(Identity::Refused(_)) | None => Client::of(client),
+            Some(Identity::Refused(_)) | None => Account::of(client),
         };
         let refusal = match identity {
             Some(Identity::Refused(status)) => Some(*status),
@@ -161,7 +161,7 @@ impl Shard {
         };
         match self.browser(id)?.0.gate.foreseen {
             Some(verdict) => Some(verdict),
-            None => self.count(now, id, self.web.zones.question(limit, Client::of(client), false)),
+            None => self.count(now, id, self.web.zones.question(limit, Account::of(client), false)),
         }
     }
 
@@ -173,7 +173,7 @@ impl Shard {
     /// Each client has one account for the whole process, on the shard that its name falls to. `None` when that is another
     /// one: the request is held.
     fn count(&mut self, now: Now, id: ConnId, question: RateQuestion) -> Option<Verdict> {
-        let home = self.home_of(question.client);
+        let home = self.home_of(question.account);
         if home == self.id {
             return Some(self.web.zones.judge(now, question));
         }
@@ -194,10 +194,10 @@ impl Shard {
         None
     }
 
-    fn home_of(&self, client: Client) -> ShardId {
+    fn home_of(&self, account: Account) -> ShardId {
         match self.shards {
             1 => self.id,
-            shards => ShardId((self.web.zones.hash(&client) % u64::from(shards)) as u16),
+            shards => ShardId((self.web.zones.hash(&account) % u64::from(shards)) as u16),
         }
     }
 

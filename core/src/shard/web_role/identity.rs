@@ -12,9 +12,12 @@ use crate::{
     config::{Ask, Limit, TokenCheck},
     conn::{Errand, Identity, TokenDigest, Wait},
     http::{Answer, Request},
-    limit::{Client, Verdict},
+    limit::{Account, Verdict},
     rng::Rng,
-    shard::{Shard, web_role::gate::Passage},
+    shard::{
+        Shard,
+        web_role::{errand::BODY_BYTES_MAX, gate::Passage},
+    },
     time::{Instant, Now},
     token::TokenError,
 };
@@ -120,7 +123,7 @@ impl Shard {
             None => self.web.zones.hash(&token),
         };
         Identity::User {
-            account: Client::User(key),
+            account: Account::User(key),
             subject: subject.map(String::into_boxed_str),
         }
     }
@@ -181,6 +184,12 @@ impl Shard {
             return self.token_unanswered(now, &waiting, out);
         };
         let identity = match status {
+            200..=299 if body.len() > BODY_BYTES_MAX => {
+                tracing::warn!(
+                    "what says whether a token holds is longer than {BODY_BYTES_MAX} bytes, and is not believed"
+                );
+                return self.token_unanswered(now, &waiting, out);
+            }
             200..=299 => {
                 let subject = serde_json::from_slice::<serde_json::Value>(body).ok();
                 let subject = subject.and_then(|answer| answer.get(&ask.subject)?.as_str().map(String::from));
@@ -189,7 +198,7 @@ impl Shard {
                     None => self.web.zones.hash(&digest),
                 };
                 Identity::User {
-                    account: Client::User(account),
+                    account: Account::User(account),
                     subject: subject.map(String::into_boxed_str),
                 }
             }

@@ -64,7 +64,10 @@ impl Shard {
 pub(super) fn turn_away_request(client: IpAddr, status: u16) {
     let (reason, detail) = match status {
         401 => ("token", "no token, or not a good one"),
-        403 => ("forbidden", "a page of another site, or a token that cannot be read"),
+        403 => (
+            "forbidden",
+            "a page of another site, or a token that names nobody or cannot be read",
+        ),
         404 => ("route", "no route lets this path through"),
         413 => ("size", "more than the route lets through"),
         421 => ("host", "not a name of ours"),

@@ -109,7 +109,7 @@ proptest! {
                     text.splice(at..end, bytes);
                     world.bytes(|bridge, cx| bridge.from_flow(cx, flow, &text));
                     world.bytes(|bridge, cx| bridge.from_trunk(cx, mediaserver(0), &text));
-                    world.bridge.home(&text);
+                    world.bridge.home(world.now, mediaserver(0), &text);
                     Vec::new()
                 }
             };

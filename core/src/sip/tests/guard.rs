@@ -40,6 +40,12 @@ fn a_token_that_names_a_user_speaks_for_nobody_else() {
     let anonymous = invite("z9hG4bKi3").replace("sip:alice@xivo", "sip:anonymous@anonymous.invalid");
     assert_eq!(verdict(&mut world, flow, &anonymous), call);
 
+    // A WebSocket whose token names nobody speaks for nobody, not even for one who wants to stay unknown.
+    let flow = world.open(2);
+    assert_eq!(verdict(&mut world, flow, &register(CONTACT, "60")), REFUSED);
+    let anonymous = anonymous.replace("z9hG4bKi3", "z9hG4bKi4");
+    assert_eq!(verdict(&mut world, flow, &anonymous), REFUSED);
+
     // Where tokens may name somebody else than users of SIP, the mediaserver decides.
     let mut world = World::new(Reach::Path);
     let flow = world.open_as(1, 0, Some("login"));
