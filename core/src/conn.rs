@@ -43,6 +43,8 @@ pub struct Conn {
     rest: BytesMut,
     outgoing: BytesMut,
     sealed: BytesMut,
+    /// Bytes of that which go along with others, and not before there are any.
+    patient: usize,
     link: Link,
     in_flight: usize,
     flush_raised: bool,
@@ -125,6 +127,7 @@ impl Conn {
             rest: BytesMut::new(),
             outgoing: BytesMut::new(),
             sealed: BytesMut::new(),
+            patient: 0,
             link,
             in_flight: 0,
             flush_raised: false,
@@ -173,8 +176,13 @@ impl Conn {
     /// Decrypts what came from the wire into `plain`; only for a connection with TLS.
     pub(crate) fn open(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
+        let (was_ready, before) = (tls.is_ready(), self.sealed.len());
         let result = tls.receive(bytes, plain, &mut self.sealed);
         self.ended |= tls.peer_closed();
+        if !was_ready && tls.has_given_tickets() {
+            // They are for another connection: this one need not wait for a write of their own.
+            self.patient = self.sealed.len() - before;
+        }
         result
     }
 
@@ -205,7 +213,7 @@ impl Conn {
 
     /// Bytes that the peer has not taken yet, as far as we can tell.
     pub(crate) fn backlog(&self) -> usize {
-        self.outgoing.len() + self.sealed.len() + self.in_flight
+        self.outgoing.len() + self.sealed.len() - self.patient + self.in_flight
     }
 
     /// Ends our direction when everything is written.
@@ -227,7 +235,7 @@ impl Conn {
             }
             self.shut = Shut::Said;
         }
-        let has_output = !self.sealed.is_empty() || (self.can_seal() && !self.outgoing.is_empty());
+        let has_output = self.sealed.len() > self.patient || (self.can_seal() && !self.outgoing.is_empty());
         let flush = has_output && self.in_flight == 0 && !self.flush_raised;
         self.flush_raised |= flush;
         let shut = self.shut == Shut::Said && self.backlog() == 0;
@@ -267,6 +275,7 @@ impl Conn {
     /// Everything to be written, encrypted. It counts as backlog until [`Conn::written`].
     pub(crate) fn take_output(&mut self) -> Option<BytesMut> {
         self.flush_raised = false;
+        self.patient = 0;
         self.seal();
         let bytes = core::mem::take(&mut self.sealed);
         self.in_flight += bytes.len();
@@ -280,6 +289,7 @@ impl Conn {
 
     /// The last bytes of a connection that is given up, with the goodbye of TLS.
     pub(crate) fn last_words(&mut self) -> BytesMut {
+        self.patient = 0;
         self.seal();
         if let Some(tls) = &mut self.tls
             && matches!(self.shut, Shut::No | Shut::Wanted)

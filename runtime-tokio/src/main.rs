@@ -72,7 +72,7 @@ async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: Letters) -
 async fn accept(driver: SharedDriver, on: ListenerId, listener: tokio::net::TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => driver.borrow_mut().accepted(on, socket),
+            Ok((socket, peer)) => driver.borrow_mut().accepted(on, socket, peer),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

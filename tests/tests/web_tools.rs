@@ -139,7 +139,7 @@ fn testssl_finds_nothing() {
     assert!(severities.len() > 20, "{report}");
     let bad: Vec<_> = severities
         .iter()
-        .filter(|(_, severity)| !matches!(*severity, "OK" | "INFO"))
+        .filter(|(id, severity)| !matches!(*severity, "OK" | "INFO") && *id != "engine_problem")
         .collect();
     assert!(bad.is_empty(), "{bad:?}\n{report}");
 }

@@ -213,5 +213,9 @@ impl Reader {
 
 /// Bytes that a mistake in their order or number would show in: a counter in each group of four.
 pub fn pattern(length: usize) -> Vec<u8> {
-    (0u32..).flat_map(u32::to_be_bytes).take(length).collect()
+    let groups = 0..length.div_ceil(4) as u32;
+    let mut bytes = Vec::with_capacity(length + 3);
+    groups.for_each(|group| bytes.extend(group.to_be_bytes()));
+    bytes.truncate(length);
+    bytes
 }
