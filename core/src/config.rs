@@ -85,13 +85,13 @@ pub struct Server {
     pub shutdown: Duration,
     /// Over how long WebSockets are closed at a stop, at the most.
     pub drain: Duration,
-    /// How long bytes of streams may wait so as to be taken together, while they come often; zero is not at all.
-    /// Datagrams wait at most half as long.
-    pub coalesce: Duration,
     /// TCP connections of one shard, accepted and dialled together.
     pub connections_max: usize,
     /// TCP connections that one client may hold on one shard: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections_per_address_max: usize,
+    /// How long datagrams may wait so as to be taken together, while they come often; zero is not at all. Bytes of streams
+    /// may wait twice as long.
+    pub coalesce: Duration,
 }
 
 impl Default for Server {
@@ -100,9 +100,9 @@ impl Default for Server {
             workers: None,
             shutdown: Duration::from_secs(10),
             drain: Duration::from_secs(5),
-            coalesce: Duration::from_micros(400),
             connections_max: 40_000,
             connections_per_address_max: 2_000,
+            coalesce: Duration::from_micros(200),
         }
     }
 }

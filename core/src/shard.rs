@@ -536,6 +536,7 @@ impl Shard {
                 self.turn_away(id, "slow", "nothing came in time that shows what is wanted");
                 self.close(now, id, out);
             }
+            Stage::Tunnel(tunnel) if tunnel.waits => self.relay_goes_on(now, id, out),
             Stage::Opening(_) | Stage::Tunnel(_) | Stage::Trunk(_) => self.close(now, id, out),
             Stage::Http(_) => self.browser_is_late(now, id, out),
             Stage::Upstream(_) => self.upstream_is_late(now, id, out),
@@ -681,11 +682,12 @@ impl Shard {
     }
 
     /// Whether the other half of an exchange or tunnel has too much to write already, or all halves together that are
-    /// there for the same client.
+    /// there for the same client, or may not be given more now.
     fn is_held_up(&self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id.0) else { return false };
         let pair = conn.stage.pair().and_then(|pair| self.conns.get(pair.0));
-        pair.is_some_and(|pair| !self.has_room(pair) || self.is_starved(conn))
+        let waits = matches!(&conn.stage, Stage::Tunnel(tunnel) if tunnel.waits);
+        waits || pair.is_some_and(|pair| !self.has_room(pair) || self.is_starved(conn))
     }
 
     /// Whether more may be written to a connection, as far as what makes it can wait.

@@ -16,9 +16,10 @@ thread_local! {
     static FOUND: Cell<usize> = const { Cell::new(0) };
 }
 
-/// This thread naps from now on, for `interval_max` at the longest.
-pub(crate) fn begin(interval_max: Duration) -> io::Result<()> {
-    NAPPER.set(Some(Napper::new(interval_max)?));
+/// This thread naps from now on, for twice as long as datagrams wait: a request costs more wake-ups than a datagram, and
+/// its client, who waits for a page, hears nothing of it.
+pub(crate) fn begin(coalesce: Duration) -> io::Result<()> {
+    NAPPER.set(Some(Napper::new(coalesce * 2)?));
     Ok(())
 }
 

@@ -81,7 +81,7 @@ impl Driver {
     pub(crate) fn start(start: Start) -> std::io::Result<SharedDriver> {
         let clock = start.clock;
         let mut poller = Poller::new(Options {
-            coalesce: start.config.server.coalesce / 2,
+            coalesce: start.config.server.coalesce,
             ..Options::default()
         })?;
         for (id, socket) in start.sockets {

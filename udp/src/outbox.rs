@@ -60,13 +60,14 @@ impl<'a, 'b> Outbox<'a, 'b> {
         }
         let first = self.slices.len();
         for piece in pieces {
-            if !piece.prefix.is_empty() {
-                self.slices.push(IoSlice::new(piece.prefix.as_slice()));
-            }
-            self.slices.push(IoSlice::new(match &piece.payload {
+            let payload = match &piece.payload {
                 Source::Run(index, range) => &run(*index)[range.clone()],
                 Source::Made(range) => &egress.made[range.clone()],
-            }));
+            };
+            // No slice is empty: where a train is sent apart, each datagram ends with the slice that fills it.
+            let slices = [piece.prefix.as_slice(), payload];
+            self.slices
+                .extend(slices.into_iter().filter(|slice| !slice.is_empty()).map(IoSlice::new));
         }
         self.messages.push(Message {
             peer: transmit.peer,
@@ -183,19 +184,19 @@ mod tests {
 
         let mut egress = Egress::default();
         let (whole, to) = (b"aaabbbc", peer.local_addr()?);
-        for range in [0..3, 3..6, 6..7] {
+        for range in [0..3, 3..6, 6..7, 0..0, 0..0] {
             egress.push(SocketId::Sip, to, None, Prefix::four(*b"head"), Source::Run(0, range));
         }
-        assert_eq!(egress.transmits.len(), 1);
+        assert_eq!(egress.transmits.len(), 2);
         let mut counters = Counters::default();
         Outbox::send(&mut sockets, &mut counters, |outbox| outbox.push(&egress, |_| whole));
 
         let mut bytes = [0; 10];
-        for expected in [b"headaaa".as_slice(), b"headbbb", b"headc"] {
+        for expected in [b"headaaa".as_slice(), b"headbbb", b"headc", b"head", b"head"] {
             let len = peer.recv(&mut bytes)?;
             assert_eq!(&bytes[..len], expected);
         }
-        assert_eq!((counters.sent, counters.send_calls), (3, 3));
+        assert_eq!((counters.sent, counters.send_calls), (5, 5));
         Ok(())
     }
 }

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeward_core::action::{BindError, Egress, Icmp, IoKind, Run, SocketId};
+use edgeward_core::{
+    action::{BindError, Egress, Icmp, IoKind, Run, SocketId},
+    config::Server,
+};
 use mio::{Events, Interest, Poll, unix::SourceFd};
 
 use crate::{
@@ -63,7 +66,7 @@ impl Default for Options {
                 receive_bytes: 512 << 10,
                 send_bytes: 512 << 10,
             },
-            coalesce: Duration::from_micros(200),
+            coalesce: Server::default().coalesce,
         }
     }
 }

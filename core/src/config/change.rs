@@ -108,6 +108,11 @@ mod tests {
         };
         check("workers = 2", "workers = 3", &["[server] workers"]);
         check("workers = 2", "workers  =  2 # two", &[]);
+        check(
+            "workers = 2",
+            "workers = 2\ncoalesce_micros = 0",
+            &["[server] coalesce_micros"],
+        );
         check("\"one\"", "\"two\"", &["[turn] secrets"]);
         check(
             "[turn.limits]\nlifetime_max_secs = 60\n",

@@ -260,6 +260,8 @@ pub(crate) struct Tunnel {
     pub(crate) is_ending: bool,
     /// Whose end it is of a TCP relay, where it is one.
     pub(crate) relayed: Option<Side>,
+    /// Whether what comes from this end of a TCP relay has to wait, because its allocation has had its share.
+    pub(crate) waits: bool,
     /// The upstream of which it is one of the exchanges.
     pub(crate) counted: Option<(SharedConfig, usize)>,
     /// At the browser's end, what the access log will say of it.
@@ -282,6 +284,7 @@ impl Tunnel {
             frames: from_upstream.then(Boundary::default),
             is_ending: false,
             relayed: None,
+            waits: false,
             counted: None,
             exchange: None,
         }
@@ -293,6 +296,7 @@ impl Tunnel {
             frames: None,
             is_ending: false,
             relayed: Some(side),
+            waits: false,
             counted: None,
             exchange: None,
         }

@@ -122,6 +122,40 @@ impl Shard {
         self.go_on(now, peer, out);
     }
 
+    /// Charges bytes from an end of a relay; whether they have to wait, because the allocation has had its share.
+    pub(super) fn relay_has_to_wait(&mut self, now: Now, id: ConnId, bytes: usize) -> bool {
+        let (Some(turn), Some(conn)) = (&mut self.turn, self.conns.get_mut(id.0)) else {
+            return false;
+        };
+        let Stage::Tunnel(tunnel) = &mut conn.stage else {
+            return false;
+        };
+        let peer = match tunnel.relayed {
+            Some(Side::Client) => tunnel.pair,
+            Some(Side::Peer) => id,
+            None => return false,
+        };
+        let Err(from) = turn.charge_connection(now, peer, bytes) else {
+            return false;
+        };
+        self.stats.turn.limited += 1;
+        tunnel.waits = true;
+        self.set_deadline(id, Some(from));
+        self.list(id);
+        true
+    }
+
+    /// The allocation of a relay may pass bytes again.
+    pub(super) fn relay_goes_on(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        if let Some(Stage::Tunnel(tunnel)) = self.conns.get_mut(id.0).map(|conn| &mut conn.stage) {
+            tunnel.waits = false;
+        }
+        let idle = self.relay_deadline(now, id).flatten();
+        self.set_deadline(id, idle);
+        self.list(id);
+        self.go_on(now, id, out);
+    }
+
     /// Until when an end of a relay may be silent; `None` for what is no relay.
     pub(super) fn relay_deadline(&self, now: Now, id: ConnId) -> Option<Option<Instant>> {
         let Stage::Tunnel(tunnel) = &self.conns.get(id.0)?.stage else {

@@ -22,6 +22,7 @@ mod tcp_relay;
 mod tokens;
 mod tunnels;
 mod turn_streams;
+mod turn_user;
 mod upstreams;
 mod whole;
 

@@ -107,8 +107,9 @@ impl Shard {
         if let To::Shard(to) = verdict.to {
             return self.send_to_shard(id, to, bytes);
         }
-        // Before the asks, one of which may make a tunnel of it. Who does not read has to do so by the deadline that stands.
-        if reads {
+        // Before the asks, one of which may make a tunnel of it. Who does not read has to do so by the deadline that stands,
+        // and so has whoever has no allocation yet.
+        if reads && turn.has_allocation(id) {
             self.set_deadline(id, self.turn_stream_deadline(now));
         }
         let input = Input::Bytes {

@@ -155,7 +155,7 @@ impl Auth {
     }
 
     /// Who signed this request? `session` is the user and the key of the allocation that it is about, if there is one on
-    /// this shard; `has_allocation` is whether there is one on any.
+    /// this shard; `is_elsewhere` is whether it is on another one, which knows whether it lives.
     ///
     /// # Errors
     /// When nobody did who may.
@@ -166,7 +166,7 @@ impl Auth {
         source: SocketAddr,
         request: &Request<'a>,
         session: Option<(&[u8], &SessionKey)>,
-        has_allocation: bool,
+        is_elsewhere: bool,
     ) -> Result<Identity<'a>, Denied> {
         if request.message.integrity().is_none() {
             return Err(Denied::Unsigned);
@@ -178,7 +178,7 @@ impl Auth {
         let (algorithm, integrity) = algorithms(request)?;
         let session = session.filter(|(owner, _)| **owner == *user);
         // Credentials that end do not end what was allocated with them, unless the administrator wants that.
-        let is_current = self.is_current(&user, now, session.is_some() || has_allocation);
+        let is_current = self.is_current(&user, now, session.is_some() || is_elsewhere);
         let session = session.map(|(_, key)| key).filter(|_| is_current);
         let key = self
             .key(source, request, &user, algorithm, session, is_current)

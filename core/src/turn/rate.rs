@@ -36,6 +36,12 @@ impl Meter {
         self.paid < now + Rate::BURST
     }
 
+    /// From when on it admits, when it does not now.
+    pub(super) fn admits_from(&self) -> Instant {
+        let burst = Rate::BURST.as_nanos() as u64;
+        Instant::from_nanos(self.paid.as_nanos().saturating_sub(burst) + 1)
+    }
+
     /// Draws.
     pub(super) fn charge(&mut self, rate: Rate, now: Instant, amount: usize) {
         self.paid = self.paid.max(now) + rate.earns(amount);

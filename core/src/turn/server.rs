@@ -319,10 +319,10 @@ impl Server {
         let meant = ticket.map_or(slot, |ticket| ticket.ok().map(|ticket| ticket.allocation));
         let session = meant.and_then(|key| self.table.allocations.get(key));
         let session = session.map(|allocation| (allocation.owner.name(), &allocation.session));
-        let has_ticket = ticket.is_some_and(|ticket| ticket.is_ok());
+        let is_elsewhere = ticket.is_some_and(|ticket| ticket.is_ok_and(|ticket| self.is_elsewhere(ticket)));
         let authenticated = self
             .auth
-            .authenticate(cx.now.unix, from.source(), request, session, has_ticket);
+            .authenticate(cx.now.unix, from.source(), request, session, is_elsewhere);
         let identity = match authenticated {
             Ok(identity) => identity,
             Err(denied) => {

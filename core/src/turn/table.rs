@@ -320,25 +320,31 @@ impl Table {
         }
     }
 
-    /// Whether so many bytes of an allocation may pass now; if so, they are charged to it and to its person.
-    pub(super) fn charge(&mut self, key: Key, rates: &Rates, now: Instant, bytes: usize) -> bool {
+    /// Charges so many bytes to an allocation and to its person.
+    ///
+    /// # Errors
+    /// When they may not pass now: from when on they may.
+    pub(super) fn charge(&mut self, key: Key, rates: &Rates, now: Instant, bytes: usize) -> Result<(), Instant> {
         let Some(allocation) = self.allocations.get_mut(key) else {
-            return false;
+            return Ok(());
         };
         let Some(person) = self.persons.get_mut(allocation.person) else {
-            return false;
+            return Ok(());
         };
         let meters = [
             (rates.allocation, &mut allocation.relays),
             (rates.person, &mut person.relays),
         ];
-        if meters.iter().any(|(rate, meter)| rate.is_some() && !meter.admits(now)) {
-            return false;
+        let refusing = meters
+            .iter()
+            .filter(|(rate, meter)| rate.is_some() && !meter.admits(now));
+        if let Some(from) = refusing.map(|(_, meter)| meter.admits_from()).max() {
+            return Err(from);
         }
         for (rate, meter) in meters {
             rate.inspect(|rate| meter.charge(*rate, now, bytes));
         }
-        true
+        Ok(())
     }
 
     /// How many clients by datagrams and by connections there are, and persons.

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::config::{Keys, Server};
 
+/// Datagrams wait no longer than this; voice is heard late by more.
+const COALESCE_MICROS_MAX: u64 = 1_000;
+
 /// The process, and its keys when it names a file for them.
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(Server, Option<Keys>)> {
     let mut section = Section::new(cx, "[server]", value)?;
@@ -17,9 +20,6 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(Server, O
         workers: section.optional(cx, "workers", values::number(1..=1024)),
         shutdown: section.or(cx, "shutdown_secs", default.shutdown, values::seconds),
         drain: section.or(cx, "drain_secs", default.drain, values::seconds),
-        coalesce: section
-            .optional(cx, "coalesce_micros", values::number(0..=10_000))
-            .map_or(default.coalesce, Duration::from_micros),
         connections_max: section.or(
             cx,
             "connections_max",
@@ -32,6 +32,9 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(Server, O
             default.connections_per_address_max,
             values::number(1..=10_000_000),
         ),
+        coalesce: section
+            .optional(cx, "coalesce_micros", values::number(0..=COALESCE_MICROS_MAX))
+            .map_or(default.coalesce, Duration::from_micros),
     };
     let keys = section.optional(cx, "key_file", |cx, value| {
         let path = values::text(cx, value)?;

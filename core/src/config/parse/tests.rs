@@ -1,5 +1,6 @@
 //! Texts with everything that is wrong with them, and texts with what becomes of them.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::*;
@@ -170,9 +171,9 @@ fn everything_can_be_said() {
         [server]
         workers = 2
         shutdown_secs = 0.5
-        coalesce_micros = 0
         connections_max = 1_000
         connections_per_address_max = 100
+        coalesce_micros = 0
         key_file = 'keys'
 
         [https]
@@ -259,8 +260,8 @@ fn everything_can_be_said() {
     );
     assert_eq!(config.server.workers, Some(2));
     assert_eq!(config.server.shutdown.as_millis(), 500);
-    assert!(config.server.coalesce.is_zero());
     assert_eq!(config.server.connections_max, 1000);
+    assert_eq!(config.server.coalesce, Duration::ZERO);
     assert_eq!(config.keys.nonce, [2; 32]);
 
     let offers: Vec<_> = config.tcp_listeners().iter().map(|(at, _)| at.to_string()).collect();
@@ -562,7 +563,7 @@ t:2: the configuration has no key `serve`
 t:4: [server] has no key `worker`
     fix: write workers
 t:5: [server] has no key `colour`
-    fix: remove it; [server] takes workers, shutdown_secs, drain_secs, coalesce_micros, connections_max, connections_per_address_max, key_file
+    fix: remove it; [server] takes workers, shutdown_secs, drain_secs, connections_max, connections_per_address_max, coalesce_micros, key_file
 t:9: [turn] has no key `secret`
     fix: write secrets
 t:10: a secret comes from one place

@@ -3,19 +3,9 @@
 use super::*;
 use crate::{
     action::{Parcel, RelayId, Transport},
-    wire::stun::{Class, Header, Integrity, Key, Kind, Message, Method, TransactionId, Writer},
+    shard::tests::turn_user::{PEER, config, request},
+    wire::stun::{Class, Header, Kind, Message, Method},
 };
-
-const CONFIG: &str = r#"
-[turn]
-listen = "192.0.2.1:3478"
-realm = "example.org"
-tcp_relay = true
-
-[[turn.user]]
-name = "alice"
-password = "down the rabbit-hole"
-"#;
 
 /// What two shards wrote and closed, by the number of the shard and the name of the connection.
 #[derive(Default)]
@@ -41,16 +31,12 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let mut files = Files {
-            provider: Provider::for_tests(),
-            cert: vec![],
-            key: vec![],
-        };
-        let keys = Keys {
-            nonce: [1; 32],
-            flow: vec![[2; 32]],
-        };
-        let config = Arc::new(Config::parse(CONFIG, &mut files, keys).expect("a configuration"));
+        Self::limited("")
+    }
+
+    /// With further keys of `[turn]`.
+    fn limited(limits: &str) -> Self {
+        let config = config(&format!("tcp_relay = true\n{limits}"));
         let now = Now {
             mono: Instant::ZERO,
             unix: UnixTime(1_790_000_000),
@@ -171,9 +157,11 @@ impl Pair {
     /// A peer that was called and waits: its connection, and CONNECTION-ID.
     fn peer(&mut self) -> (ConnId, Vec<u8>) {
         let (control, nonce) = self.allocation();
-        // 203.0.113.1:80, XORed.
-        let peer = vec![0, 1, 0x21, 0x12 ^ 80, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
-        let connect = request(Method::CONNECT, &[(Kind::XOR_PEER_ADDRESS, peer)], Some(&nonce));
+        let connect = request(
+            Method::CONNECT,
+            &[(Kind::XOR_PEER_ADDRESS, PEER.to_vec())],
+            Some(&nonce),
+        );
         self.receive(0, control, &connect);
         let (at, conn, from, to) = self.seen.dialed.pop().expect("a dial");
         assert_eq!((at, to), (0, address("203.0.113.1:80")));
@@ -217,32 +205,6 @@ impl Pair {
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
-}
-
-fn request(method: Method, attributes: &[(Kind, Vec<u8>)], nonce: Option<&[u8]>) -> Vec<u8> {
-    let mut made = Vec::new();
-    let mut writer = Writer::new(
-        &mut made,
-        Header {
-            class: Class::Request,
-            method,
-            transaction: TransactionId(*b"transaction!"),
-        },
-    );
-    for (kind, value) in attributes {
-        writer.attribute(*kind, value);
-    }
-    if let Some(nonce) = nonce {
-        writer.attribute(Kind::USERNAME, b"alice");
-        writer.attribute(Kind::REALM, b"example.org");
-        writer.attribute(Kind::NONCE, nonce);
-        writer.sign(
-            Integrity::Sha1,
-            &Key::md5(b"alice", b"example.org", b"down the rabbit-hole"),
-        );
-    }
-    let _ = writer.finish();
-    made
 }
 
 fn header(message: &[u8]) -> Header {
@@ -313,6 +275,38 @@ fn a_slow_end_leaves_the_other_unread() {
         pair.act();
         assert_eq!(pair.read(0, slow), vec![7; sent]);
         assert_eq!(pair.seen.unread, []);
+    }
+}
+
+#[test]
+fn a_relay_passes_what_its_allocation_may_have_in_a_second() {
+    for from_peer in [true, false] {
+        let mut pair = Pair::limited("[turn.limits]\nallocation_bytes_per_second = 10_000");
+        let (peer, id) = pair.peer();
+        let (data, _) = pair.bind(0, &id, b"");
+        let (from, to) = if from_peer { (peer, data) } else { (data, peer) };
+        for number in 0..4 {
+            pair.receive(0, from, &[number; 10_000]);
+        }
+        // The first was within the burst; the others wait, and more is left in the kernel.
+        assert_eq!(pair.read(0, to), [0; 10_000]);
+        assert_eq!(pair.seen.unread, [(0, from)]);
+        // Nothing is lost, be it that the sender has ended meanwhile.
+        pair.shards[0].handle(pair.now, Input::Eof(from), &mut pair.out);
+        pair.act();
+        let mut passed = Vec::new();
+        let mut secs = 0;
+        while passed.len() < 30_000 {
+            pair.now.mono += Duration::from_secs(1);
+            pair.shards[0].timeout(pair.now, &mut pair.out);
+            pair.act();
+            passed.extend(pair.read(0, to));
+            secs += 1;
+            assert!(secs < 5, "{}", passed.len());
+        }
+        assert!(secs >= 1);
+        assert_eq!(passed, [[1; 10_000], [2; 10_000], [3; 10_000]].concat());
+        assert_eq!(pair.seen.shut, [(0, to)]);
     }
 }
 

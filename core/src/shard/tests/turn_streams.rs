@@ -3,18 +3,9 @@
 use super::*;
 use crate::{
     action::{RelayId, Run, SocketId},
-    wire::stun::{Class, Header, Integrity, Key, Kind, Message, Method, TransactionId, Writer},
+    shard::tests::turn_user::{PEER, config, request},
+    wire::stun::{Kind, Message, Method},
 };
-
-const CONFIG: &str = r#"
-[turn]
-listen = "192.0.2.1:3478"
-realm = "example.org"
-
-[[turn.user]]
-name = "alice"
-password = "down the rabbit-hole"
-"#;
 
 /// One shard, and whether its clients read.
 struct Edge {
@@ -31,16 +22,7 @@ struct Edge {
 
 impl Edge {
     fn new() -> Self {
-        let mut files = Files {
-            provider: Provider::for_tests(),
-            cert: vec![],
-            key: vec![],
-        };
-        let keys = Keys {
-            nonce: [1; 32],
-            flow: vec![[2; 32]],
-        };
-        let config = Arc::new(Config::parse(CONFIG, &mut files, keys).expect("a configuration"));
+        let config = config("");
         let now = Now {
             mono: Instant::ZERO,
             unix: UnixTime(1_790_000_000),
@@ -108,11 +90,9 @@ impl Edge {
         let nonce = nonce.expect("a nonce").value;
         let allocate = [(Kind::REQUESTED_TRANSPORT, vec![17, 0, 0, 0])];
         self.receive(conn, &request(Method::ALLOCATE, &allocate, Some(nonce)));
-        // 203.0.113.1:80, XORed.
-        let peer = vec![0, 1, 0x21, 0x12 ^ 80, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
         let bind = [
             (Kind::CHANNEL_NUMBER, vec![0x40, 0, 0, 0]),
-            (Kind::XOR_PEER_ADDRESS, peer),
+            (Kind::XOR_PEER_ADDRESS, PEER.to_vec()),
         ];
         self.receive(conn, &request(Method::CHANNEL_BIND, &bind, Some(nonce)));
         let answers = core::mem::take(&mut self.written);
@@ -132,28 +112,6 @@ impl Edge {
             self.act();
         }
     }
-}
-
-fn request(method: Method, attributes: &[(Kind, Vec<u8>)], nonce: Option<&[u8]>) -> Vec<u8> {
-    let header = Header {
-        class: Class::Request,
-        method,
-        transaction: TransactionId(*b"transaction!"),
-    };
-    let mut made = Vec::new();
-    let mut writer = Writer::new(&mut made, header);
-    for (kind, value) in attributes {
-        writer.attribute(*kind, value);
-    }
-    if let Some(nonce) = nonce {
-        writer.attribute(Kind::USERNAME, b"alice");
-        writer.attribute(Kind::REALM, b"example.org");
-        writer.attribute(Kind::NONCE, nonce);
-        let key = Key::md5(b"alice", b"example.org", b"down the rabbit-hole");
-        writer.sign(Integrity::Sha1, &key);
-    }
-    let _ = writer.finish();
-    made
 }
 
 #[test]
@@ -184,16 +142,24 @@ fn a_client_that_sends_a_byte_a_second_is_cut() {
 }
 
 #[test]
-fn whole_messages_keep_a_client_for_as_long_as_they_come() {
+fn a_client_with_an_allocation_may_be_silent() {
     let mut edge = Edge::new();
-    let client = edge.client();
-    for _ in 0..10 {
-        edge.receive(client, &request(Method::BINDING, &[], None));
-        edge.pass(29);
-    }
+    let client = edge.allocated();
+    edge.pass(299);
+    edge.receive(client, &request(Method::BINDING, &[], None));
+    edge.pass(299);
     assert_eq!(edge.closed, []);
-    edge.pass(1);
-    assert_eq!(edge.closed, [client]);
+}
+
+#[test]
+fn a_client_that_asks_for_nothing_but_its_address_is_cut() {
+    let mut edge = Edge::new();
+    let stranger = edge.client();
+    for _ in 0..3 {
+        edge.receive(stranger, &request(Method::BINDING, &[], None));
+        edge.pass(10);
+    }
+    assert_eq!(edge.closed, [stranger]);
 }
 
 #[test]

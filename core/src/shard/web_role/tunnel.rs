@@ -3,9 +3,9 @@
 
 use crate::{
     action::{ConnId, Egress},
-    conn::{Side, Stage, Tunnel},
+    conn::{Conn, Side, Stage, Tunnel},
     shard::{Shard, Step},
-    time::Now,
+    time::{Instant, Now},
     ws::{self, close_code},
 };
 
@@ -18,6 +18,9 @@ impl Shard {
             Some(deadline) => deadline,
             None => self.http_deadline(now, |limits| limits.tunnel_idle),
         };
+        if self.relay_has_to_wait(now, id, bytes.len()) {
+            return Step::Wait;
+        }
         let Some(Stage::Tunnel(tunnel)) = self.conns.get_mut(id.0).map(|conn| &mut conn.stage) else {
             return Step::Gone;
         };
@@ -45,8 +48,8 @@ impl Shard {
             }
         }
         self.list(pair);
-        self.set_deadline(id, idle);
-        self.set_deadline(pair, idle);
+        self.set_idle_deadline(id, idle);
+        self.set_idle_deadline(pair, idle);
         if ends {
             self.end_tunnel(now, id, pair, out);
             return Step::Gone;
@@ -63,10 +66,18 @@ impl Shard {
             conn.shut_when_written();
         }
         if let Some(deadline) = self.relay_deadline(now, pair) {
-            self.set_deadline(pair, deadline);
+            self.set_idle_deadline(pair, deadline);
         }
         self.list(pair);
         self.list(id);
+    }
+
+    /// Until when an end may be silent. One that waits for its share is woken before, and given this deadline then.
+    fn set_idle_deadline(&mut self, id: ConnId, at: Option<Instant>) {
+        let waits = |conn: &Conn| matches!(&conn.stage, Stage::Tunnel(tunnel) if tunnel.waits);
+        if !self.conns.get(id.0).is_some_and(waits) {
+            self.set_deadline(id, at);
+        }
     }
 
     /// One end is gone, so the other goes too.

@@ -71,6 +71,7 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
     };
     let config = Config {
         server: Server {
+            drain: Duration::ZERO,
             connections_max: 1,
             connections_per_address_max: 1,
             ..Server::default()

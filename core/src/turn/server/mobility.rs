@@ -95,6 +95,11 @@ impl Server {
         Some(self.roaming.tickets.open(sealed).ok_or(Code::BAD_REQUEST))
     }
 
+    /// Whether the allocation of a ticket is on another shard, which knows whether it lives.
+    pub(super) fn is_elsewhere(&self, ticket: Ticket) -> bool {
+        ticket.shard != self.roaming.shard
+    }
+
     /// Takes a Refresh request that a user sends with a ticket, from where the client is now.
     // RFC 8016 section 3.2.2.
     pub(super) fn relocate(
@@ -106,7 +111,7 @@ impl Server {
         user: &[u8],
         ticket: Ticket,
     ) -> Result<Moved, Code> {
-        if ticket.shard != self.roaming.shard {
+        if self.is_elsewhere(ticket) {
             return self.forward(cx, &from, door, user, ticket.shard);
         }
         let (key, now) = (ticket.allocation, cx.now.mono);

@@ -4,9 +4,10 @@ use core::{net::SocketAddr, ops::Range};
 
 use super::{Server, dropped};
 use crate::{
-    action::{Icmp, Prefix, RelayId, SocketId, Transport},
+    action::{ConnId, Icmp, Prefix, RelayId, SocketId, Transport},
     cx::Cx,
     slab::Key,
+    time::{Instant, Now},
     turn::{
         request::is_unknown,
         table::{Allocation, Client, Relayed},
@@ -122,7 +123,9 @@ impl Server {
         range: Range<usize>,
     ) -> Verdict {
         let now = cx.now.mono;
-        let Some((key, allocation)) = self.allocation_at(relay) else {
+        // Of a TCP allocation peers know the address as well, and datagrams of ours go there without a socket.
+        let relayed = self.allocation_at(relay);
+        let Some((key, allocation)) = relayed.filter(|(_, allocation)| allocation.transport == Transport::Udp) else {
             return dropped(cx);
         };
         if allocation
@@ -233,11 +236,26 @@ impl Server {
     /// Whether so many bytes of an allocation may pass now; if so, they are charged.
     #[inline]
     fn meter(&mut self, cx: &mut Cx<'_>, key: Key, bytes: usize) -> bool {
-        if self.rates.are_off() || self.table.charge(key, &self.rates, cx.now.mono, bytes) {
+        if self.rates.are_off() || self.table.charge(key, &self.rates, cx.now.mono, bytes).is_ok() {
             return true;
         }
         cx.stats.turn.limited += 1;
         false
+    }
+
+    /// Charges bytes of a connection with a peer to its allocation, as those of datagrams are.
+    ///
+    /// # Errors
+    /// When the limit is reached: from when on more may pass. A stream loses nothing, it waits.
+    pub fn charge_connection(&mut self, now: Now, peer: ConnId, bytes: usize) -> Result<(), Instant> {
+        if self.rates.are_off() {
+            return Ok(());
+        }
+        let connection = self.connections.of_conn(peer);
+        match connection.and_then(|key| self.connections.get(key)) {
+            Some(connection) => self.table.charge(connection.allocation, &self.rates, now.mono, bytes),
+            None => Ok(()),
+        }
     }
 
     /// The allocation by which a client may exchange datagrams.

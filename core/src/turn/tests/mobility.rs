@@ -275,7 +275,11 @@ fn credentials_that_expire_do_not_keep_a_client_where_it_is() {
         let login = lab.login(there, carol);
         let draft = lab.draft(Method::REFRESH);
         let draft = draft.raw(Kind::MOBILITY_TICKET, &ticket.expect("a ticket"));
-        assert_eq!(lab.code(there, &login, draft), code);
+        assert_eq!(lab.code(there, &login, draft.clone()), code);
+        // The ticket of an allocation that has ended lets nobody in.
+        lab.pass(3600);
+        let login = lab.login(there, carol);
+        assert_eq!(lab.code(there, &login, draft), 401);
     }
 }
 

@@ -114,6 +114,19 @@ impl Lab {
 }
 
 #[test]
+fn no_datagram_comes_to_an_allocation_for_tcp() {
+    let mut lab = Lab::tcp();
+    let (login, _, relayed) = lab.tcp_allocation();
+    let other = datagrams(HERE);
+    let (login2, _, relayed2) = lab.allocation(other);
+    assert_eq!(lab.permit(control(), &login, &[&relayed2.to_string()]), 0);
+    assert_eq!(lab.permit(other, &login2, &[&relayed.to_string()]), 0);
+    // Not even by the way that needs no socket.
+    assert_eq!(lab.send(other, &relayed.to_string(), b"hello"), None);
+    assert_eq!(lab.stats.turn.to_client, 0);
+}
+
+#[test]
 fn tcp_is_relayed_only_where_it_is_wanted() {
     let mut lab = Lab::new();
     let login = lab.login(control(), ALICE);
