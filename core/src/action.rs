@@ -370,11 +370,12 @@ pub enum Input {
 /// What a shard asks of its runtime.
 #[derive(Debug)]
 pub enum Action {
-    /// Bytes wait in [`crate::Shard::take_output`]. Raised once until they are taken.
+    /// Bytes wait in [`crate::Shard::take_output`]. Raised once until they are taken, and not before those that were
+    /// taken last are [`Input::Written`].
     Flush(ConnId),
     /// Read from this stream, or leave its bytes in the kernel.
     Read(ConnId, bool),
-    /// Send what waits, then end our direction.
+    /// End our direction; all that was taken before is written.
     Shut(ConnId),
     /// Send what waits, then close; the id is dead already.
     Close(ConnId, BytesMut),

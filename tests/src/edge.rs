@@ -11,7 +11,10 @@ use rustix::process::Signal;
 
 use crate::{process::Process, site::Site};
 
-/// Set to the path of a binary, the tests run that one instead of building `edgeward`.
+/// Every driver of the core, by the name of its binary; the first one is the product, and the others behave as it does.
+pub const DRIVERS: [&str; 2] = ["edgeward", "edgeward-mio"];
+
+/// Set to one of the [`DRIVERS`] or to the path of a binary, the tests run that one instead of `edgeward`.
 pub const BINARY: &str = "EDGEWARD_BIN";
 
 /// Set to a filter like `debug`, edges log that much.
@@ -112,18 +115,27 @@ impl Edge {
 /// # Panics
 /// When it cannot be built or started.
 pub fn run(site: &Site, name: &str, arguments: &[&str]) -> Process {
-    let mut command = Command::new(binary());
+    let binary = binary();
+    let mut command = Command::new(binary);
     command.args(arguments).current_dir(site.folder());
-    Process::spawn(name, &mut command)
+    // So that a test that fails tells which one it was.
+    let file = binary.file_name().expect("the path of a binary").to_string_lossy();
+    Process::spawn(&format!("{name} ({file})"), &mut command)
 }
 
-/// The binary of this build; built when the first test asks for it.
+/// The binary that is tested; built when the first test asks for it.
 ///
 /// # Panics
 /// When it cannot be built.
 pub fn binary() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| env::var_os(BINARY).map_or_else(build, PathBuf::from))
+    static BINARY_PATH: OnceLock<PathBuf> = OnceLock::new();
+    BINARY_PATH.get_or_init(|| match env::var_os(BINARY) {
+        None => build(DRIVERS[0]),
+        Some(wanted) => match DRIVERS.into_iter().find(|driver| wanted == *driver) {
+            Some(driver) => build(driver),
+            None => wanted.into(),
+        },
+    })
 }
 
 /// Where cargo puts what it makes of this profile.
@@ -145,12 +157,24 @@ pub(crate) fn target_folder() -> PathBuf {
     profile_folder().parent().expect("a target folder").to_owned()
 }
 
-/// A test of one package does not build the binaries of another, so this asks cargo for it: in the same target folder
-/// and profile, and for the whole workspace, since that is how `cargo test --workspace` chooses features.
-fn build() -> PathBuf {
-    let target = target_folder();
-    let out = profile_folder();
-    let profile = out.file_name().expect("a profile");
+/// Builds the binary of a driver.
+///
+/// # Panics
+/// When it does not build.
+pub fn build(driver: &str) -> PathBuf {
+    let built = cargo("build").args(["--quiet", "--bin", driver]).status();
+    assert!(built.expect("cargo").success(), "{driver} does not build");
+    profile_folder().join(format!("{driver}{}", env::consts::EXE_SUFFIX))
+}
+
+/// A test of one package does not build the binaries of another, so this asks cargo: in the same target folder and
+/// profile, and for the whole workspace, since that is how `cargo test --workspace` chooses features.
+///
+/// # Panics
+/// When this is neither a test nor a binary of cargo.
+pub fn cargo(command: &str) -> Command {
+    let profile = profile_folder();
+    let profile = profile.file_name().expect("a profile");
     let profile = match profile.to_str().expect("a profile in ASCII") {
         "debug" => "dev",
         other => other,
@@ -158,17 +182,8 @@ fn build() -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .args([
-            "build",
-            "--quiet",
-            "--workspace",
-            "--bin",
-            "edgeward",
-            "--profile",
-            profile,
-        ])
-        .arg("--target-dir")
-        .arg(&target);
+        .args([command, "--workspace", "--profile", profile, "--target-dir"])
+        .arg(target_folder());
     // What cargo told this test about its own package is not true for the others.
     for (name, _) in env::vars_os() {
         let own = |name: &str| {
@@ -180,6 +195,5 @@ fn build() -> PathBuf {
             cargo.env_remove(name);
         }
     }
-    assert!(cargo.status().expect("cargo").success(), "edgeward does not build");
-    out.join(format!("edgeward{}", env::consts::EXE_SUFFIX))
+    cargo
 }

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, sync::mpsc};
 
 use edgeward_tests::{
-    PATIENCE,
+    PATIENCE, eventually,
     peers::{
         mediaserver::{Fault, Mediaserver},
         sip::Message,
@@ -184,8 +184,12 @@ fn what_is_large_goes_by_tcp_while_there_is_a_connection() {
     scene.mediaserver.take_tcp();
     for _ in 0..3 {
         scene.mediaserver.wait_for_tcp(SHARDS);
-        let seen = browser_calls(&mut alice, &scene.mediaserver, &offer);
-        assert_eq!((transport(&seen).as_str(), seen.body == offer), ("SIP/2.0/TCP", true));
+        // The edge learns a moment later than the mediaserver that there is a connection.
+        let seen = eventually("a large request by TCP", || {
+            let seen = browser_calls(&mut alice, &scene.mediaserver, &offer);
+            (transport(&seen) == "SIP/2.0/TCP").then_some(seen)
+        });
+        assert_eq!(seen.body, offer);
         let seen = browser_calls(&mut alice, &scene.mediaserver, SDP);
         assert_eq!(transport(&seen), "SIP/2.0/UDP");
         // A call that is rejected, and one that is taken back.

@@ -117,6 +117,35 @@ fn runtimes_import_the_edge_of_the_core_only() {
 }
 
 #[test]
+fn the_tests_share_no_code_with_the_edge() {
+    let tests = sources(&root().join("tests"));
+    let is_driver = |source: &&Source| {
+        let drive = [
+            "src/drive.rs",
+            "src/drive",
+            "src/bin/edgeward-mio.rs",
+            "src/world/driver.rs",
+            "src/world/site.rs",
+        ];
+        drive.iter().any(|path| source.file.starts_with(path))
+    };
+    let (drivers, others): (Vec<_>, Vec<_>) = tests.iter().partition(is_driver);
+    check(
+        "the drivers import only the edge of the core",
+        drivers
+            .iter()
+            .flat_map(|source| source.names_behind("edgeward_core::", |name| !EDGE.contains(&name))),
+    );
+    let words = ["edgeward_core", "edgeward_daemon", "edgeward_udp"];
+    check(
+        "a mistake of the edge is not made again by its tests",
+        words
+            .iter()
+            .flat_map(|word| others.iter().flat_map(|source| source.holds(word))),
+    );
+}
+
+#[test]
 fn unsafe_stands_in_the_udp_crate_only() {
     for folder in ["daemon/src", "runtime-tokio/src", "tests/src", "tests/tests"] {
         let sources = sources(&root().join(folder));

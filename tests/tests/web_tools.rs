@@ -8,8 +8,7 @@ use std::{
 };
 
 use edgeward_tests::{
-    deadline, has,
-    peers::http_client::Connection,
+    has,
     scene::{CONFIG, HTTPS, Scene},
     site::NAME,
 };

@@ -1,0 +1,423 @@
+//! What does a mediaserver do? It registers telephones, answers their calls, calls them, and repeats what UDP loses.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use crate::{
+    chance::Dice,
+    peers::sip::{self, Dialog, Digested, Message},
+    word,
+    world::{
+        actor::{Actor, Cx},
+        agenda::{MS, SEC, Time},
+        history::Seen,
+        net::{Notice, Owner},
+    },
+};
+
+/// A registrar, callee and caller by UDP.
+#[derive(Debug)]
+pub struct Mediaserver {
+    at: SocketAddr,
+    /// What the dice of all lines follow from.
+    seed: u64,
+    /// Users that have registered, by the number in their name.
+    lines: BTreeMap<u64, Line>,
+    /// Requests that came, by branch and method, with the last answer.
+    served: BTreeMap<(String, String), Option<(Message, SocketAddr)>>,
+    /// What is said until somebody answers, by token.
+    repeated: BTreeMap<u64, Repeated>,
+    tokens: u64,
+    /// INVITEs that are answered later, by token.
+    late: BTreeMap<u64, (Message, SocketAddr, String)>,
+    is_resting: bool,
+}
+
+/// What the mediaserver does with one user. It has dice of its own, so that no user changes what happens to another.
+#[derive(Debug)]
+struct Line {
+    /// What the mediaserver does by itself.
+    dice: Dice,
+    /// When it answers.
+    answers: Dice,
+    /// Where the user is: Contact and Path.
+    binding: Option<(String, Vec<String>)>,
+    calls: Vec<Dialog>,
+}
+
+#[derive(Debug)]
+struct Repeated {
+    message: Message,
+    to: SocketAddr,
+    interval: Time,
+    until: Time,
+    /// A provisional answer ends the repeats of an INVITE (RFC 3261 section 17.1.1.2).
+    is_proceeding: bool,
+}
+
+/// Do something with a user, whose number is added.
+const GO_ON: u64 = 1 << 34;
+/// Answer an INVITE, by token.
+const ANSWER: u64 = 1 << 32;
+/// Say something again, by token.
+const REPEAT: u64 = 1 << 33;
+
+/// RFC 3261 section 17.1.1.1.
+const T1: Time = 500 * MS;
+const T2: Time = 4 * SEC;
+
+impl Mediaserver {
+    /// A mediaserver there.
+    pub fn new(at: SocketAddr) -> Self {
+        Self {
+            at,
+            seed: 0,
+            lines: BTreeMap::new(),
+            served: BTreeMap::new(),
+            repeated: BTreeMap::new(),
+            tokens: 0,
+            late: BTreeMap::new(),
+            is_resting: false,
+        }
+    }
+
+    fn hear_sip(&mut self, cx: &mut Cx<'_>, bytes: &[u8], from: SocketAddr) {
+        let Some(message) = std::str::from_utf8(bytes).ok().and_then(Message::parse) else {
+            return cx.checkers.fail("a mediaserver was sent no SIP".into());
+        };
+        cx.see(&Seen::TrunkDown { message: &message });
+        let Some(method) = message.method().map(str::to_owned) else {
+            return self.answered(cx, &message);
+        };
+        if method == "ACK" {
+            let call = message.call_id().map(str::to_owned);
+            self.repeated.retain(|_, repeated| {
+                repeated.message.status().is_none() || repeated.message.call_id() != call.as_deref()
+            });
+            return;
+        }
+        let key = (message.branch().unwrap_or_default().to_owned(), method.clone());
+        match self.served.get(&key) {
+            Some(Some((answer, to))) => {
+                let (answer, to) = (answer.clone(), *to);
+                self.transmit(cx, &answer, to);
+            }
+            Some(None) => {}
+            None => {
+                self.served.insert(key, None);
+                self.serve(cx, &method, &message, from);
+            }
+        }
+    }
+
+    fn serve(&mut self, cx: &mut Cx<'_>, method: &str, request: &Message, from: SocketAddr) {
+        match method {
+            "REGISTER" => self.register(cx, request, from),
+            "INVITE" => self.invited(cx, request, from),
+            "CANCEL" => {
+                self.answer(cx, request, Message::answer(request, 200, "OK", &word()), from);
+                let found = self.late.iter();
+                let mut found = found.filter(|(_, (invite, ..))| invite.branch() == request.branch());
+                if let Some(token) = found.next().map(|(token, _)| *token)
+                    && let Some((invite, from, tag)) = self.late.remove(&token)
+                {
+                    let refusal = Message::answer(&invite, 487, "Request Terminated", &tag);
+                    self.answer(cx, &invite, refusal, from);
+                }
+            }
+            _ => {
+                if method == "BYE" {
+                    let calls = &mut self.line(user_number(request)).calls;
+                    calls.retain(|call| Some(call.call_id.as_str()) != request.call_id());
+                }
+                self.answer(cx, request, Message::answer(request, 200, "OK", &word()), from);
+            }
+        }
+    }
+
+    fn register(&mut self, cx: &mut Cx<'_>, request: &Message, from: SocketAddr) {
+        let user = request
+            .field("To")
+            .and_then(sip::address)
+            .and_then(user_of)
+            .unwrap_or_default();
+        let proof = request.field("Authorization").and_then(Digested::parse);
+        let password = format!("secret of {user}");
+        if !proof.is_some_and(|proof| proof.get("username") == Some(user) && proof.proves(&password, "REGISTER")) {
+            let challenge = format!(
+                "Digest realm=\"pbx.test\", nonce=\"{}\", algorithm=MD5, qop=\"auth\"",
+                word()
+            );
+            let answer = Message::answer(request, 401, "Unauthorized", &word());
+            return self.answer(cx, request, answer.with("WWW-Authenticate", challenge), from);
+        }
+        let path = request.list("Path");
+        let mut accepted = Message::answer(request, 200, "OK", &word());
+        for step in &path {
+            accepted = accepted.with("Path", step);
+        }
+        if let Some(contact) = request.contact() {
+            accepted = accepted.with("Contact", format_args!("<{contact}>;expires=600"));
+            let number = user_number(request);
+            let line = self.line(number);
+            let is_new = line.binding.replace((contact.to_owned(), path)).is_none();
+            let first = line.dice.from_to(SEC, 10 * SEC);
+            if is_new {
+                cx.after(first, GO_ON + number);
+            }
+        }
+        self.answer(cx, request, accepted, from);
+    }
+
+    fn invited(&mut self, cx: &mut Cx<'_>, invite: &Message, from: SocketAddr) {
+        let tag = word();
+        self.transmit(cx, &Message::answer(invite, 100, "Trying", &tag), from);
+        let callee = invite.uri().and_then(user_of).unwrap_or_default();
+        if callee == "busy" {
+            return self.answer(cx, invite, Message::answer(invite, 486, "Busy Here", &tag), from);
+        }
+        let ringing =
+            Message::answer(invite, 180, "Ringing", &tag).with("Contact", format_args!("<sip:pbx@{}>", self.at));
+        self.transmit(cx, &ringing, from);
+        self.tokens += 1;
+        self.late.insert(self.tokens, (invite.clone(), from, tag));
+        let wait = if callee == "late" { 25 * SEC } else { 2 * SEC };
+        let wait = self.line(user_number(invite)).answers.from_to(10 * MS, wait);
+        cx.after(wait, ANSWER + self.tokens);
+    }
+
+    /// The telephone that is called here picks up.
+    fn pick_up(&mut self, cx: &mut Cx<'_>, token: u64) {
+        let Some((invite, from, tag)) = self.late.remove(&token) else {
+            return;
+        };
+        let accepted = Message::answer(&invite, 200, "OK", &tag)
+            .with("Contact", format_args!("<sip:pbx@{}>", self.at))
+            .with_body("application/sdp", "v=0\r\n");
+        let dialog = Dialog::of_callee(&invite, &accepted);
+        self.line(user_number(&invite)).calls.push(dialog);
+        self.answer(cx, &invite, accepted, from);
+    }
+
+    /// Sends a final answer, that to an INVITE until it is acknowledged.
+    fn answer(&mut self, cx: &mut Cx<'_>, request: &Message, answer: Message, to: SocketAddr) {
+        let method = request.method().unwrap_or_default().to_owned();
+        let key = (request.branch().unwrap_or_default().to_owned(), method.clone());
+        self.served.insert(key, Some((answer.clone(), to)));
+        self.transmit(cx, &answer, to);
+        if method == "INVITE" {
+            self.repeat(cx, answer, to);
+        }
+    }
+
+    fn repeat(&mut self, cx: &mut Cx<'_>, message: Message, to: SocketAddr) {
+        self.tokens += 1;
+        let repeated = Repeated {
+            message,
+            to,
+            interval: T1,
+            until: cx.now() + 64 * T1,
+            is_proceeding: false,
+        };
+        self.repeated.insert(self.tokens, repeated);
+        cx.after(T1, REPEAT + self.tokens);
+    }
+
+    fn say_again(&mut self, cx: &mut Cx<'_>, token: u64) {
+        let Some(repeated) = self.repeated.get_mut(&token) else {
+            return;
+        };
+        if cx.now() >= repeated.until {
+            self.repeated.remove(&token);
+            return;
+        }
+        let is_invite = repeated.message.method() == Some("INVITE");
+        repeated.interval = match is_invite {
+            true => repeated.interval * 2,
+            false => (repeated.interval * 2).min(T2),
+        };
+        let (message, to, interval) = (repeated.message.clone(), repeated.to, repeated.interval);
+        if !repeated.is_proceeding {
+            self.transmit(cx, &message, to);
+        }
+        cx.after(interval, REPEAT + token);
+    }
+
+    /// Sends a request of ours to where its Route or its URI points, until it is answered.
+    fn ask(&mut self, cx: &mut Cx<'_>, mut request: Message) {
+        let via = format!("SIP/2.0/UDP {};rport;branch={}", self.at, sip::branch());
+        request.fields.insert(0, ("Via".to_owned(), via));
+        let next = request.field("Route").and_then(sip::address).or(request.uri());
+        let Some(to) = next.and_then(sip::socket_address) else {
+            return cx
+                .checkers
+                .fail(format!("a mediaserver knows no way for {}", request.start));
+        };
+        self.transmit(cx, &request, to);
+        if request.method() != Some("ACK") {
+            self.repeat(cx, request, to);
+        }
+    }
+
+    fn answered(&mut self, cx: &mut Cx<'_>, answer: &Message) {
+        let status = answer.status().unwrap_or_default();
+        let found = self.repeated.iter_mut().find(|(_, repeated)| {
+            repeated.message.method() == answer.cseq_method() && repeated.message.branch() == answer.branch()
+        });
+        let is_invite = answer.cseq_method() == Some("INVITE");
+        match (found, status) {
+            (Some((_, repeated)), 100..200) => repeated.is_proceeding = is_invite,
+            (Some((token, _)), 200..300) => {
+                let token = *token;
+                self.repeated.remove(&token);
+                if is_invite {
+                    cx.met("a call of a mediaserver was answered");
+                    let mut dialog = Dialog::of_caller(answer);
+                    let acknowledgement = dialog.request("ACK");
+                    self.line(user_number(answer)).calls.push(dialog);
+                    self.ask(cx, acknowledgement);
+                }
+            }
+            // A 200 that was repeated is acknowledged again.
+            (None, 200..300) if is_invite => {
+                let acknowledgement = Dialog::of_caller(answer).request("ACK");
+                self.ask(cx, acknowledgement);
+            }
+            (Some((token, repeated)), 300..) => {
+                let (token, invite, to) = (*token, repeated.message.clone(), repeated.to);
+                self.repeated.remove(&token);
+                if is_invite {
+                    self.acknowledge(cx, &invite, answer, to);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// RFC 3261 section 17.1.1.3.
+    fn acknowledge(&self, cx: &mut Cx<'_>, invite: &Message, answer: &Message, to: SocketAddr) {
+        let copied = |name: &str| invite.field(name).unwrap_or_default().to_owned();
+        let mut acknowledgement = Message::request("ACK", invite.uri().unwrap_or_default()).with("Via", copied("Via"));
+        for route in invite.all("Route") {
+            acknowledgement = acknowledgement.with("Route", route);
+        }
+        let acknowledgement = acknowledgement
+            .with("Max-Forwards", 70)
+            .with("From", copied("From"))
+            .with("To", answer.field("To").unwrap_or_default())
+            .with("Call-ID", copied("Call-ID"))
+            .with("CSeq", "1 ACK");
+        self.transmit(cx, &acknowledgement, to);
+    }
+
+    fn transmit(&self, cx: &mut Cx<'_>, message: &Message, to: SocketAddr) {
+        cx.see(&Seen::TrunkUp { message });
+        cx.send(self.at, to, message.to_string().as_bytes());
+    }
+
+    fn go_on(&mut self, cx: &mut Cx<'_>, user: u64) {
+        if self.is_resting {
+            return;
+        }
+        match self.line(user).dice.from_to(0, 5) {
+            0..=1 => self.call(cx, user, "INVITE"),
+            2 => self.call(cx, user, "MESSAGE"),
+            3 => self.within(cx, user, "BYE"),
+            4 => self.within(cx, user, "INFO"),
+            _ => {}
+        }
+        let wait = self.line(user).dice.from_to(200 * MS, 12 * SEC);
+        cx.after(wait, GO_ON + user);
+    }
+
+    fn call(&mut self, cx: &mut Cx<'_>, user: u64, method: &str) {
+        let Some((contact, path)) = self.line(user).binding.clone() else {
+            return;
+        };
+        let mut request = Message::request(method, &contact);
+        for step in path {
+            request = request.with("Route", step);
+        }
+        let mut request = request
+            .with("Max-Forwards", 70)
+            .with("From", format_args!("<sip:pbx@{}>;tag={}", self.at, word()))
+            .with("To", format_args!("<sip:user{user}@pbx.test>"))
+            .with("Call-ID", word())
+            .with("CSeq", format_args!("1 {method}"))
+            .with("Contact", format_args!("<sip:pbx@{}>", self.at));
+        if method == "INVITE" {
+            cx.met("a mediaserver called");
+            request = request.with_body("application/sdp", "v=0\r\n");
+        }
+        self.ask(cx, request);
+    }
+
+    fn within(&mut self, cx: &mut Cx<'_>, user: u64, method: &str) {
+        let line = self.line(user);
+        if line.calls.is_empty() {
+            return;
+        }
+        let place = line.dice.place(line.calls.len());
+        let request = line.calls[place].request(method);
+        if method == "BYE" {
+            line.calls.remove(place);
+        }
+        cx.met("a mediaserver said something in a call");
+        self.ask(cx, request);
+    }
+
+    fn line(&mut self, user: u64) -> &mut Line {
+        let seed = self.seed;
+        self.lines.entry(user).or_insert_with(|| Line {
+            dice: Dice::new(seed, 2 * user),
+            answers: Dice::new(seed, 2 * user + 1),
+            binding: None,
+            calls: Vec::new(),
+        })
+    }
+}
+
+impl Actor for Mediaserver {
+    fn start(&mut self, cx: &mut Cx<'_>) {
+        cx.net.bind(self.at, Owner::Actor(cx.me));
+        self.seed = cx.dice.u64();
+    }
+
+    fn hear(&mut self, cx: &mut Cx<'_>, notice: Notice) {
+        if let Notice::Datagram { from, bytes, .. } = notice {
+            self.hear_sip(cx, &bytes, from);
+        }
+    }
+
+    fn wake(&mut self, cx: &mut Cx<'_>, token: u64) {
+        match token {
+            token if token & GO_ON != 0 => self.go_on(cx, token - GO_ON),
+            token if token & REPEAT != 0 => self.say_again(cx, token - REPEAT),
+            token => self.pick_up(cx, token - ANSWER),
+        }
+    }
+
+    fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
+    fn leave(&mut self, _: &mut Cx<'_>) {
+        self.rest();
+    }
+
+    fn outcome(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The user of a SIP URI.
+fn user_of(uri: &str) -> Option<&str> {
+    Some(uri.split_once(':')?.1.split_once('@')?.0)
+}
+
+/// The user of ours who says this, or who is told it.
+fn user_number(message: &Message) -> u64 {
+    let ends = ["From", "To"].into_iter().filter_map(|name| message.field(name));
+    let users = ends.filter_map(sip::address).filter_map(user_of);
+    let mut numbers = users.filter_map(|user| user.strip_prefix("user")?.parse().ok());
+    numbers.next().unwrap_or_default()
+}

@@ -1,0 +1,152 @@
+//! Who meets whom, for how long, and what goes wrong? All of it follows from a seed, and can be made smaller.
+
+use crate::{
+    chance::Dice,
+    world::{
+        agenda::{SEC, Time},
+        net::Faults,
+    },
+};
+
+/// What happens to the world as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The administrator changes the configuration to this edition.
+    Configure(u8),
+    /// The edge is told to end.
+    Drain,
+    /// The wall clock is set by so many seconds.
+    Jump(i64),
+    /// One connection in so many breaks.
+    Cut(u64),
+    /// The checkers look at what the shards hold.
+    Look,
+    /// Nobody begins anything any more.
+    Rest,
+    /// Everybody leaves.
+    Leave,
+    /// All lifetimes have passed.
+    AllLeft,
+    /// The time of the last drain is over.
+    End,
+}
+
+/// What somebody who comes to the edge does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Reads pages.
+    Browser,
+    /// Calls and is called.
+    Phone,
+    /// Has its media relayed, by UDP.
+    TurnUdp,
+    /// By TCP.
+    TurnTcp,
+    /// By TLS.
+    TurnTls,
+    /// Keeps a WebSocket with an upstream.
+    Tunnel,
+    /// Has TCP relayed, from the LAN.
+    TcpRelay,
+    /// Means harm.
+    Attacker,
+}
+
+/// What a client may be.
+pub const ROLES: &[Role] = &[
+    Role::Browser,
+    Role::Phone,
+    Role::Phone,
+    Role::TurnUdp,
+    Role::TurnTcp,
+    Role::TurnTls,
+    Role::Tunnel,
+    Role::TcpRelay,
+    Role::Attacker,
+];
+
+/// A whole story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scenario {
+    /// Whence everything follows.
+    pub seed: u64,
+    /// How many shards the edge has.
+    pub shards: u16,
+    /// When everybody leaves.
+    pub length: Time,
+    /// Who comes: a role, and a number that stays when others are left out.
+    pub cast: Vec<(usize, Role)>,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// What happens to the world as a whole.
+    pub plan: Vec<(Time, Step)>,
+}
+
+impl Scenario {
+    /// The story of a seed.
+    pub fn of(seed: u64) -> Self {
+        let dice = &mut Dice::new(seed, 0);
+        let length = match dice.from_to(0, 4) {
+            0..=2 => dice.from_to(15, 60),
+            3 => dice.from_to(60, 200),
+            _ => dice.from_to(200, 900),
+        } * SEC;
+        let cast = (0..dice.from_to(1, 10) as usize).map(|number| (number, *dice.pick(ROLES)));
+        let cast = cast.collect();
+        let faults = match dice.happens(1_000) {
+            true => Faults::NONE,
+            false => Faults::of(dice),
+        };
+        let mut plan = Vec::new();
+        let mut when = |dice: &mut Dice, one_in: u64, step: Step| {
+            if dice.place(one_in as usize) == 0 {
+                plan.push((dice.from_to(SEC, length), step));
+            }
+        };
+        for edition in [1, 0] {
+            when(dice, 2, Step::Configure(edition));
+        }
+        for _ in 0..4 {
+            let one_in = dice.from_to(1, 4);
+            when(dice, 3, Step::Cut(one_in));
+        }
+        let jump = dice.from_to(0, 20_000) as i64 - 8_000;
+        when(dice, 3, Step::Jump(jump));
+        when(dice, 8, Step::Drain);
+        plan.sort_by_key(|(at, _)| *at);
+        Self {
+            seed,
+            shards: dice.from_to(1, 4) as u16,
+            length,
+            cast,
+            faults,
+            plan,
+        }
+    }
+
+    /// A story in which nothing goes wrong, and in which everybody comes to the end of what was begun. What each client gets
+    /// out of it depends on that client alone, but not in the hands of those who mean harm.
+    pub fn calm(seed: u64, shards: u16) -> Self {
+        let mut story = Self::of(seed);
+        story.cast.retain(|(_, role)| *role != Role::Attacker);
+        // Before anything ends by itself: when the edge sweeps that away is its own affair.
+        let rest = story.length.min(200 * SEC);
+        Self {
+            shards,
+            faults: Faults::NONE,
+            plan: vec![(rest, Step::Rest)],
+            length: rest + 60 * SEC,
+            ..story
+        }
+    }
+
+    /// How often everybody is looked at.
+    pub const LOOK: Time = 2 * SEC;
+
+    /// How long the longest thing lives that nobody needs any more: an allocation, and a bit for what sweeps it
+    /// away.
+    pub const LIFETIMES: Time = 760 * SEC;
+
+    /// How long the last drain may take.
+    pub const LAST_DRAIN: Time = 20 * SEC;
+}
