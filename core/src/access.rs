@@ -55,7 +55,7 @@ pub enum End {
     Complete,
     /// The client went before it had the answer.
     ClientGone,
-    /// The client broke the protocol.
+    /// The edge turned the request away, or the client broke the protocol.
     Refused,
     /// The upstream did not answer as it should; the client may have part of an answer.
     UpstreamFailed,
@@ -153,7 +153,7 @@ fn cut(text: &str) -> &str {
 }
 
 /// A path or URI without its query and without tokens.
-fn without_tokens(uri: &str) -> Box<str> {
+pub(crate) fn without_tokens(uri: &str) -> Box<str> {
     let uri = &uri[..uri.find(['?', '#']).unwrap_or(uri.len())];
     let uri = cut(uri);
     if !uri.contains(JWT_START) {

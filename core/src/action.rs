@@ -289,6 +289,20 @@ pub enum IoKind {
     Other,
 }
 
+impl IoKind {
+    /// In words for the log.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "nothing listens there",
+            Self::Unreachable => "no way leads there",
+            Self::TimedOut => "no answer in time",
+            Self::Reset => "the connection was broken",
+            Self::MessageSize => "too large for the way",
+            Self::Other => "the system refused it",
+        }
+    }
+}
+
 /// What an ICMP message says about a datagram that came to nothing; of the family of its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Icmp {

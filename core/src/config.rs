@@ -327,6 +327,17 @@ pub struct Backend {
     pub tls: Option<ClientTls>,
 }
 
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let at = HostPort {
+            host: self.host.clone(),
+            port: self.port,
+        };
+        write!(f, "{scheme}://{at}")
+    }
+}
+
 /// How an upstream is asked whether it works: by a GET.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {

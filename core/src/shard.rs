@@ -371,6 +371,7 @@ impl Shard {
                 tracing::debug!(%error, "a TLS connection failed");
                 if !is_ready {
                     self.turn_away(id, "tls", "no TLS connection came about");
+                    self.upstream_untrusted(id, &error);
                 }
                 self.failed(now, id, IoKind::Reset, out);
             }

@@ -124,8 +124,30 @@ pub struct Snapshot {
     pub counters: Vec<Sample>,
     /// What is there now.
     pub gauges: Vec<Sample>,
-    /// Whether each mediaserver answers, in the order of the configuration.
-    pub mediaservers: Vec<bool>,
+    /// What each mediaserver is, in the order of the configuration.
+    pub mediaservers: Vec<Liveness>,
+}
+
+/// Whether a mediaserver lives, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// Nothing has come from it yet, nor from the network about it.
+    Unknown,
+    /// Something has come from it, and it has not been found dead since.
+    Up,
+    /// It has been found dead, or no address of it is known.
+    Down,
+}
+
+impl Liveness {
+    /// What two shards know together: one that misses answers is believed, and one that has heard something.
+    const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Down, _) | (_, Self::Down) => Self::Down,
+            (Self::Up, _) | (_, Self::Up) => Self::Up,
+            (Self::Unknown, Self::Unknown) => Self::Unknown,
+        }
+    }
 }
 
 impl Snapshot {
@@ -133,14 +155,13 @@ impl Snapshot {
     pub fn add(&mut self, other: &Self) {
         add(&mut self.counters, &other.counters);
         add(&mut self.gauges, &other.gauges);
-        // A shard knows only of those that it has asked, and takes the others to be well.
         match self.mediaservers.is_empty() {
             true => self.mediaservers.clone_from(&other.mediaservers),
             false => self
                 .mediaservers
                 .iter_mut()
                 .zip(&other.mediaservers)
-                .for_each(|(up, other)| *up &= other),
+                .for_each(|(mine, other)| *mine = mine.and(*other)),
         }
     }
 }

@@ -30,7 +30,7 @@ use ureq::{
     tls::{PemItem, RootCerts, TlsConfig, parse_pem},
 };
 
-use crate::{certificates::unix_time, cli::load};
+use crate::{cli::load, clock::unix_time};
 
 /// How long one request to the authority may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -20,7 +20,8 @@ pub(crate) struct Bound {
     pub(crate) sockets: Vec<(SocketId, UdpSocket)>,
 }
 
-/// Binds everything for every shard, so that a port that is taken is known before anything runs.
+/// Binds everything for every shard, so that a port that is taken is known before anything runs. Of relays, it is tried
+/// whether they could be bound.
 pub(crate) fn bind(config: &Config, shards: u16) -> Result<Vec<Bound>, String> {
     let tcp: Vec<SocketAddr> = config.tcp_listeners().into_iter().map(|(at, _)| at).collect();
     let turn = (0..)
@@ -35,7 +36,16 @@ pub(crate) fn bind(config: &Config, shards: u16) -> Result<Vec<Bound>, String> {
     let udp_refused = udp
         .iter()
         .filter_map(|(_, at)| Some(refusal("UDP", *at, &UdpSocket::bind(at).err()?)));
-    let refused: Vec<String> = tcp_refused.chain(udp_refused).collect();
+    let relays = config.turn.iter().flat_map(|turn| &turn.relays);
+    let relays_refused = relays.filter_map(|relay| {
+        let error = UdpSocket::bind(SocketAddr::new(relay.bind, 0)).err()?;
+        Some(format!(
+            "cannot relay by {}: no interface of this host has this address: choose one of its own, or behind a NAT write \
+             relay = {{ bind = \"10.1.0.2\", advertise = \"{}\" }} ({error})",
+            relay.bind, relay.advertise
+        ))
+    });
+    let refused: Vec<String> = tcp_refused.chain(udp_refused).chain(relays_refused).collect();
     if !refused.is_empty() {
         return Err(refused.join("\n"));
     }

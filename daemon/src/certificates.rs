@@ -6,19 +6,22 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use edgeward_core::{
     config::{Https, SharedConfig},
-    time::UnixTime,
     tls::Finding,
 };
 
-use crate::cli::load::{self, KeyFile};
+use crate::{
+    cli::load::{self, KeyFile},
+    clock::unix_time,
+};
 
 /// How often the files are looked at. A change is acted upon when the next look finds them as the last one did: whoever
-/// replaces certificate and key needs a moment for both.
+/// replaces certificate and key needs a moment for both. While a certificate is being fetched, which may take minutes, there
+/// is no look.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often an administrator is told of what is still wrong.
@@ -100,12 +103,6 @@ impl Watch {
             }
         }
     }
-}
-
-/// The time of day, as certificates count it.
-pub(crate) fn unix_time() -> UnixTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixTime(since.as_secs())
 }
 
 fn reload(path: &Path, config: &SharedConfig) {

@@ -12,6 +12,7 @@ mod firewall;
 pub(crate) mod keys;
 pub(crate) mod load;
 mod summary;
+mod writable;
 
 /// The edge of a telephony system: one process between browsers outside and the LAN.
 ///
@@ -32,14 +33,14 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the edge until it is told to stop.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(Config),
+    Run(ConfigFile),
 
     /// Tell everything that is wrong with a configuration, or what would run.
     ///
     /// Exits with 1 and every error at once, each with its line and its remedy; or with 0, the addresses, routes and
     /// peers in effect, and the flows that the firewalls have to let through. Nothing is started and no file is made.
     #[command(after_help = CHECK_EXAMPLES)]
-    Check(Config),
+    Check(ConfigFile),
 
     /// Run an edge with a LAN in a box behind it: a web page to call from and a mediaserver that answers.
     ///
@@ -51,18 +52,18 @@ pub(crate) enum Command {
 
 /// Where the configuration is.
 #[derive(Debug, Args)]
-pub(crate) struct Config {
+pub(crate) struct ConfigFile {
     /// The configuration, a TOML file; names of files in it are relative to it.
-    #[arg(long, short, value_name = "FILE", default_value = "edgeward.toml")]
-    pub(crate) config: PathBuf,
+    #[arg(long = "config", short = 'c', value_name = "FILE", default_value = "edgeward.toml")]
+    pub(crate) path: PathBuf,
 }
 
 /// What the demonstration may be told.
 #[cfg(feature = "demo")]
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Demo {
     /// The address for browsers: HTTPS, TURN and relays. One that other machines reach lets them call too.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1", value_parser = address)]
     pub(crate) address: std::net::IpAddr,
 
     /// TCP port for HTTPS, SIP over WebSocket and TURN over TLS.
@@ -125,14 +126,18 @@ pub(crate) fn parse(name: &'static str) -> Cli {
 }
 
 /// `edgeward check`: prints every error, or what would run.
-pub(crate) fn check(name: &str, args: &Config) -> ExitCode {
-    match load::load(&args.config, load::KeyFile::LeaveAlone) {
+pub(crate) fn check(name: &str, args: &ConfigFile) -> ExitCode {
+    match load::load(&args.path, load::KeyFile::LeaveAlone) {
         Ok(config) => {
+            let whose = match rustix::process::geteuid().is_root() {
+                true => "Checked as root: the user of the service must be able to read and write the same files.\n",
+                false => "",
+            };
             print(&format!(
-                "{file} is good. What `{name} run --config {file}` serves:\n\n{}\n{}",
+                "{file} is good. {whose}What `{name} run --config {file}` serves:\n\n{}\n{}",
                 summary::summary(&config),
                 firewall::flows(&config),
-                file = args.config.display(),
+                file = args.path.display(),
             ));
             ExitCode::SUCCESS
         }
@@ -154,6 +159,14 @@ fn port() -> clap::builder::RangedI64ValueParser<u16> {
 }
 
 #[cfg(feature = "demo")]
+fn address(text: &str) -> Result<std::net::IpAddr, &'static str> {
+    let address = text.parse::<std::net::IpAddr>().ok();
+    address
+        .filter(|address| !address.is_unspecified() && !address.is_multicast())
+        .ok_or("write one address of this machine that browsers reach, like 192.168.1.20")
+}
+
+#[cfg(feature = "demo")]
 fn ports(text: &str) -> Result<std::ops::RangeInclusive<u16>, &'static str> {
     let (first, last) = text.split_once('-').ok_or("write it like 30000-39999")?;
     match (first.parse::<u16>(), last.parse::<u16>()) {
@@ -169,7 +182,8 @@ Examples:
   {name} check --config /etc/edgeward/edgeward.toml   before each restart
   {name} run --config /etc/edgeward/edgeward.toml
 
-A first configuration is examples/edgeward.toml; `{name} COMMAND --help` tells more.";
+A first configuration is examples/edgeward.toml, which a package puts into
+/usr/share/doc/edgeward/examples. `{name} COMMAND --help` tells more.";
 
 #[cfg(not(feature = "demo"))]
 const EXAMPLES: &str = "\
@@ -177,14 +191,22 @@ Examples:
   {name} check --config /etc/edgeward/edgeward.toml
   {name} run --config /etc/edgeward/edgeward.toml
 
-A first configuration is examples/edgeward.toml; `{name} COMMAND --help` tells more.";
+A first configuration is examples/edgeward.toml, which a package puts into
+/usr/share/doc/edgeward/examples. `{name} COMMAND --help` tells more.";
 
 const RUN_EXAMPLES: &str = "\
 Signals:
-  HUP         read the configuration again, and the files that it names; connections, calls and relays stay, and a wrong
-              configuration changes nothing; what needs a restart is named in the log
+  HUP         read the configuration again, and the files that it names;
+              connections, calls and relays stay; a wrong configuration
+              changes nothing; what needs a restart is named in the log
   USR1        open the file of the access log anew, for logrotate
-  TERM, INT   stop: nothing new is taken; what goes on has [server] shutdown_secs to end; a second one ends it at once
+  TERM, INT   stop: nothing new is taken; what goes on has [server]
+              shutdown_secs to end; a second one ends it at once
+
+Environment:
+  NOTIFY_SOCKET   systemd is told here when it is ready, reloads and stops
+  ASSETS_BURST    assets_burst of [web], where that is not written;
+                  and what { env = \"NAME\" } in the configuration names
 
 Rights:
   Ports below 1024 need CAP_NET_BIND_SERVICE; nothing needs root.
@@ -196,7 +218,7 @@ Examples:
 const CHECK_EXAMPLES: &str = "\
 Examples:
   {name} check --config /etc/edgeward/edgeward.toml
-  {name} check && systemctl restart edgeward";
+  {name} check -c /etc/edgeward/edgeward.toml && systemctl restart edgeward";
 
 #[cfg(feature = "demo")]
 const DEMO_EXAMPLES: &str = "\

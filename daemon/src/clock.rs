@@ -26,11 +26,10 @@ impl Clock {
     /// What the core calls a time that has just been read.
     pub fn at(self, mono: std::time::Instant) -> Now {
         let nanos = mono.saturating_duration_since(self.origin).as_nanos();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
             // 2^64 nanoseconds are 584 years.
             mono: Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)),
-            unix: UnixTime(unix.as_secs()),
+            unix: unix_time(),
         }
     }
 
@@ -38,4 +37,10 @@ impl Clock {
     pub fn system(self, at: Instant) -> std::time::Instant {
         self.origin + Duration::from_nanos(at.as_nanos())
     }
+}
+
+/// The time of day, as the core counts it.
+pub(crate) fn unix_time() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime(since.as_secs())
 }

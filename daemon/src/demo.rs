@@ -6,7 +6,6 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
-    ops::RangeInclusive,
     rc::Rc,
     thread,
     time::Duration,
@@ -14,6 +13,8 @@ use std::{
 
 use edgeward_core::{config::Sources, tls::Provider};
 use tokio::{sync::oneshot, task::LocalSet};
+
+use crate::cli::Demo;
 
 use self::{
     certificate::Certificate,
@@ -26,49 +27,6 @@ mod certificate;
 mod directory;
 mod mediaserver;
 mod upstream;
-
-/// Where the edge of the demonstration is.
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    /// The address for browsers: HTTPS, TURN and relays.
-    pub(crate) address: IpAddr,
-    /// TCP port for HTTPS.
-    pub(crate) https_port: u16,
-    /// UDP and TCP port for TURN.
-    pub(crate) turn_port: u16,
-    /// UDP port for SIP, always on a loopback address, since the LAN is on one.
-    pub(crate) sip_port: u16,
-    /// UDP ports of relayed transport addresses.
-    pub(crate) relay_ports: RangeInclusive<u16>,
-    /// UDP ports for the mediaserver's media.
-    pub(crate) media_ports: RangeInclusive<u16>,
-}
-
-impl From<&crate::cli::Demo> for Options {
-    fn from(args: &crate::cli::Demo) -> Self {
-        Self {
-            address: args.address,
-            https_port: args.https_port,
-            turn_port: args.turn_port,
-            sip_port: args.sip_port,
-            relay_ports: args.relay_ports.clone(),
-            media_ports: args.media_ports.clone(),
-        }
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            address: Ipv4Addr::LOCALHOST.into(),
-            https_port: 8443,
-            turn_port: 3478,
-            sip_port: 5060,
-            relay_ports: 30000..=39999,
-            media_ports: 10000..=20000,
-        }
-    }
-}
 
 /// Who presses Ctrl-C does not want to wait.
 pub(crate) const SHUTDOWN: Duration = Duration::from_millis(700);
@@ -84,7 +42,7 @@ pub(crate) struct Lan {
     pub(crate) users: Vec<(String, String)>,
     /// What the web server shares with the TURN server of the edge.
     pub(crate) turn_secret: String,
-    options: Options,
+    options: Demo,
     certificate: Certificate,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -95,7 +53,7 @@ impl Lan {
     ///
     /// # Errors
     /// When there is no socket, no thread or no certificate to be had.
-    pub(crate) fn start(options: Options) -> io::Result<Self> {
+    pub(crate) fn start(options: &Demo) -> io::Result<Self> {
         let (listener, socket) = open()?;
         listener.set_nonblocking(true)?;
         socket.set_nonblocking(true)?;
@@ -136,7 +94,7 @@ impl Lan {
             mediaserver,
             users,
             turn_secret,
-            options,
+            options: options.clone(),
             certificate,
             stop: Some(stop),
             thread: Some(thread),
@@ -152,13 +110,14 @@ impl Lan {
             options,
             ..
         } = self;
-        let Options {
+        let Demo {
             address,
             https_port,
             turn_port,
             sip_port,
             relay_ports,
             media_ports,
+            ..
         } = options;
         let hosts = host_names(*address);
         let public_host = self.public_host();
@@ -221,13 +180,14 @@ secrets = ["{turn_secret}"]
 
     /// What to tell who has started it: what to open, who may log in, what to expect.
     pub(crate) fn banner(&self) -> String {
-        let Options {
+        let Demo {
             address,
             https_port,
             turn_port,
             sip_port,
             relay_ports,
             media_ports,
+            ..
         } = &self.options;
         let Self {
             upstream, mediaserver, ..
@@ -281,7 +241,7 @@ secrets = ["{turn_secret}"]
 
     /// Host and port as browsers name us.
     fn public_host(&self) -> String {
-        let Options {
+        let Demo {
             address, https_port, ..
         } = &self.options;
         match address {
@@ -379,11 +339,22 @@ mod tests {
         net::TcpStream,
     };
 
+    use clap::Parser as _;
+
     use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn options(arguments: &[&str]) -> Demo {
+        let cli = Cli::try_parse_from(["edgeward", "demo"].iter().chain(arguments)).expect("options");
+        let Command::Demo(demo) = cli.command else {
+            panic!("another command")
+        };
+        demo
+    }
 
     #[test]
     fn the_lan_starts_answers_and_ends() {
-        let lan = Lan::start(Options::default()).expect("started");
+        let lan = Lan::start(&options(&[])).expect("started");
         let mut stream = TcpStream::connect(lan.upstream).expect("connected");
         stream.write_all(b"GET /ucassistant/ HTTP/1.0\r\n\r\n").expect("sent");
         let mut page = String::new();
@@ -414,11 +385,7 @@ mod tests {
             ("::1", "https://localhost:8443/", "127.0.0.1:5060"),
             ("192.0.2.1", "https://192.0.2.1:8443/", "127.0.0.1:5060"),
         ] {
-            let lan = Lan::start(Options {
-                address: address.parse().expect("an address"),
-                ..Options::default()
-            })
-            .expect("started");
+            let lan = Lan::start(&options(&["--address", address])).expect("started");
             assert!(lan.banner().contains(&format!("Open      {url}\n")), "{address}");
             assert!(
                 lan.config_text().contains(&format!("[sip]\nlisten = \"{sip}\"")),
@@ -429,11 +396,7 @@ mod tests {
 
     #[test]
     fn the_texts_name_what_is_there() {
-        let lan = Lan::start(Options {
-            https_port: 9443,
-            ..Options::default()
-        })
-        .expect("started");
+        let lan = Lan::start(&options(&["--https-port", "9443"])).expect("started");
         let (config, banner) = (lan.config_text(), lan.banner());
         for text in [lan.upstream.to_string(), lan.mediaserver.to_string(), "9443".into()] {
             assert!(config.contains(&text) && banner.contains(&text), "{text}");

@@ -10,11 +10,11 @@ use std::{
 
 use edgeward_core::{
     config::{Config, SharedConfig},
-    stats::Snapshot,
+    stats::{Liveness, Snapshot},
     wire::http1::{self, Limits},
 };
 
-use crate::{mesh::Mesh, tcp::ACCEPT_PAUSE};
+use crate::{mesh::Mesh, tcp::accept_failed};
 
 mod text;
 
@@ -58,11 +58,13 @@ fn accept(listener: &TcpListener, mesh: &Mesh, state: &Arc<Mutex<State>>) {
         let _ = place.send(());
     }
     while places.recv().is_ok() {
-        let Ok((socket, _)) = listener.accept() else {
-            // No descriptors: others may have been closed by then.
-            thread::sleep(ACCEPT_PAUSE);
-            let _ = place.send(());
-            continue;
+        let socket = match listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                thread::sleep(accept_failed(&error));
+                let _ = place.send(());
+                continue;
+            }
         };
         let (mesh, state, taken) = (mesh.clone(), state.clone(), place.clone());
         let answer = move || {
@@ -254,8 +256,10 @@ impl Role {
     fn readiness(self, snapshot: &Snapshot, is_draining: bool) -> Result<(), &'static str> {
         match self {
             _ if is_draining => Err("the process ends"),
-            Self::Sip if !snapshot.mediaservers.contains(&true) => Err("no mediaserver answers"),
-            Self::Web | Self::Sip | Self::Turn => Ok(()),
+            Self::Sip if snapshot.mediaservers.contains(&Liveness::Up) => Ok(()),
+            Self::Sip if snapshot.mediaservers.contains(&Liveness::Unknown) => Err("no mediaserver has answered yet"),
+            Self::Sip => Err("no mediaserver answers"),
+            Self::Web | Self::Turn => Ok(()),
         }
     }
 }

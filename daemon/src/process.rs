@@ -5,7 +5,9 @@ use std::{io, net::TcpListener, process::ExitCode};
 #[cfg(feature = "demo")]
 use crate::demo;
 use crate::{
-    certificates, cli, log,
+    certificates,
+    cli::{self, LogFormat},
+    log,
     mesh::Letters,
     reload,
     serve::{Start, serve},
@@ -28,73 +30,66 @@ pub struct Runtime {
 pub fn main(runtime: &Runtime) -> ExitCode {
     let cli = cli::parse(runtime.name);
     if let Err(error) = log::start(&cli.log) {
-        return fail(&error);
+        return fail(LogFormat::Text, &error);
     }
-    match &cli.command {
-        cli::Command::Check(args) => cli::check(runtime.name, args),
+    let result = match &cli.command {
+        cli::Command::Check(args) => return cli::check(runtime.name, args),
         cli::Command::Run(args) => run(runtime, args),
         #[cfg(feature = "demo")]
         cli::Command::Demo(args) => show(runtime, args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(cli.log.format, &error),
     }
 }
 
-/// `edgeward run`.
-fn run(runtime: &Runtime, args: &cli::Config) -> ExitCode {
-    let mut source = match reload::Source::open(args.config.clone()) {
-        Ok(source) => source,
-        Err(error) => return fail(&error.to_string()),
-    };
+/// `edgeward run`. Errors are in words for the administrator, as all below.
+fn run(runtime: &Runtime, args: &cli::ConfigFile) -> Result<(), String> {
+    let mut source = reload::Source::open(args.path.clone()).map_err(|error| error.to_string())?;
     let config = source.config().clone();
-    if cfg!(not(feature = "acme")) && config.https.as_ref().is_some_and(|https| https.acme.is_some()) {
-        return fail("[https.acme] is not in this build: build it with the feature `acme`");
-    }
-    let watch = match certificates::Watch::start(&args.config, &config) {
-        Ok(watch) => watch,
-        Err(error) => return fail(&format!("cannot start a thread: {error}")),
-    };
+    let watch = certificates::Watch::start(&args.path, &config);
+    let watch = watch.map_err(|error| format!("cannot start a thread: {error}"))?;
     let reload = || {
         let config = source.reload()?;
         watch.follow(&config);
         Some(config)
     };
-    end(serve(runtime, &config, reload, || ()))
+    serve(runtime, &config, reload, || ())
 }
 
 /// `edgeward demo`: the same edge, before a LAN of our own.
 #[cfg(feature = "demo")]
-fn show(runtime: &Runtime, args: &cli::Demo) -> ExitCode {
-    let lan = match demo::Lan::start(args.into()) {
-        Ok(lan) => lan,
-        Err(error) => return fail(&format!("the LAN in the box cannot start: {error}")),
+fn show(runtime: &Runtime, args: &cli::Demo) -> Result<(), String> {
+    let lan = demo::Lan::start(args).map_err(|error| format!("the LAN in the box cannot start: {error}"))?;
+    let keys = cli::keys::fresh().map_err(|error| format!("the system gives no random numbers: {error}"))?;
+    let mut sources = lan.sources(cli::load::provider());
+    let parsed = edgeward_core::config::Config::parse(&lan.config_text(), &mut sources, keys);
+    let mut config = parsed.map_err(|errors| {
+        // Nobody has the file that these are about.
+        let whats: String = errors.0.iter().map(|error| format!("{}\n", error.what)).collect();
+        format!(
+            "{whats}    fix: choose other addresses or ports, see `{} demo --help`",
+            runtime.name
+        )
+    })?;
+    config.server.workers = args.workers;
+    config.server.shutdown = demo::SHUTDOWN;
+    let no_file = || {
+        tracing::info!("a demonstration has no file to read again");
+        None
     };
-    let keys = match cli::keys::fresh() {
-        Ok(keys) => keys,
-        Err(error) => return fail(&format!("the system gives no random numbers: {error}")),
-    };
-    match edgeward_core::config::Config::parse(&lan.config_text(), &mut lan.sources(cli::load::provider()), keys) {
-        Ok(mut config) => {
-            config.server.workers = args.workers;
-            config.server.shutdown = demo::SHUTDOWN;
-            let no_file = || {
-                tracing::info!("a demonstration has no file to read again");
-                None
-            };
-            end(serve(runtime, &config.into(), no_file, || cli::print(&lan.banner())))
-        }
-        Err(errors) => fail(&errors.display("the configuration of the demonstration")),
-    }
+    serve(runtime, &config.into(), no_file, || cli::print(&lan.banner()))
 }
 
-fn end(result: Result<(), String>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
-}
-
-fn fail(error: &str) -> ExitCode {
+/// Tells why there is no edge: to people as it is, to machines as a line like all others.
+fn fail(format: LogFormat, error: &str) -> ExitCode {
     use io::Write as _;
-    // Where nobody reads standard error, the exit code still tells.
-    let _ = writeln!(io::stderr(), "{}", error.trim_end());
+    let error = error.trim_end();
+    match format {
+        LogFormat::Json => tracing::error!("{error}"),
+        // Where nobody reads standard error, the exit code still tells.
+        LogFormat::Text => drop(writeln!(io::stderr(), "{error}")),
+    }
     ExitCode::FAILURE
 }

@@ -80,9 +80,14 @@ pub(crate) fn serve(
     let shards = config.server.workers.unwrap_or_else(cpus).max(1);
     (runtime.check)(shards)?;
     let descriptors = raise_descriptor_limit();
-    let bound = bind(config, shards)?;
-    let metrics = config.metrics.map(|metrics| bind_metrics(metrics.listen)).transpose()?;
-    let (access, access_thread) = Writer::start(config)?;
+    let metrics = config.metrics.map(|metrics| bind_metrics(metrics.listen)).transpose();
+    let (bound, metrics, (access, access_thread)) = match (bind(config, shards), metrics, Writer::start(config)) {
+        (Ok(bound), Ok(metrics), Ok(writer)) => (bound, metrics, writer),
+        (bound, metrics, writer) => {
+            let refused = [bound.err(), metrics.err(), writer.err()];
+            return Err(refused.into_iter().flatten().collect::<Vec<_>>().join("\n"));
+        }
+    };
     announce(config, shards, descriptors);
 
     let (happened, happenings) = mpsc::sync_channel(HAPPENINGS_MAX);
@@ -260,6 +265,13 @@ fn announce(config: &SharedConfig, shards: u16, descriptors: u64) {
                 "mediaserver"
             );
         }
+    }
+    if let Some(metrics) = &config.metrics {
+        tracing::info!(at = %metrics.listen, "listening on TCP for questions about numbers and health");
+    }
+    if let Some(log) = &config.access_log {
+        let to = log.file.as_deref().unwrap_or("standard output");
+        tracing::info!(to, format = ?log.format, "access log");
     }
     if let Some(turn) = &config.turn {
         let (first, last) = (turn.relay_ports.start(), turn.relay_ports.end());

@@ -4,7 +4,8 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use edgeward_core::action::{BindError, IoKind};
@@ -17,7 +18,10 @@ pub const LAST_BYTES: Duration = Duration::from_secs(30);
 pub const LINGER: Duration = Duration::from_secs(3);
 
 /// After an accept that failed for want of descriptors, others may have been closed by then.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is told that connections cannot be accepted.
+const ACCEPT_REMINDER: Duration = Duration::from_secs(60);
 
 /// Peers that may wait to be accepted. Each is taken or refused at once, so few ever wait.
 const RELAY_BACKLOG: i32 = 64;
@@ -34,6 +38,21 @@ pub fn io_kind(error: &io::Error) -> IoKind {
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => IoKind::Reset,
         _ => IoKind::Other,
     }
+}
+
+/// Tells that a connection could not be accepted, though not each time, and returns how long to wait before the next one.
+pub fn accept_failed(error: &io::Error) -> Duration {
+    /// When it was told last, and how often it has happened since; of the whole process.
+    static TOLD: Mutex<(Option<Instant>, u64)> = Mutex::new((None, 0));
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let (last, times) = &mut *told;
+    *times += 1;
+    if last.is_none_or(|last| last.elapsed() >= ACCEPT_REMINDER) {
+        let fix = "where descriptors are out, raise LimitNOFILE, or lower [server] connections_max";
+        tracing::warn!(%error, times, fix, "connections cannot be accepted");
+        (*last, *times) = (Some(Instant::now()), 0);
+    }
+    ACCEPT_PAUSE
 }
 
 /// Listens on a port that nobody else has. The listener does not block.

@@ -87,7 +87,7 @@ pub fn file(bytes: &[u8]) {
     assert!(!errors.0.is_empty(), "a refusal without a reason");
     let lines = text.lines().count().max(1);
     for error in &errors.0 {
-        assert!((0..=lines + 1).contains(&error.line), "line {} of {lines}", error.line);
+        assert!((1..=lines).contains(&error.line), "line {} of {lines}", error.line);
     }
     assert!(!errors.display("edgeward.toml").is_empty());
 }

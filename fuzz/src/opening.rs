@@ -15,10 +15,11 @@ pub fn proxy_header(bytes: &[u8]) {
     }
 }
 
-/// A ClientHello that rustls takes we take too, and read the same name and protocols out of it.
+/// Of a ClientHello that both take, rustls and we read the same name and protocols; what we have taken, more bytes do not
+/// change.
 ///
-/// Known differences: rustls takes what we refuse where a message is longer or in more records than browsers send; we take
-/// what it refuses, since we look at two extensions only and it at all.
+/// Which of them are taken is not compared: we refuse a message that is longer or in more records than browsers send, and
+/// take what rustls refuses, since we look at two extensions only and it at all.
 pub fn client_hello(bytes: &[u8]) {
     let ours = ClientHello::parse(bytes);
     if let Ok(Some(whole)) = &ours {

@@ -3,7 +3,7 @@
 use std::{io, net::TcpListener, process::ExitCode};
 
 use edgeward_core::action::ListenerId;
-use edgeward_daemon::{CUT_GRACE, Letters, Runtime, Start, tcp::ACCEPT_PAUSE};
+use edgeward_daemon::{CUT_GRACE, Letters, Runtime, Start, tcp::accept_failed};
 use tokio::task::LocalSet;
 
 use crate::shard::{Driver, SharedDriver};
@@ -73,10 +73,7 @@ async fn accept(driver: SharedDriver, on: ListenerId, listener: tokio::net::TcpL
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => driver.borrow_mut().accepted(on, socket, peer),
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => tokio::time::sleep(accept_failed(&error)).await,
         }
     }
 }

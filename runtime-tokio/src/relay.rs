@@ -4,7 +4,7 @@
 use std::{cell::RefCell, io, net::SocketAddr, rc::Weak};
 
 use edgeward_core::action::{BindError, RelayId};
-use edgeward_daemon::tcp::{self, ACCEPT_PAUSE};
+use edgeward_daemon::tcp::{self, accept_failed};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::AbortHandle,
@@ -36,10 +36,7 @@ async fn accept(driver: Weak<RefCell<Driver>>, relay: RelayId, listener: TcpList
         let Some(driver) = driver.upgrade() else { return };
         match accepted {
             Ok((socket, _)) => driver.borrow_mut().peer_accepted(relay, socket),
-            Err(error) => {
-                tracing::warn!(%error, "a peer could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => tokio::time::sleep(accept_failed(&error)).await,
         }
     }
 }

@@ -39,7 +39,9 @@ impl Place {
 
     fn check_example(&self, name: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
-        let output = self.check(&fs::read_to_string(path).unwrap());
+        // Its folders are those of a host with the package.
+        let text = fs::read_to_string(path).unwrap().replace("/var/lib/edgeward/", "");
+        let output = self.check(&text);
         assert!(output.status.success(), "{name}: {output:?}");
         stdout(&output)
     }
@@ -48,7 +50,6 @@ impl Place {
         Command::new(env!("CARGO_BIN_EXE_edgeward"))
             .args(arguments)
             .current_dir(&self.directory)
-            .env("TURN_SECRET_OLD", "the secret of last year")
             .output()
             .unwrap()
     }
@@ -87,12 +88,12 @@ fn one_host() {
             "sip    UDP 192.0.2.10:5060; WebSockets at wss://edge.example.com, with a token",
             "/wssip-mds2  -> mds2 10.0.0.3:5060, reached back by Path",
             "may relay to 10.0.0.9 UDP 10000",
+            "may relay to default (10.0.0.2) UDP 10000-20000",
+            "realm edge.example.com; shared secrets: 1; users: asterisk from 10.0.0.2 and 10.0.0.3",
+            "server one worker for each CPU; stops within 10 s, WebSockets over 5 s",
         ],
     );
-    assert!(
-        !place.directory.join("edgeward.keys").exists(),
-        "a check makes no files"
-    );
+    assert!(!place.directory.join("keys").exists(), "a check makes no files");
 }
 
 #[test]
@@ -110,7 +111,7 @@ From the outside (WAN to DMZ)
 
 To the outside (DMZ to WAN)
   From        To          Ports to open   Usage
-  192.0.2.10  any public  UDP/1024-65535  Media from relays to clients
+  192.0.2.10  any public  UDP/1024-65535  Media from relays to public peers
 
 To the inside (DMZ to LAN)
   From        To                                   Ports to open    Usage
@@ -141,7 +142,8 @@ fn three_hosts() {
         &[
             "https  TCP 192.0.2.10:443 as edge.example.com",
             "web    /wssip                            -> sip https://192.0.2.11:443, WebSockets too",
-            "this host  sip (192.0.2.11)  TCP/443        Web pages and their WebSockets",
+            "Inside the DMZ",
+            "this host  sip (192.0.2.11)  TCP/443        WebSockets for SIP",
         ],
     );
     assert_has(
@@ -157,10 +159,80 @@ fn three_hosts() {
         &[
             "https  only certificates, for TURN over TLS",
             "relays by 10.1.0.12 UDP 30000-39999, advertised as 192.0.2.12",
-            "realm edge.example.com; shared secrets: 2; users: asterisk",
+            "realm edge.example.com; shared secrets: 1; users: asterisk from 10.0.0.2 and 10.0.0.3",
             "any   192.0.2.12  UDP/3478, TCP/3478  STUN and TURN",
         ],
     );
+}
+
+#[test]
+fn flows_that_follow_from_names_proxies_and_authorities() {
+    let output = Place::new("names").check(
+        r#"
+[metrics]
+listen = "10.0.0.5:9464"
+
+[https]
+listen = "192.0.2.10:443"
+hosts = ["edge.example.com"]
+proxy_protocol_from = "192.0.2.1"
+acme = { domains = ["edge.example.com"], terms_agreed = true, directory = "https://ca.example.com:14000/dir" }
+
+[sip]
+listen = "192.0.2.10:5060"
+
+[[sip.mediaserver]]
+address = "pbx.example.com"
+
+[turn]
+listen = "192.0.2.10:3478"
+proxy_protocol_from = "192.0.2.1"
+realm = "edge.example.com"
+secrets = [{ file = "turn-secret" }]
+public_peers = false
+"#,
+    );
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}");
+    assert_has(
+        &text,
+        &[
+            "this host  ca.example.com  TCP/14000      Certificates by ACME",
+            "192.0.2.1  192.0.2.10  TCP/443        HTTPS: SIP over WebSocket, TURN over TLS",
+            "192.0.2.1  192.0.2.10  TCP/3478       STUN and TURN",
+            "any   192.0.2.10  UDP/3478         STUN and TURN",
+            "192.0.2.10  default (pbx.example.com)  UDP/10000-20000  Media from relays to peers",
+            "this host   its resolvers              UDP/53, TCP/53   Names of servers",
+            "default (pbx.example.com)  192.0.2.10  UDP/30000-39999     Media from peers to relays",
+            "monitoring                 10.0.0.5    TCP/9464            Numbers and health",
+            "may relay to default (pbx.example.com) UDP 10000-20000",
+        ],
+    );
+    assert!(!text.contains("certificates for"), "there are none yet\n{text}");
+}
+
+#[test]
+fn folders_that_a_start_would_miss() {
+    let output = Place::new("folders").check(
+        r#"
+[server]
+key_file = "missing/keys"
+[access_log]
+file = "missing/access.log"
+[turn]
+listen = "192.0.2.10:3478"
+realm = "edge.example.com"
+secrets = [{ file = "turn-secret" }]
+"#,
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "\
+edgeward.toml:3: `missing/keys`: it is missing, and so is its folder missing
+    fix: name a file that this user may read, or make in its directory
+edgeward.toml:5: `missing/access.log`: it is missing, and so is its folder missing
+    fix: name a file in a folder that this user may write to
+";
+    assert_eq!(stdout(&output), expected);
 }
 
 #[test]
@@ -249,6 +321,8 @@ fn a_configuration_that_is_not_there() {
             "fix: name the configuration with --config FILE",
         ],
     );
+    let output = Place::new("folder").edgeward(&["check", "--config", "."]);
+    assert_has(&stdout(&output), &["fix: name the file in that folder"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ use edgeward_core::{
 };
 use edgeward_daemon::{
     CUT_GRACE, Clock, Letter, Letters, Mesh, Start, access, resolve, snapshot,
-    tcp::{self, ACCEPT_PAUSE, SCRATCH_BYTES, io_kind},
+    tcp::{self, SCRATCH_BYTES, accept_failed, io_kind},
 };
 use edgeward_udp::{Event, Options, Poller, Turn};
 use mio::{
@@ -363,8 +363,7 @@ impl Drive {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                self.alarms.insert((Instant::now() + ACCEPT_PAUSE, token));
+                self.alarms.insert((Instant::now() + accept_failed(&error), token));
                 return;
             }
         };

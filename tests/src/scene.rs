@@ -155,7 +155,14 @@ impl Scene {
     /// # Panics
     /// When something does not start.
     pub fn with(config: &str) -> Self {
-        let site = Site::new();
+        Self::at(Site::new(), config)
+    }
+
+    /// The same, where a test has put something already.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub fn at(site: Site, config: &str) -> Self {
         let identity = site.authority().identity(&[&site.host(2).to_string()]);
         Self {
             upstream: Upstream::start(site.at(2, 8080)),

@@ -14,7 +14,7 @@ use edgeward_tests::{
         websocket::Event,
     },
     scene::{ALICE, CONFIG, SECRETS, Scene},
-    site::NAME,
+    site::{NAME, Site},
 };
 use rustix::process::Signal;
 
@@ -239,6 +239,35 @@ fn numbers_and_health_are_told() {
     assert_eq!(scene.edge.wait().code(), Some(0));
 }
 
+#[test]
+fn a_mediaserver_that_never_answered_is_not_up() {
+    let config = CONFIG
+        .replace("$net.3:5060", "$net.130:5060")
+        .replace("$net.4:5060", "$net.131:5060")
+        .replace("[turn]", "[sip.health]\ninterval_secs = 0.2\n[turn]");
+    let site = Site::new();
+    let silent = [130, 131].map(|host| UdpPeer::bind(site.at(host, 5060)));
+    let scene = Scene::at(site, &format!("[metrics]\nlisten = \"$net.1:9464\"\n{config}"));
+    let up = "edgeward_sip_mediaserver_up{mediaserver=\"default\"}";
+    let nothing = (503, "sip: no mediaserver has answered yet\n".into());
+    assert_eq!(asked(&scene, "/readyz/sip"), nothing);
+    scene.edge.process().wait_for("has never answered OPTIONS");
+    assert_eq!(asked(&scene, "/readyz/sip"), nothing);
+    assert_eq!(number(&scene, up), 0);
+    // It may be silent on purpose: whoever calls is let through.
+    let telephone = scene.telephone(100, "/wssip");
+    SipBrowser::open(&telephone, Account::of("alice")).expect("a WebSocket");
+    // Answers to old questions come too late.
+    eventually("readiness", || {
+        let (question, edge) = silent[0].receive();
+        let question = String::from_utf8(question).expect("text");
+        let (_, fields) = question.split_once("\r\n").expect("a request");
+        silent[0].send(edge, format!("SIP/2.0 200 OK\r\n{fields}").as_bytes());
+        (asked(&scene, "/readyz/sip").0 == 200).then_some(())
+    });
+    assert_eq!(number(&scene, up), 1);
+}
+
 /// The lines of a file, once there are so many.
 fn lines(scene: &Scene, file: &str, count: usize) -> Vec<String> {
     eventually(file, || {
@@ -268,7 +297,7 @@ fn each_request_is_one_line_of_the_access_log() {
     tunnel.closed();
     drop(tunnel);
     let mut gone = scene.connect(102);
-    gone.send(get("/app/fixed/50000000"));
+    gone.send(get("/app/fixed/20000000"));
     gone.head();
     drop(gone);
     let logged = lines(&scene, "access.log", 4);
@@ -294,8 +323,12 @@ fn each_request_is_one_line_of_the_access_log() {
         (&find("/nowhere")["status"], &find("/nowhere")["upstream"]),
         (&404.into(), &serde_json::Value::Null)
     );
+    assert_eq!(
+        (&find("/nowhere")["end"], &find("/nowhere")["id"]),
+        (&"refused".into(), &serde_json::Value::Null)
+    );
     assert_eq!(find("/socket/ws")["status"], 101);
-    assert_eq!(find("/app/fixed/50000000")["end"], "client-gone");
+    assert_eq!(find("/app/fixed/20000000")["end"], "client-gone");
 
     // logrotate moves the file and tells us so.
     let file = |name: &str| scene.site.folder().join(name);
@@ -376,14 +409,15 @@ fn refusals_are_lines_that_fail2ban_understands() {
             scene.edge = Edge::start_with(&scene.site, CONFIG, &["--log-format", "json"]);
         }
         provoke(&scene);
-        for (client, role, reason) in [
-            (100, "web", "route"),
-            (100, "web", "host"),
-            (101, "web", "protocol"),
-            (102, "edge", "protocol"),
-            (103, "sip", "protocol"),
-            (104, "turn", "credentials"),
-            (105, "turn", "peer"),
+        // Whom an ordinary browser may be is told of, but not counted.
+        for (client, role, reason, is_counted) in [
+            (100, "web", "route", false),
+            (100, "web", "host", true),
+            (101, "web", "protocol", true),
+            (102, "edge", "protocol", true),
+            (103, "sip", "protocol", true),
+            (104, "turn", "credentials", true),
+            (105, "turn", "peer", false),
         ] {
             let address = scene.client(client).to_string();
             let line = scene
@@ -397,7 +431,10 @@ fn refusals_are_lines_that_fail2ban_understands() {
             let found = filter(role)
                 .iter()
                 .find_map(|regex| Some(regex.captures(&line)?["address"].to_owned()));
-            assert_eq!(found, Some(address), "{line}");
+            assert_eq!(found, is_counted.then_some(address), "{line}");
+            for (of, about) in [("route", "/.env"), ("host", "elsewhere.example")] {
+                assert!(of != reason || line.contains(&format!("\"{about}\"")), "{line}");
+            }
             for other in ["edge", "web", "sip", "turn"].iter().filter(|other| **other != role) {
                 assert!(
                     filter(other).iter().all(|regex| !regex.is_match(&line)),
@@ -414,7 +451,7 @@ fn refusals_are_lines_that_fail2ban_understands() {
 /// fail2ban itself finds the clients, with their times.
 fn check_with_fail2ban(scene: &Scene) {
     let filters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/fail2ban/filter.d");
-    for (role, hits) in [("edge", 1), ("web", 3), ("sip", 1), ("turn", 2)] {
+    for (role, hits) in [("edge", 1), ("web", 2), ("sip", 1), ("turn", 1)] {
         let ran = Command::new("fail2ban-regex")
             .arg(scene.site.folder().join("refusals.log"))
             .arg(filters.join(format!("edgeward-{role}.conf")))
@@ -425,6 +462,46 @@ fn check_with_fail2ban(scene: &Scene) {
         let said = String::from_utf8_lossy(&ran.stdout);
         assert!(said.contains(&format!(" {hits} matched")), "{role}: {said}");
     }
+}
+
+#[test]
+fn what_fails_behind_the_edge_is_named() {
+    let config = CONFIG
+        .replace("ca = \"ca.pem\"", "ca = \"edge.pem\"")
+        .replace("30000-30099", "30000-30011");
+    let site = Site::new();
+    let _taken: Vec<_> = (30_000..=30_011).map(|port| UdpPeer::bind(site.at(1, port))).collect();
+    let scene = Scene::at(site, &config);
+    let mut client = scene.connect(100);
+    for (path, said, details) in [
+        (
+            "/secure",
+            "no TLS with a server of an upstream",
+            ["upstream=\"secure\"", "server=https://$net.2:8444", "certificate"],
+        ),
+        (
+            "/absent",
+            "a server of an upstream took no call",
+            [
+                "upstream=\"absent\"",
+                "server=http://$net.2:8999",
+                "nothing listens there",
+            ],
+        ),
+    ] {
+        assert_eq!(client.ask(&get(path)).status(), Some(502), "{path}");
+        let process = scene.edge.process();
+        let line = process.wait_until(said, |line| line.contains(said) && line.contains(details[0]));
+        for detail in details.map(|detail| scene.site.fill(detail)) {
+            assert!(line.contains(&detail), "no {detail} in {line}");
+        }
+    }
+    let allocate = Message::request(method::ALLOCATE).with(attribute::REQUESTED_TRANSPORT, stun::UDP);
+    assert_eq!(scene.raw_turn(101).ask_signed(allocate).error_code(), Some(508));
+    let line = scene.edge.process().wait_for("no relay port can be bound");
+    assert!(line.contains("keep other programs off"), "{line}");
+    let said = scene.edge.process().lines().join("\n");
+    assert!(!said.contains("capacity"), "a client is blamed for it\n{said}");
 }
 
 #[test]

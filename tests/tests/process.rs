@@ -65,7 +65,7 @@ fn what_does_not_end_is_cut_in_time() {
     events.send(get("/app/events"));
     assert_eq!(events.head().status(), Some(200));
     let mut slow = scene.connect(101);
-    slow.send(get("/app/fixed/50000000"));
+    slow.send(get("/app/fixed/20000000"));
     assert_eq!(slow.head().status(), Some(200));
     let mut deaf = scene.registered(102, "alice");
     let half = Stream::connect(scene.client(103), scene.https()).expect("a connection");
@@ -132,13 +132,32 @@ fn a_port_that_is_taken_is_named() {
 fn an_address_that_is_not_ours_is_named() {
     let site = Site::new();
     site.write_certificate();
-    let mut edge = Edge::launch(&site, "edge", &CONFIG.replace("$net.1:5060", "192.0.2.1:5060"));
+    let config = CONFIG
+        .replace("$net.1:5060", "198.51.100.1:5060")
+        .replace("relay = \"$net.1\"", "relay = \"198.51.100.2\"");
+    let mut edge = Edge::launch(
+        &site,
+        "edge",
+        &format!("[metrics]\nlisten = \"198.51.100.3:9464\"\n{config}"),
+    );
     assert_eq!(edge.wait().code(), Some(1));
     let said = edge.lines().join("\n");
-    assert!(
-        said.contains("UDP 192.0.2.1:5060") && said.contains("address"),
-        "{said}"
-    );
+    for text in [
+        "UDP 198.51.100.1:5060: no interface of this host has this address",
+        "cannot relay by 198.51.100.2: no interface of this host has this address",
+        "relay = { bind = \"10.1.0.2\", advertise = \"198.51.100.2\" }",
+        "TCP 198.51.100.3:9464",
+    ] {
+        assert!(said.contains(text), "no {text} in {said}");
+    }
+    // Whoever collects lines of JSON gets these too.
+    let arguments = ["run", "--config", "edge.toml", "--log-format", "json"];
+    let mut edge = run(&site, "edge", &arguments);
+    assert_eq!(edge.wait().code(), Some(1));
+    for line in edge.lines() {
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        assert!(value["level"].is_string(), "{line}");
+    }
 }
 
 #[test]

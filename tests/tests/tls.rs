@@ -171,7 +171,11 @@ fn each_name_has_its_certificate() {
         assert!(said.contains("unrecognized name"), "{name}: {said}");
         assert!(!said.contains("BEGIN CERTIFICATE"), "{name}: {said}");
     }
-    place.edge.process().wait_for("a server name that is not ours");
+    let said = place.edge.process().wait_for("a server name that is not ours");
+    assert!(
+        said.contains("reason=\"host\"") && said.contains("about=\"other.test\""),
+        "{said}"
+    );
 }
 
 #[test]

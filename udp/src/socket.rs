@@ -90,7 +90,8 @@ impl Socket {
             }
         }
         if !matches!(id, SocketId::Relay(_)) {
-            let (asked, granted) = (buffers.receive_bytes, SockRef::from(&io).recv_buffer_size()?);
+            // socket(7): the kernel doubles what is asked for, to have room for its own notes, and tells the double.
+            let (asked, granted) = (buffers.receive_bytes, SockRef::from(&io).recv_buffer_size()? / 2);
             if granted < asked {
                 tracing::warn!(%local, asked, granted, "small receive buffer: raise net.core.rmem_max");
             }

@@ -46,6 +46,22 @@ pub trait Sources {
         Err(format!("`{path}` cannot be kept here"))
     }
 
+    /// Whether this file can be written, or made, when the time comes.
+    ///
+    /// # Errors
+    /// In words for the administrator.
+    fn file_to_write(&mut self, _path: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether this folder can be written to, or made with those above it.
+    ///
+    /// # Errors
+    /// In words for the administrator.
+    fn folder_to_write(&mut self, _path: &str) -> Result<(), String> {
+        Ok(())
+    }
+
     /// The cryptography for certificates.
     fn provider(&self) -> &Provider;
 }
@@ -111,9 +127,13 @@ fn config(cx: &mut Reader<'_>, document: &DeTable<'_>, keys: Keys) -> Option<Con
     let mut rates = root.or(cx, "rates", rates::Found::default(), rates::parse);
     let web = root.optional(cx, "web", |cx, value| web::parse(cx, value, &mut rates));
     let token = root.optional(cx, "token", |cx, value| token::parse(cx, value, web.as_ref()));
-    let sip = root.optional(cx, "sip", |cx, value| sip::parse(cx, value, https.as_ref(), &rates));
-    let turn = root.optional(cx, "turn", |cx, value| turn::parse(cx, value, sip.as_ref()));
+    let has_token_check = root.has("token");
+    let sip = root.optional(cx, "sip", |cx, value| {
+        sip::parse(cx, value, https.as_ref(), has_token_check, &rates)
+    });
+    // Before [turn], whose relay ports must leave out every other socket.
     let metrics = root.optional(cx, "metrics", metrics::parse);
+    let turn = root.optional(cx, "turn", |cx, value| turn::parse(cx, value, sip.as_ref()));
     let access_log = root.optional(cx, "access_log", access_log::parse);
     check_peers(cx, &root, turn.as_ref());
     check_listener(cx, &root, https.as_ref(), turn.as_ref());

@@ -3,7 +3,7 @@
 use crate::{
     conn::Stage,
     shard::Shard,
-    stats::{Sample, Snapshot},
+    stats::{Liveness, Sample, Snapshot},
     turn::Server,
 };
 
@@ -29,7 +29,7 @@ impl Shard {
             .map_or((0, 0), |sip| (sip.flows(), sip.transactions()));
         let allocations = self.turn.as_ref().map_or(0, Server::allocations);
         let mediaservers = self.config.sip.as_ref().map_or(0, |sip| sip.mediaservers.len());
-        let is_up = |place| self.sip.as_ref().is_some_and(|sip| sip.is_available(place));
+        let liveness = |place| self.sip.as_ref().map_or(Liveness::Down, |sip| sip.liveness(place));
         Snapshot {
             counters: self.stats.samples(),
             gauges: vec![
@@ -61,7 +61,7 @@ impl Shard {
                 Sample::new("sip_transactions", "SIP transactions", transactions as u64),
                 Sample::new("turn_allocations", "TURN allocations", allocations as u64),
             ],
-            mediaservers: (0..mediaservers).map(is_up).collect(),
+            mediaservers: (0..mediaservers).map(liveness).collect(),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     config::Offer,
     conn::{Downstream, Stage, TurnStream},
     http::{Answer, Server},
+    refusal::{Role, refused_about},
     shard::{Shard, Step},
     time::Now,
     tls::{ALPN_ACME, ALPN_HTTP, ALPN_STUN, ALPN_TURN, Protocols, Tls},
@@ -129,7 +130,15 @@ impl Shard {
         let name = hello.server_name();
         if https.refuse_unknown_names && name.is_some_and(|name| !https.knows(name)) {
             // RFC 6066 section 3: "abort the handshake by sending a fatal-level unrecognized_name(112) alert".
-            return self.refuse_tls(now, id, Alert::UnrecognizedName, "a server name that is not ours", out);
+            // Whoever knows us by an old name is no attacker: a reason of its own, with the name for the administrator.
+            if let Some(conn) = self.conns.get(id.0) {
+                let detail = "a server name that is not ours";
+                refused_about(Role::Edge, conn.peer.ip(), "host", detail, name.unwrap_or_default());
+            }
+            self.alert(id, Alert::UnrecognizedName);
+            self.stats.edge.faults += 1;
+            self.close(now, id, out);
+            return Step::Gone;
         }
         let protocols = match offer {
             _ if https.acme.is_some() && hello.protocols().any(|name| name == ALPN_ACME) => Protocols::Challenge,
@@ -149,10 +158,14 @@ impl Shard {
 
     /// Ends a connection that has not come so far that anything could be encrypted.
     fn refuse_tls(&mut self, now: Now, id: ConnId, alert: Alert, why: &'static str, out: &mut Egress) -> Step {
+        self.alert(id, alert);
+        self.fault(now, id, why, out)
+    }
+
+    fn alert(&mut self, id: ConnId, alert: Alert) {
         if let Some(conn) = self.conns.get_mut(id.0) {
             conn.out().extend_from_slice(&alert.record());
         }
-        self.fault(now, id, why, out)
     }
 
     fn is_turn_host(&self, server_name: Option<&str>) -> bool {

@@ -186,7 +186,10 @@ impl Shard {
         match decision {
             Decision::Refuse(answer) => {
                 self.stats.web.refused += 1;
-                log::turn_away_request(client, answer.status);
+                log::turn_away_request(client, answer.status, request);
+                if answer.status >= 400 {
+                    self.doom_exchange(id, End::Refused);
+                }
                 self.answer(now, id, &answer, out)
             }
             Decision::Sip { mediaserver, accept } => {

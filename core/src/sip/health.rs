@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use crate::{config, time::Instant};
+use crate::{config, stats::Liveness, time::Instant};
 
-/// What is known of the health of an address. One that nothing is known of counts as alive.
+/// What is known of the health of an address. One that nothing is known of gets requests, but is not called alive.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     /// Whether it has ever answered a question: one that never does may be silent by its own policy.
@@ -34,6 +34,20 @@ impl Health {
     /// Whether it has been found dead. One that is only avoided is better than none.
     pub(super) const fn is_down(&self) -> bool {
         self.is_down
+    }
+
+    /// What can be said of it to people.
+    pub(super) const fn liveness(&self) -> Liveness {
+        match (self.is_down, self.heard_at) {
+            (true, _) => Liveness::Down,
+            (false, Some(_)) => Liveness::Up,
+            (false, None) => Liveness::Unknown,
+        }
+    }
+
+    /// Whether so many questions as count for a failure have just been in vain, and nothing has come from there ever.
+    pub(super) fn is_missed(&self, limits: &config::Health) -> bool {
+        self.liveness() == Liveness::Unknown && self.failures == limits.failures
     }
 
     /// Whether it has ever answered a question.

@@ -12,6 +12,7 @@ use super::{health::Health, link::Link};
 use crate::{
     action::ConnId,
     config::{self, Host, HostPort, Mediaserver, PeerRule, Reach, TrunkTransport},
+    stats::Liveness,
     time::Instant,
     wire::sip::uri::{DEFAULT_PORT, Uri},
 };
@@ -220,6 +221,15 @@ impl Trunk {
         self.current().any(|node| !node.health.is_down())
     }
 
+    /// Whether any of its addresses lives.
+    pub(super) fn liveness(&self) -> Liveness {
+        let has = |wanted| self.current().any(|node| node.health.liveness() == wanted);
+        let best = [Liveness::Up, Liveness::Unknown]
+            .into_iter()
+            .find(|liveness| has(*liveness));
+        best.unwrap_or(Liveness::Down)
+    }
+
     /// Whether this address is one to begin something at.
     pub(super) fn is_current(&self, address: SocketAddr) -> bool {
         self.current().any(|node| node.address == address)
@@ -294,6 +304,13 @@ impl Trunk {
             node.health.ask(self.question, neighbours_answer, limits);
             if node.health.is_down() && !was_down {
                 tracing::warn!(mediaserver = %self.name, address = %node.address, "a mediaserver does not answer");
+            } else if node.health.is_missed(limits) {
+                tracing::warn!(
+                    mediaserver = %self.name,
+                    address = %node.address,
+                    fix = "look whether this is its address, and whether UDP is let through both ways",
+                    "a mediaserver has never answered OPTIONS; it is called all the same"
+                );
             }
         }
         asked
@@ -304,10 +321,16 @@ impl Trunk {
         let Some(node) = self.nodes.iter_mut().find(|node| node.address == address) else {
             return;
         };
-        let was_down = node.health.is_down();
+        let before = node.health.liveness();
         sign(&mut node.health);
-        if was_down && !node.health.is_down() {
-            tracing::info!(mediaserver = %self.name, %address, "a mediaserver answers again");
+        match (before, node.health.liveness()) {
+            (Liveness::Unknown, Liveness::Up) => {
+                tracing::info!(mediaserver = %self.name, %address, "a mediaserver answers");
+            }
+            (Liveness::Down, Liveness::Up) => {
+                tracing::info!(mediaserver = %self.name, %address, "a mediaserver answers again");
+            }
+            _ => {}
         }
     }
 

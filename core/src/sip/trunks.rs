@@ -22,6 +22,7 @@ use crate::{
     config::{self, Config, PeerRule},
     cx::Cx,
     slab::Key,
+    stats::Liveness,
     time::Instant,
     wire::sip::uri::Uri,
 };
@@ -93,11 +94,17 @@ impl Bridge {
         self.trunks.iter().flat_map(Trunk::media).collect()
     }
 
-    /// Whether a mediaserver answers, as far as is known; a WebSocket for one that does not had better be refused.
-    /// `mediaserver` is its place in [`Sip::mediaservers`](crate::config::Sip::mediaservers).
+    /// Whether a mediaserver may answer; a WebSocket for one that has been found dead had better be refused. `mediaserver`
+    /// is its place in [`Sip::mediaservers`](crate::config::Sip::mediaservers).
     pub fn is_available(&self, mediaserver: usize) -> bool {
         self.trunk_of(mediaserver)
             .is_some_and(|trunk| self.trunk(trunk).is_available())
+    }
+
+    /// Whether that mediaserver lives, as far as is known.
+    pub fn liveness(&self, mediaserver: usize) -> Liveness {
+        let trunk = self.trunk_of(mediaserver);
+        trunk.map_or(Liveness::Down, |trunk| self.trunk(trunk).liveness())
     }
 
     /// The answer to a question after a name. A failure changes nothing: what was known is better than nothing.

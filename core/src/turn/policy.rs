@@ -24,6 +24,9 @@ pub(super) struct Policy {
     own: Vec<IpAddr>,
 }
 
+/// Where peers on the internet have their media: the ports below are of services, which TURN is not for.
+pub(super) const PUBLIC_PORTS: RangeInclusive<u16> = 1024..=u16::MAX;
+
 /// Peers that the administrator named.
 #[derive(Debug)]
 struct Rule {
@@ -52,6 +55,7 @@ impl Policy {
             .into_iter()
             .map(|(at, _)| at)
             .chain(config.turn_sockets().iter().copied())
+            .chain(config.metrics.map(|metrics| metrics.listen))
             .chain(config.sip.iter().flat_map(|sip| [sip.listen, sip.advertise]))
             .map(canonical)
             .collect();
@@ -95,16 +99,14 @@ impl Policy {
         let named = self
             .rules()
             .any(|rule| rule.ports.contains(&port) && rule.opens(ip, scope));
-        named || self.public_peers && scope == Scope::Public && !self.own.contains(&ip)
+        named || PUBLIC_PORTS.contains(&port) && self.is_public(ip, scope)
     }
 
     /// Whether there is any port of this address that [`Policy::allows`]. Permissions have no port, so that each packet
     /// is asked about once more.
     pub(super) fn allows_address(&self, ip: IpAddr) -> bool {
         let scope = scope(ip);
-        self.is_relay(ip)
-            || self.rules().any(|rule| rule.opens(ip, scope))
-            || self.public_peers && scope == Scope::Public && !self.own.contains(&ip)
+        self.is_relay(ip) || self.rules().any(|rule| rule.opens(ip, scope)) || self.is_public(ip, scope)
     }
 
     /// The name of a peer in all tables and towards clients: IPv4 in IPv6 clothes is IPv4, and a relayed address of ours
@@ -144,6 +146,10 @@ impl Policy {
     /// Whether this may be a relayed transport address of ours, of whichever shard; it is one that [`Policy::seen`] gave.
     pub(super) fn is_relayed(&self, peer: SocketAddr) -> bool {
         self.relay_ports.contains(&peer.port()) && self.is_relay(peer.ip())
+    }
+
+    fn is_public(&self, ip: IpAddr, scope: Scope) -> bool {
+        self.public_peers && scope == Scope::Public && !self.own.contains(&ip)
     }
 
     fn rules(&self) -> impl Iterator<Item = &Rule> {

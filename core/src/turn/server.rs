@@ -53,6 +53,8 @@ pub struct Server {
     table: Table,
     /// Relay addresses by family.
     pools: [Option<Pool>; 2],
+    /// Whether the last port that was wanted could not be had from the system.
+    is_unbound: bool,
     /// Held ports, soonest to expire first.
     reservations: VecDeque<Reservation>,
     asks: VecDeque<Ask>,
@@ -155,6 +157,7 @@ impl Server {
             limiter: Limiter::new(turn.limits.unauthenticated_per_second, rng),
             table: Table::new(rng),
             pools,
+            is_unbound: false,
             reservations: VecDeque::new(),
             asks: VecDeque::new(),
             sweep: expire::Sweep::default(),
@@ -457,6 +460,11 @@ fn refuse(cx: &mut Cx<'_>, from: &Client, form: &Form, code: Code) -> Verdict {
     if let Some((reason, detail)) = reason {
         refused(Role::Turn, from.source().ip(), reason, detail);
     }
+    answer_error(cx, from, form, code)
+}
+
+/// Answers with an error that the client has no part in.
+fn answer_error(cx: &mut Cx<'_>, from: &Client, form: &Form, code: Code) -> Verdict {
     let range = form.error(cx.made, code, |_| ());
     from.send(Prefix::NONE, Payload::Made(range))
 }

@@ -44,10 +44,11 @@ pub(super) fn combined(access: &Access, out: &mut Vec<u8>) {
         None => out.extend_from_slice(b" wait=-"),
     }
     let (total, end) = (access.total.as_secs_f64(), access.end.as_str());
-    let _ = writeln!(
-        out,
-        " total={total:.3} received={received_bytes} end={end} id={request_id:032x}"
-    );
+    let _ = write!(out, " total={total:.3} received={received_bytes} end={end} id=");
+    let _ = match request_id {
+        0 => writeln!(out, "-"),
+        id => writeln!(out, "{id:032x}"),
+    };
 }
 
 /// One JSON object; what there is not is `null`.
@@ -65,7 +66,7 @@ pub(super) fn json(access: &Access, out: &mut Vec<u8>) {
         out,
         "{{\"time\":\"{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z\",\"client\":\"{client}\",\
          \"status\":{status},\"received_bytes\":{received_bytes},\"sent_bytes\":{sent_bytes},\
-         \"total_secs\":{:.6},\"end\":\"{}\",\"id\":\"{request_id:032x}\",\"wait_secs\":",
+         \"total_secs\":{:.6},\"end\":\"{}\",\"wait_secs\":",
         access.total.as_secs_f64(),
         access.end.as_str(),
     );
@@ -75,7 +76,9 @@ pub(super) fn json(access: &Access, out: &mut Vec<u8>) {
         }
         None => out.extend_from_slice(b"null"),
     }
+    let id = format!("{request_id:032x}");
     for (name, value) in [
+        ("id", Some(&*id).filter(|_| *request_id != 0)),
         ("method", Some(access.method).filter(|method| !method.is_empty())),
         ("path", Some(&*access.path)),
         ("route", access.route.as_deref()),
@@ -175,12 +178,13 @@ mod tests {
             status: 0,
             wait: None,
             end: End::ClientGone,
+            request_id: 0,
             ..access()
         };
         let line = text(combined, &unread);
         assert!(line.contains("\"-\" 000 2345 \"-\""), "{line}");
         assert!(
-            line.contains("route=- upstream=- wait=- total=0.014 received=1 end=client-gone"),
+            line.contains("route=- upstream=- wait=- total=0.014 received=1 end=client-gone id=-\n"),
             "{line}"
         );
     }
@@ -194,6 +198,7 @@ mod tests {
         assert_eq!(value["agent"], "Agent \\ \n\u{e9}");
         assert_eq!(value["referrer"], serde_json::Value::Null);
         assert_eq!(value["wait_secs"], 0.012);
+        assert_eq!(value["id"], "000000000000000000000000000000ab");
         assert_eq!((line.matches('\n').count(), line.ends_with("}\n")), (1, true));
     }
 

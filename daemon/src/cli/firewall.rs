@@ -1,6 +1,6 @@
 //! What must the firewalls let through? The tables that a network team asks for, made from the configuration.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use edgeward_core::config::{Config, Host, HostPort, Mediaserver, Sip, TrunkTransport, Turn};
 
@@ -12,6 +12,7 @@ pub(crate) fn flows(config: &Config) -> String {
         ("From the outside (WAN to DMZ)", from_outside(config)),
         ("To the outside (DMZ to WAN)", to_outside(config)),
         ("From the proxies in front of this host", from_proxies(config)),
+        ("Inside the DMZ", inside_dmz(config)),
         ("To the inside (DMZ to LAN)", to_inside(config)),
         ("From the inside (LAN to DMZ)", from_inside(config)),
     ];
@@ -37,42 +38,70 @@ fn from_outside(config: &Config) -> Vec<Flow> {
 
 fn to_outside(config: &Config) -> Vec<Flow> {
     let turn = config.turn.iter().filter(|turn| turn.public_peers);
-    let flows = turn.map(|turn| {
-        let usage = "Media from relays to clients";
-        flow(
-            &bound_relays(turn),
-            "any public",
-            &transports(turn, "1024-65535"),
-            usage,
-        )
+    let media = turn.map(|turn| {
+        let usage = "Media from relays to public peers";
+        let ports = transports(turn, "1024-65535");
+        flow(&bound_relays(turn), "any public", &ports, usage)
     });
-    flows.collect()
+    let acme = config.https.iter().filter_map(|https| https.acme.as_ref());
+    let certificates = acme.map(|acme| {
+        let authority = acme
+            .directory
+            .split_once("://")
+            .map_or(&*acme.directory, |(_, rest)| rest);
+        let authority = authority.split('/').next().unwrap_or_default();
+        let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
+        flow("this host", host, &format!("TCP/{port}"), "Certificates by ACME")
+    });
+    media.chain(certificates).collect()
 }
 
 /// Where there are proxies, all requests come from them.
 fn from_proxies(config: &Config) -> Vec<Flow> {
-    let https = config.https.iter().filter(|https| !https.trusted_proxies.is_empty());
-    let flows = https.flat_map(|https| {
-        let proxies = list(https.trusted_proxies.iter().map(net));
-        let flow_to = move |at: &SocketAddr| flow(&proxies, &address(*at), &tcp(at.port()), &https_usage(config));
-        https.listen.iter().map(flow_to)
-    });
-    flows.collect()
+    let mut flows = Vec::new();
+    if let Some(https) = &config.https {
+        let proxies = https.trusted_proxies.iter().chain(&https.proxy_protocol_from).map(net);
+        let proxies = list(proxies.collect::<BTreeSet<_>>());
+        for at in https.listen.iter().filter(|_| !proxies.is_empty()) {
+            flows.push(flow(&proxies, &address(*at), &tcp(at.port()), &https_usage(config)));
+        }
+    }
+    for turn in config.turn.iter().filter(|turn| !turn.proxy_protocol_from.is_empty()) {
+        let proxies = list(turn.proxy_protocol_from.iter().map(net));
+        for at in &turn.listen_tcp {
+            flows.push(flow(&proxies, &address(*at), &tcp(at.port()), "STUN and TURN"));
+        }
+    }
+    flows
+}
+
+/// The SIP proxy stands beside the web proxy, where they are two.
+fn inside_dmz(config: &Config) -> Vec<Flow> {
+    upstreams(config, true, "WebSockets for SIP")
+}
+
+/// To the servers of the upstreams that serve SIP alone, or of all others.
+fn upstreams(config: &Config, for_sip: bool, usage: &str) -> Vec<Flow> {
+    let mut flows = Vec::new();
+    if let Some(web) = &config.web {
+        for (index, upstream) in web.upstreams.iter().enumerate() {
+            let mut routes = web
+                .routes
+                .iter()
+                .filter(|route| route.upstream == Some(index))
+                .peekable();
+            let is_for_sip = routes.peek().is_some() && routes.all(|route| route.path.starts_with("/wssip"));
+            for backend in upstream.backends.iter().filter(|_| is_for_sip == for_sip) {
+                let to = format!("{} ({})", upstream.name, host(&backend.host));
+                flows.push(flow("this host", &to, &tcp(backend.port), usage));
+            }
+        }
+    }
+    flows
 }
 
 fn to_inside(config: &Config) -> Vec<Flow> {
-    let mut flows = Vec::new();
-    for upstream in config.web.iter().flat_map(|web| &web.upstreams) {
-        for backend in &upstream.backends {
-            let to = format!("{} ({})", upstream.name, host(&backend.host));
-            flows.push(flow(
-                "this host",
-                &to,
-                &tcp(backend.port),
-                "Web pages and their WebSockets",
-            ));
-        }
-    }
+    let mut flows = upstreams(config, false, "Web pages and their WebSockets");
     if let Some(sip) = &config.sip {
         let to = grouped(mediaserver_addresses(sip).map(|(mediaserver, at)| {
             let ports = match mediaserver.transport {
@@ -86,11 +115,13 @@ fn to_inside(config: &Config) -> Vec<Flow> {
         }
     }
     if let Some(turn) = &config.turn {
-        let peers = turn.peers.iter();
-        let to = grouped(peers.map(|rule| (transports(turn, &range(&rule.ports)), named(config, &net(rule.net)))));
-        for (ports, peers) in to {
+        let to = peers(config, turn).into_iter();
+        for (ports, peers) in grouped(to.map(|(peer, ports)| (transports(turn, &ports), peer))) {
             flows.push(flow(&bound_relays(turn), &peers, &ports, "Media from relays to peers"));
         }
+    }
+    if has_names(config) {
+        flows.push(flow("this host", "its resolvers", "UDP/53, TCP/53", "Names of servers"));
     }
     flows
 }
@@ -102,10 +133,15 @@ fn from_inside(config: &Config) -> Vec<Flow> {
         let (to, ports) = (address(sip.advertise), udp(sip.advertise.port()));
         flows.push(flow(&from, &to, &ports, "SIP from mediaservers"));
     }
+    if let Some(metrics) = config.metrics.filter(|metrics| !metrics.listen.ip().is_loopback()) {
+        let (to, ports) = (address(metrics.listen), tcp(metrics.listen.port()));
+        flows.push(flow("monitoring", &to, &ports, "Numbers and health"));
+    }
     if let Some(turn) = &config.turn
-        && !turn.peers.is_empty()
+        && let peers = peers(config, turn)
+        && !peers.is_empty()
     {
-        let peers = list(turn.peers.iter().map(|rule| named(config, &net(rule.net))));
+        let peers = list(peers.into_iter().map(|(peer, _)| peer));
         for (to, ports) in turn_services(turn) {
             flows.push(flow(&peers, &to, &ports, "STUN and TURN, for peers that use it"));
         }
@@ -118,14 +154,19 @@ fn from_inside(config: &Config) -> Vec<Flow> {
 /// What clients come to, from outside and inside alike.
 fn from_clients(config: &Config, from: &str) -> Vec<Flow> {
     let mut flows = Vec::new();
-    for https in config.https.iter().filter(|https| https.trusted_proxies.is_empty()) {
-        for at in &https.listen {
+    if let Some(https) = &config.https {
+        let is_direct = https.trusted_proxies.is_empty() && https.proxy_protocol_from.is_empty();
+        for at in https.listen.iter().filter(|_| is_direct) {
             flows.push(flow(from, &address(*at), &tcp(at.port()), &https_usage(config)));
         }
     }
     if let Some(turn) = &config.turn {
+        let is_direct = |ports: &str| turn.proxy_protocol_from.is_empty() || !ports.starts_with("TCP");
         for (to, ports) in turn_services(turn) {
-            flows.push(flow(from, &to, &ports, "STUN and TURN"));
+            let ports: Vec<&str> = ports.split(", ").filter(|ports| is_direct(ports)).collect();
+            if !ports.is_empty() {
+                flows.push(flow(from, &to, &list(ports), "STUN and TURN"));
+            }
         }
     }
     flows
@@ -187,6 +228,33 @@ fn address(at: SocketAddr) -> String {
         ip if ip.is_unspecified() => "this host".into(),
         ip => ip.to_string(),
     }
+}
+
+/// Whom [turn] relays to, each with its ports: what it names, and the mediaservers whose names are looked up.
+pub(super) fn peers(config: &Config, turn: &Turn) -> Vec<(String, String)> {
+    let rules = turn
+        .peers
+        .iter()
+        .map(|rule| (named(config, &net(rule.net)), range(&rule.ports)));
+    let mediaservers = config.sip.iter().flat_map(mediaserver_addresses);
+    let looked_up = mediaservers.filter(|(_, at)| matches!(at.host, Host::Name(_)));
+    let looked_up =
+        looked_up.map(|(mediaserver, at)| (named(config, &host(&at.host)), range(&mediaserver.media_ports)));
+    rules.chain(looked_up).collect()
+}
+
+/// Whether anything has to be looked up.
+fn has_names(config: &Config) -> bool {
+    let upstreams = config.web.iter().flat_map(|web| &web.upstreams);
+    let mut hosts = upstreams.flat_map(|upstream| upstream.backends.iter().map(|backend| &backend.host));
+    let mut mediaservers = config
+        .sip
+        .iter()
+        .flat_map(mediaserver_addresses)
+        .map(|(_, at)| &at.host);
+    let is_name = |host: &Host| matches!(host, Host::Name(_));
+    let has_acme = config.https.as_ref().is_some_and(|https| https.acme.is_some());
+    has_acme || hosts.any(is_name) || mediaservers.any(is_name)
 }
 
 /// A peer, with its name where it is a mediaserver that has one.

@@ -10,7 +10,7 @@ use std::{
 
 use edgeward_core::config::Keys;
 
-use super::load::KeyFile;
+use super::{load::KeyFile, writable};
 
 /// Keys that nobody has seen.
 ///
@@ -37,6 +37,7 @@ pub(crate) fn load(path: &Path, missing: KeyFile) -> Result<Keys, String> {
         Ok(text) => parse(&text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let keys = fresh().map_err(|error| error.to_string())?;
+            writable::file(path)?;
             if missing == KeyFile::Make {
                 write(path, &keys).map_err(|error| format!("it is missing and cannot be made: {error}"))?;
             }

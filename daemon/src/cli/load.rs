@@ -12,7 +12,7 @@ use edgeward_core::{
 };
 use rustls::{crypto::aws_lc_rs, server::ProducesTickets};
 
-use super::keys;
+use super::{keys, writable};
 
 /// What to do about a key file that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum KeyFile {
 pub(crate) enum LoadError {
     /// The file cannot be read.
     File(PathBuf, io::Error),
+    /// The configuration wants what this binary was built without.
+    NotBuilt(&'static str),
     /// The system gives no random numbers for keys.
     Random(getrandom::Error),
     /// The file says what it should not.
@@ -37,10 +39,19 @@ pub(crate) enum LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path, error) => writeln!(
+            Self::File(path, error) => {
+                let fix = match error.kind() {
+                    io::ErrorKind::NotFound => "name the configuration with --config FILE",
+                    io::ErrorKind::IsADirectory => "name the file in that folder",
+                    io::ErrorKind::PermissionDenied => "let this user read it, or be another one",
+                    io::ErrorKind::InvalidData => "write it as text in UTF-8",
+                    _ => "look at the disk",
+                };
+                writeln!(f, "{}: cannot be read: {error}\n    fix: {fix}", path.display())
+            }
+            Self::NotBuilt(what) => writeln!(
                 f,
-                "{}: cannot be read: {error}\n    fix: name the configuration with --config FILE",
-                path.display()
+                "{what} is not in this build\n    fix: build it with that feature, or remove it"
             ),
             Self::Random(error) => writeln!(f, "the system gives no random numbers: {error}"),
             Self::Config(path, errors) => f.write_str(&errors.display(&path.display().to_string())),
@@ -83,6 +94,9 @@ pub(crate) fn parse(path: &Path, text: &str, key_file: KeyFile, keys: Keys) -> R
     let mut config = parsed.map_err(|errors| LoadError::Config(path.into(), errors))?;
     if let Some(file) = config.access_log.as_mut().and_then(|log| log.file.as_mut()) {
         *file = directory(path).join(&*file).to_string_lossy().into_owned();
+    }
+    if cfg!(not(feature = "acme")) && config.https.as_ref().is_some_and(|https| https.acme.is_some()) {
+        return Err(LoadError::NotBuilt("[https.acme]"));
     }
     Ok(config)
 }
@@ -135,6 +149,14 @@ impl Sources for Files {
 
     fn keys(&mut self, path: &str) -> Result<Keys, String> {
         keys::load(&self.directory.join(path), self.key_file).map_err(|error| format!("`{path}`: {error}"))
+    }
+
+    fn file_to_write(&mut self, path: &str) -> Result<(), String> {
+        writable::file(&self.directory.join(path)).map_err(|error| format!("`{path}`: {error}"))
+    }
+
+    fn folder_to_write(&mut self, path: &str) -> Result<(), String> {
+        writable::folder(&self.directory.join(path)).map_err(|error| format!("`{path}`: {error}"))
     }
 
     fn provider(&self) -> &Provider {

@@ -1,19 +1,21 @@
-//! What would run? The configuration in effect, defaults and all, one line for each thing that an administrator named.
+//! What would run? What a configuration comes to, in a few lines for each role; of limits and policies, that they are set.
 
-use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive};
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use edgeward_core::{
     config::{
-        Backend, Config, Host, Https, Limit, Mode, Rates, Reach, Sip, TokenRule, TrunkTransport, Turn, Upstream, Web,
+        AccessFormat, AlternateWhen, Config, Https, Limit, Mode, Rates, Reach, Server, Sip, TokenCheck, TokenRule,
+        TrunkTransport, Turn, Upstream, Web,
     },
     tls::Finding,
 };
 
-use crate::certificates::unix_time;
+use super::firewall;
+use crate::clock::unix_time;
 
 /// A block for each role.
 pub(crate) fn summary(config: &Config) -> String {
-    let mut lines = Vec::new();
+    let mut lines = process_lines(config);
     if let Some(https) = &config.https {
         lines.extend(https_lines(https));
     }
@@ -24,7 +26,7 @@ pub(crate) fn summary(config: &Config) -> String {
         lines.extend(sip_lines(sip, &config.rates));
     }
     if let Some(turn) = &config.turn {
-        lines.extend(turn_lines(turn));
+        lines.extend(turn_lines(config, turn));
     }
     if !config.rates.zones.is_empty() {
         lines.extend(rates_lines(&config.rates));
@@ -39,12 +41,50 @@ pub(crate) fn summary(config: &Config) -> String {
 
 type Line = (&'static str, String);
 
+/// The process, and what it tells.
+fn process_lines(config: &Config) -> Vec<Line> {
+    let Server {
+        workers,
+        shutdown,
+        drain,
+        ..
+    } = &config.server;
+    let workers = workers.map_or_else(|| "one worker for each CPU".into(), |count| format!("workers: {count}"));
+    let stop = format!("stops within {} s, WebSockets over {} s", secs(*shutdown), secs(*drain));
+    let mut lines = vec![format!("{workers}; {stop}")];
+    if let Some(log) = &config.access_log {
+        let to = log.file.as_deref().unwrap_or("standard output");
+        let format = match log.format {
+            AccessFormat::Combined => "combined",
+            AccessFormat::Json => "JSON",
+        };
+        lines.push(format!("access log, {format}, to {to}"));
+    }
+    if let Some(metrics) = &config.metrics {
+        lines.push(format!("numbers and health at http://{}/metrics", metrics.listen));
+    }
+    if let Some(token) = &config.token {
+        lines.push(match token {
+            TokenCheck::Signature(_) => "tokens are verified by their signature".into(),
+            TokenCheck::Ask(ask) => format!("tokens are verified by asking {}", ask.path),
+        });
+    }
+    label("server", lines.into_iter())
+}
+
+fn secs(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
 fn https_lines(https: &Https) -> Vec<Line> {
     let mut lines = match https.listen.as_slice() {
         [] => vec![("https", "only certificates, for TURN over TLS".into())],
         listen => vec![("https", format!("TCP {} as {}", list(listen), list(&https.hosts)))],
     };
-    lines.push(("", format!("certificates for {}", list(https.tls.names()))));
+    let names = https.tls.names();
+    if !names.is_empty() {
+        lines.push(("", format!("certificates for {}", list(names))));
+    }
     for Finding { what, fix } in https.findings(unix_time()) {
         lines.push(("", format!("warning: {what}")));
         lines.push(("", format!("    fix: {fix}")));
@@ -54,6 +94,12 @@ fn https_lines(https: &Https) -> Vec<Line> {
         lines.push((
             "",
             format!("a certificate for {domains} is fetched from {}", acme.directory),
+        ));
+    }
+    if let Some(hsts) = https.hsts {
+        lines.push((
+            "",
+            format!("browsers are told to come by TLS only, for {} s", secs(hsts)),
         ));
     }
     if !https.turn_hosts.is_empty() {
@@ -91,14 +137,26 @@ fn web_lines(web: &Web, rates: &Rates) -> Vec<Line> {
         let Some(upstream) = route.upstream.map(|upstream| &web.upstreams[upstream]) else {
             return format!("{path:<width$}  -> nobody: 404");
         };
+        let body = match route.body_bytes_max {
+            BODY_BYTES_DEFAULT => String::new(),
+            most => format!(", bodies up to {most} bytes"),
+        };
         format!(
-            "{path:<width$}  -> {} {}{websocket}{token}{counted}",
+            "{path:<width$}  -> {} {}{websocket}{token}{body}{counted}",
             upstream.name,
             url(upstream)
         )
     });
-    label("web", routes)
+    let checks = web.upstreams.iter().filter_map(|upstream| {
+        let check = upstream.check.as_ref()?;
+        let (name, path, interval) = (&upstream.name, &check.path, secs(check.interval));
+        Some(format!("{name} is asked for {path} every {interval} s"))
+    });
+    label("web", routes.chain(checks))
 }
+
+/// What a route lets through where nothing is said: not worth a word.
+const BODY_BYTES_DEFAULT: u64 = 1024 * 1024;
 
 fn rates_lines(rates: &Rates) -> Vec<Line> {
     let zones = rates.zones.iter().map(|zone| {
@@ -129,14 +187,7 @@ fn counted(rates: &Rates, limit: Limit) -> String {
 }
 
 fn url(upstream: &Upstream) -> String {
-    let url = |backend: &Backend| {
-        let scheme = if backend.tls.is_some() { "https" } else { "http" };
-        match &backend.host {
-            Host::Address(address) => format!("{scheme}://{}", SocketAddr::new(*address, backend.port)),
-            Host::Name(name) => format!("{scheme}://{name}:{}", backend.port),
-        }
-    };
-    let urls: Vec<String> = upstream.backends.iter().map(url).collect();
+    let urls: Vec<String> = upstream.backends.iter().map(ToString::to_string).collect();
     urls.join(", else ")
 }
 
@@ -169,10 +220,18 @@ fn sip_lines(sip: &Sip, rates: &Rates) -> Vec<Line> {
             list(&mediaserver.addresses)
         )
     });
-    label("sip", std::iter::once(listen).chain(mediaservers))
+    let origins = (!sip.origins.is_empty()).then(|| format!("for pages of {}", list(&sip.origins)));
+    let users = sip
+        .policy
+        .token_names_user
+        .then(|| "each WebSocket speaks for the user of its token".to_owned());
+    label(
+        "sip",
+        std::iter::once(listen).chain(mediaservers).chain(origins).chain(users),
+    )
 }
 
-fn turn_lines(turn: &Turn) -> Vec<Line> {
+fn turn_lines(config: &Config, turn: &Turn) -> Vec<Line> {
     let listen = [("UDP", &turn.listen_udp), ("TCP", &turn.listen_tcp)]
         .into_iter()
         .filter(|(_, listen)| !listen.is_empty())
@@ -196,16 +255,36 @@ fn turn_lines(turn: &Turn) -> Vec<Line> {
         turn.secrets.len(),
         match turn.users.as_slice() {
             [] => "none".into(),
-            users => list(users.iter().map(|user| &user.name)),
+            users => list(users.iter().map(|user| match user.sources.as_slice() {
+                [] => user.name.clone(),
+                sources => format!(
+                    "{} from {}",
+                    user.name,
+                    sources.iter().map(net).collect::<Vec<_>>().join(" and ")
+                ),
+            })),
         }
     );
-    let peers = turn
-        .peers
-        .iter()
-        .map(|rule| format!("may relay to {} {transports} {}", net(rule.net), range(&rule.ports)));
-    let public = turn.public_peers.then(|| "may relay to public addresses".to_owned());
+    let peers = firewall::peers(config, turn).into_iter();
+    let peers = peers.map(|(peer, ports)| format!("may relay to {peer} {transports} {ports}"));
+    let public = turn
+        .public_peers
+        .then(|| format!("may relay to public addresses {transports} 1024-65535"));
+    let mobility = turn
+        .mobility
+        .then(|| "allocations follow clients that change their network".to_owned());
+    let discovery = (!turn.discovery.is_empty()).then(|| "clients may test their NAT".to_owned());
+    let alternate = turn.alternate.as_ref().map(|alternate| {
+        let when = match alternate.when {
+            AlternateWhen::Draining => "while this one drains",
+            AlternateWhen::Full => "while this one drains or is full",
+            AlternateWhen::Always => "always",
+        };
+        format!("sends clients to {} {when}", list(&alternate.servers))
+    });
     let lines = [listen].into_iter().chain(relays).chain([credentials]);
-    label("turn", lines.chain(peers).chain(public))
+    let more = [public, mobility, discovery, alternate].into_iter().flatten();
+    label("turn", lines.chain(peers).chain(more))
 }
 
 /// Lines of one role, of which the first says so.

@@ -2,7 +2,10 @@
 
 use std::fmt::{Display, Write as _};
 
-use edgeward_core::{config::Config, stats::Snapshot};
+use edgeward_core::{
+    config::Config,
+    stats::{Liveness, Snapshot},
+};
 
 use crate::log::left_out;
 
@@ -28,12 +31,13 @@ pub(super) fn render(snapshot: &Snapshot, config: &Config, is_draining: bool) ->
     }
     if let Some(sip) = &config.sip {
         let names = sip.mediaservers.iter().map(|server| label("mediaserver", &server.name));
-        let up = names.zip(snapshot.mediaservers.iter().map(|up| u8::from(*up)));
+        let is_up = |liveness: &Liveness| u8::from(*liveness == Liveness::Up);
+        let up = names.zip(snapshot.mediaservers.iter().map(is_up));
         family(
             &mut text,
             "sip_mediaserver_up",
             "gauge",
-            "Whether a mediaserver answers",
+            "Whether a mediaserver answers; 0 also before its first answer",
             up,
         );
     }

@@ -10,7 +10,17 @@ use crate::config::{AccessFormat, AccessLog};
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<AccessLog> {
     let mut section = Section::new(cx, "[access_log]", value)?;
     let format = section.given_or(cx, "format", AccessFormat::Combined, format);
-    let file = section.optional(cx, "file", |cx, value| Some(values::text(cx, value)?.to_owned()));
+    let file = section.optional(cx, "file", |cx, value| {
+        let path = values::text(cx, value)?;
+        match cx.sources.file_to_write(path) {
+            Ok(()) => Some(path.to_owned()),
+            Err(error) => cx.refuse(
+                value.span().start,
+                error,
+                "name a file in a folder that this user may write to",
+            ),
+        }
+    });
     section.finish(cx);
     Some(AccessLog { format: format?, file })
 }

@@ -145,6 +145,14 @@ fn acme(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Acme> {
         values::words(cx, value, "a URL", "\"mailto:admin@example.com\"").map(str::to_owned)
     });
     let state = section.or(cx, "state", STATE.into(), values::path);
+    if let Err(error) = cx.sources.folder_to_write(&state) {
+        let site = section.site("state").unwrap_or(section.start());
+        cx.refuse::<()>(
+            site,
+            error,
+            "write state = \"/var/lib/edgeward/acme\", or another folder that this user may write to",
+        );
+    }
     let ca = section.given_or(cx, "ca", None, |cx, value| values::path(cx, value).map(Some));
     let agreed = section.or(cx, "terms_agreed", false, values::flag);
     if !agreed {

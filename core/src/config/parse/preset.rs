@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::{
     rates::{self, Found},
-    reader::{Reader, Site, Value},
+    reader::{ONE_OF_TWO, Reader, Site, Value},
     urls, values,
 };
 use crate::config::{Limit, Mode, Rates, Route, TokenRule, Tolerance, Zone};
@@ -45,6 +45,14 @@ impl Backend {
             Self::Xivo => "xivo",
             Self::Meetingroom => "meetingroom",
             Self::Sip => "sip",
+        }
+    }
+
+    /// What to do where something else wants its path too.
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Sip => "the preset forwards it to the upstream `sip`: remove that upstream, or [sip]",
+            Self::Cc | Self::Xivo | Self::Meetingroom => ONE_OF_TWO,
         }
     }
 
@@ -105,7 +113,7 @@ pub(super) fn routes(
             let below = !block.exact;
             let claim = urls::claim(path, below);
             if !cx.is_path_taken(&claim) {
-                cx.claim_path(claim, site);
+                cx.claim_path(claim, site, block.upstream.remedy());
                 routes.push(Route {
                     path: (*path).into(),
                     below,

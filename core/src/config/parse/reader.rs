@@ -22,8 +22,19 @@ pub(super) struct Reader<'a> {
     errors: Vec<ConfigError>,
     listeners: Vec<Listener>,
     /// Paths that a WebSocket for SIP or a route has taken.
-    paths: Vec<(String, Site)>,
+    paths: Vec<Claim>,
 }
+
+/// A path that something has taken.
+struct Claim {
+    path: String,
+    site: Site,
+    /// What to do where something else wants it too.
+    remedy: &'static str,
+}
+
+/// The remedy where two things of the administrator want one path.
+pub(super) const ONE_OF_TWO: &str = "remove one of the two";
 
 /// An address that this configuration listens on.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +92,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn refuse_syntax(&mut self, errors: &[Error]) {
         for error in errors {
-            let site = error.span().map_or(0, |span| span.start.min(self.text.len()));
+            // What is missing at the end is missing in the last line that there is.
+            let site = error
+                .span()
+                .map_or(0, |span| span.start.min(self.text.trim_end().len()));
             let start = self.text.as_bytes()[..site]
                 .iter()
                 .rposition(|byte| *byte == b'\n')
@@ -124,22 +138,28 @@ impl<'a> Reader<'a> {
         &self.listeners
     }
 
-    /// Notes that this path is taken, unless it was before.
-    pub(super) fn claim_path(&mut self, path: String, site: Site) {
-        if let Some((_, other)) = self.paths.iter().find(|(other, _)| *other == path) {
-            let line = self.line(*other);
-            self.refuse::<()>(
-                site,
-                format!("`{path}` is taken already, in line {line}"),
-                "remove one of the two",
-            );
+    /// The listener that would take a TCP connection to this address, as far as is known.
+    pub(super) fn listener_at(&self, at: SocketAddr) -> Option<Listener> {
+        let is_there = |listener: &&Listener| {
+            let ip = listener.at.ip();
+            let is_everywhere = ip.is_unspecified() && ip.is_ipv4() == at.is_ipv4() && at.ip().is_loopback();
+            listener.transport == Transport::Tcp && listener.at.port() == at.port() && (ip == at.ip() || is_everywhere)
+        };
+        self.listeners.iter().find(is_there).copied()
+    }
+
+    /// Notes that this path is taken, unless it was before. `remedy` is for whatever wants it next.
+    pub(super) fn claim_path(&mut self, path: String, site: Site, remedy: &'static str) {
+        if let Some(other) = self.paths.iter().find(|other| other.path == path) {
+            let (line, fix) = (self.line(other.site), other.remedy);
+            self.refuse::<()>(site, format!("`{path}` is taken already, in line {line}"), fix);
         }
-        self.paths.push((path, site));
+        self.paths.push(Claim { path, site, remedy });
     }
 
     /// Whether somebody has this path.
     pub(super) fn is_path_taken(&self, path: &str) -> bool {
-        self.paths.iter().any(|(other, _)| other == path)
+        self.paths.iter().any(|other| other.path == path)
     }
 
     /// Whether nothing was found wrong.

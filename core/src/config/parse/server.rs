@@ -36,6 +36,17 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<(Server, O
             .optional(cx, "coalesce_micros", values::number(0..=COALESCE_MICROS_MAX))
             .map_or(default.coalesce, Duration::from_micros),
     };
+    if let Some(site) = section.site("drain_secs").filter(|_| server.drain > server.shutdown) {
+        cx.refuse::<()>(
+            site,
+            format!(
+                "WebSockets cannot be closed over {} s: what is left is cut {} s after a stop was asked for",
+                server.drain.as_secs_f64(),
+                server.shutdown.as_secs_f64()
+            ),
+            "make drain_secs no longer than shutdown_secs",
+        );
+    }
     let keys = section.optional(cx, "key_file", |cx, value| {
         let path = values::text(cx, value)?;
         match cx.sources.keys(path) {

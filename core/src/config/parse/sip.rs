@@ -9,13 +9,20 @@ use core::{
 use super::{
     addresses,
     rates::{self, Found},
-    reader::{Reader, Site, Transport, Value},
+    reader::{ONE_OF_TWO, Reader, Site, Transport, Value},
     section::{self, Section},
     urls, values,
 };
 use crate::config::{Health, Host, HostPort, Https, Mediaserver, Reach, Sip, SipLimits, SipPolicy, TrunkTransport};
 
-pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https>, rates: &Found) -> Option<Sip> {
+/// Reads it. `has_token_check` is whether there is a [token].
+pub(super) fn parse(
+    cx: &mut Reader<'_>,
+    value: &Value<'_>,
+    https: Option<&Https>,
+    has_token_check: bool,
+    rates: &Found,
+) -> Option<Sip> {
     let mut section = Section::new(cx, "[sip]", value)?;
     let listen = section.required(cx, "listen", "\"192.0.2.10:5060\"", |cx, value| {
         let address = addresses::socket_address_or(SIP_PORT)(cx, value)?;
@@ -42,13 +49,15 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, https: Option<&Https
         cx,
         "mediaserver",
         "..., or better a block\n[[sip.mediaserver]]\nname = \"default\"\naddress = \"10.0.0.3:5060\"",
-        |cx, value| mediaservers(cx, value, listen),
+        |cx, value| mediaservers(cx, value, listen, advertise),
     );
     let health = section.or(cx, "health", Health::default(), health);
     let resolve = section.or(cx, "resolve_secs", RESOLVE, values::seconds);
     let origins = section.list(cx, "origins", urls::origin);
     let token_required = section.or(cx, "token_required", true, values::flag);
-    let policy = section.or(cx, "policy", SipPolicy::default(), policy);
+    let policy = section.or(cx, "policy", SipPolicy::default(), |cx, value| {
+        policy(cx, value, has_token_check)
+    });
     let limit = rates::limit(cx, &mut section, &rates.rates, rates.sip);
     let limits = section.or(cx, "limits", SipLimits::default(), limits);
     section.finish(cx);
@@ -77,7 +86,13 @@ fn default_public_host(https: &Https) -> Option<String> {
     })
 }
 
-fn mediaservers(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAddr>) -> Option<Vec<Mediaserver>> {
+fn mediaservers(
+    cx: &mut Reader<'_>,
+    value: &Value<'_>,
+    listen: Option<SocketAddr>,
+    advertise: Option<SocketAddr>,
+) -> Option<Vec<Mediaserver>> {
+    let own = [listen, advertise].map(|own| own.map(HostPort::from));
     let mut names: Vec<String> = Vec::new();
     let mut known: Vec<HostPort> = Vec::new();
     let mediaservers = section::list(cx, value, |cx, value| {
@@ -90,7 +105,19 @@ fn mediaservers(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAdd
         let reach = section.or(cx, "reach", Reach::default(), reach);
         let media_ports = section.or(cx, "media_ports", MEDIA_PORTS, addresses::ports);
         let name_site = section.site("name").unwrap_or(section.start());
+        let address_site = section.site("address").unwrap_or(section.start());
         section.finish(cx);
+        if let Some(ours) = addresses
+            .iter()
+            .flatten()
+            .find(|at| own.iter().flatten().any(|own| own == *at))
+        {
+            cx.refuse::<()>(
+                address_site,
+                format!("{ours} is where [sip] listens itself: requests would go round in a circle"),
+                "write the address of the mediaserver",
+            );
+        }
         let mediaserver = Mediaserver {
             name: name?,
             addresses: addresses?,
@@ -106,8 +133,8 @@ fn mediaservers(cx: &mut Reader<'_>, value: &Value<'_>, listen: Option<SocketAdd
             );
         } else {
             let path = mediaserver.path();
-            cx.claim_path(format!("{path}/..."), name_site);
-            cx.claim_path(path, name_site);
+            cx.claim_path(format!("{path}/..."), name_site, ONE_OF_TWO);
+            cx.claim_path(path, name_site, ONE_OF_TWO);
         }
         names.push(mediaserver.name.clone());
         Some(mediaserver)
@@ -198,7 +225,7 @@ fn reach(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Reach> {
     }
 }
 
-fn policy(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<SipPolicy> {
+fn policy(cx: &mut Reader<'_>, value: &Value<'_>, has_token_check: bool) -> Option<SipPolicy> {
     let mut section = Section::new(cx, "[sip.policy]", value)?;
     let default = SipPolicy::default();
     let scanners = section.given_or(cx, "scanners", default.scanners, |cx, value| {
@@ -216,6 +243,17 @@ fn policy(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<SipPolicy> {
         hide: section.given_or(cx, "hide", default.hide, field_names)?,
         scanners: scanners?,
     };
+    if let (true, false, Some(site)) = (
+        policy.token_names_user,
+        has_token_check,
+        section.site("token_names_user"),
+    ) {
+        cx.refuse::<()>(
+            site,
+            "`token_names_user` without [token]: nothing says which user a token names",
+            "add [token], which verifies tokens and reads their user",
+        );
+    }
     section.finish(cx);
     Some(policy)
 }

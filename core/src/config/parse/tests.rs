@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::config::{
-    AlternateWhen, Host, Limit, PeerRule, Reach, Relay, Route, SecretHash, Square, TokenRule, TrunkTransport,
+    AlternateWhen, Health, Host, HttpLimits, Limit, PeerRule, Reach, Relay, Route, SecretHash, SipLimits, SipPolicy,
+    Square, TokenRule, TrunkTransport, TurnLimits,
 };
 
-/// A world with some files and one variable.
+/// A world with some files and variables.
 struct World {
     provider: Provider,
     files: BTreeMap<&'static str, Vec<u8>>,
+    variables: BTreeMap<&'static str, &'static str>,
 }
 
 impl World {
@@ -34,6 +36,7 @@ impl World {
         Self {
             provider: Provider::for_tests(),
             files: files.into(),
+            variables: [("TURN_SECRET", "a secret of the environment")].into(),
         }
     }
 }
@@ -44,7 +47,7 @@ impl Sources for World {
     }
 
     fn env(&mut self, name: &str) -> Option<String> {
-        (name == "TURN_SECRET").then(|| "a secret of the environment".into())
+        self.variables.get(name).map(ToString::to_string)
     }
 
     fn keys(&mut self, path: &str) -> Result<Keys, String> {
@@ -510,6 +513,190 @@ t:6: this is not TOML: key with no value, expected `=`
     );
 }
 
+/// A section as the errors name it, and the keys that it takes.
+fn sections_and_keys() -> Vec<(String, Vec<String>)> {
+    let text = "\
+zzzzzzzz = 1
+server = { zzzzzzzz = 1 }
+access_log = { zzzzzzzz = 1 }
+metrics = { zzzzzzzz = 1 }
+rates = { zzzzzzzz = 1, zone = { zzzzzzzz = 1 } }
+[https]
+zzzzzzzz = 1
+certificates = { zzzzzzzz = 1 }
+acme = { zzzzzzzz = 1 }
+limits = { zzzzzzzz = 1 }
+[web]
+preset = 'xivo'
+zzzzzzzz = 1
+upstream = { zzzzzzzz = 1, name = 'cc', url = 'http://10.0.0.10', check = { zzzzzzzz = 1 } }
+route = { zzzzzzzz = 1 }
+[token]
+algorithm = 'HS256'
+zzzzzzzz = 1
+[sip]
+zzzzzzzz = 1
+health = { zzzzzzzz = 1 }
+policy = { zzzzzzzz = 1 }
+limits = { zzzzzzzz = 1 }
+mediaserver = { zzzzzzzz = 1 }
+[turn]
+zzzzzzzz = 1
+relay = { zzzzzzzz = 1 }
+mediaservers = { zzzzzzzz = 1 }
+alternate = { zzzzzzzz = 1 }
+limits = { zzzzzzzz = 1 }
+user = { zzzzzzzz = 1 }
+peer = { zzzzzzzz = 1 }
+";
+    let asked = text.replace("algorithm = 'HS256'", "ask = '/a'");
+    let errors = [text, &asked].map(|text| parse(text).expect_err("keys that nobody knows").0);
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    for error in errors.iter().flatten() {
+        let Some((section, keys)) = error
+            .fix
+            .strip_prefix("remove it; ")
+            .and_then(|fix| fix.split_once(" takes "))
+        else {
+            continue;
+        };
+        let keys = keys.split(", ").map(String::from).collect();
+        found.push((section.to_owned(), keys));
+    }
+    assert_eq!(found.len(), 2 * text.matches("zzzzzzzz").count(), "{found:?}");
+    found
+}
+
+/// The lines of a section in the example, as they would be read: those that stand as comments, too.
+fn example(section: &str) -> String {
+    let lines = include_str!("../../../../examples/edgeward.toml").lines();
+    let bare = |line: &'static str| line.strip_prefix("# ").unwrap_or(line);
+    let mut is_within = false;
+    let within = lines.map(bare).filter(|line| {
+        let is_header = |rest: &str| {
+            matches!(
+                rest.trim_start_matches(']').trim_start().bytes().next(),
+                None | Some(b'#')
+            )
+        };
+        let header = line
+            .split_once(']')
+            .filter(|(start, rest)| start.starts_with('[') && is_header(rest));
+        if let Some((header, _)) = header {
+            is_within = header.trim_start_matches('[') == section;
+            return false;
+        }
+        is_within
+    });
+    within.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_example_names_every_key_and_no_other() {
+    let all = include_str!("../../../../examples/edgeward.toml");
+    let mut known: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (section, keys) in sections_and_keys() {
+        let name = section.trim_matches(['[', ']']).to_owned();
+        known.entry(name).or_default().extend(keys);
+    }
+    for (section, keys) in &known {
+        for key in keys {
+            let is_there = match (section.as_str(), example(section)) {
+                ("the configuration", _) => all.contains(&format!("[{key}]")) || all.contains(&format!("[[{key}.")),
+                // What stands in braces.
+                (_, text) if text.is_empty() => all.contains(&format!(" {key} = ")),
+                (_, text) => {
+                    let is_inner = all.contains(&format!("[{section}.{key}]"));
+                    let mut lines = text.lines();
+                    is_inner || lines.any(|line| line.starts_with(key) && line[key.len()..].starts_with(" = "))
+                }
+            };
+            assert!(is_there, "the example does not name `{key}` of {section}");
+        }
+        for line in example(section).lines() {
+            let key = line.split(" = ").next().filter(|key| key.len() < line.len());
+            let is_key = |key: &&str| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if let Some(key) = key.filter(is_key) {
+                assert!(keys.iter().any(|known| known == key), "{section} has no `{key}`");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_example_calls_defaults_are_the_defaults() {
+    let sections = ["https.limits", "sip.health", "sip.policy", "sip.limits", "turn.limits"].map(|section| {
+        let text = example(section);
+        let lines = text
+            .lines()
+            .filter(|line| line.contains(" = ") && !line.contains("when it is not said"));
+        let lines: String = lines.map(|line| format!("{line}\n")).collect();
+        assert!(!lines.is_empty(), "{section}");
+        format!("[{section}]\n{lines}")
+    });
+    let config = parsed(&format!(
+        "{HTTPS}[sip]\nlisten = '192.0.2.10'\nmediaserver = {{ address = '10.0.0.3' }}\n\
+         [turn]\nlisten = '192.0.2.10'\nrealm = 'example.com'\nsecrets = 'sixteen letters.'\n{}",
+        sections.concat()
+    ));
+    let (https, sip, turn) = (config.https.unwrap(), config.sip.unwrap(), config.turn.unwrap());
+    assert_eq!(format!("{:?}", https.limits), format!("{:?}", HttpLimits::default()));
+    assert_eq!(format!("{:?}", sip.health), format!("{:?}", Health::default()));
+    assert_eq!(format!("{:?}", sip.policy), format!("{:?}", SipPolicy::default()));
+    assert_eq!(format!("{:?}", sip.limits), format!("{:?}", SipLimits::default()));
+    assert_eq!(format!("{:?}", turn.limits), format!("{:?}", TurnLimits::default()));
+}
+
+#[test]
+fn circles_and_promises_that_nothing_keeps() {
+    check_https(
+        "\
+[[web.upstream]]
+name = 'us'
+url = ['http://10.0.0.10', 'http://192.0.2.10:443']
+[[web.route]]
+path = '/'
+[sip]
+listen = '192.0.2.10:5060'
+advertise = '192.0.2.20:5060'
+mediaserver = [{ address = ['10.0.0.3', '192.0.2.10'] }, { name = 'b', address = '192.0.2.20' }]
+[sip.policy]
+token_names_user = true
+[server]
+shutdown_secs = 5
+drain_secs = 6
+",
+        r#"
+t:8: `us` is this edge itself, listening in line 2: requests would go round in a circle
+    fix: write the URL of the server behind it
+t:14: 192.0.2.10:5060 is where [sip] listens itself: requests would go round in a circle
+    fix: write the address of the mediaserver
+t:14: 192.0.2.20:5060 is where [sip] listens itself: requests would go round in a circle
+    fix: write the address of the mediaserver
+t:16: `token_names_user` without [token]: nothing says which user a token names
+    fix: add [token], which verifies tokens and reads their user
+t:19: WebSockets cannot be closed over 6 s: what is left is cut 5 s after a stop was asked for
+    fix: make drain_secs no longer than shutdown_secs
+"#,
+    );
+    // Nor may numbers and health stand where relays are.
+    check(
+        "\
+[turn]
+listen = '192.0.2.10:3478'
+realm = 'example.com'
+secrets = 'sixteen letters.'
+tcp_relay = true
+[metrics]
+listen = '0.0.0.0:30001'
+",
+        r#"
+t:1: the relay ports 30000-39999 contain TCP 0.0.0.0:30001, listened on in line 7
+    fix: move one of the two
+"#,
+    );
+}
+
 #[test]
 fn there_must_be_something_to_do() {
     let expected = "
@@ -941,7 +1128,10 @@ fn what_browsers_may_say() {
         register_secs_max = 120
         strip = 'X-Own-*'
         hide = ['Server', 'user-agent']
-        scanners = []",
+        scanners = []
+        [token]
+        algorithm = 'HS256'
+        key = 'a key of thirty-two bytes or more'",
     )
     .sip
     .unwrap();
@@ -1356,6 +1546,34 @@ mode = "nodelay"
     assert_eq!(lines.len(), 25);
     assert!(config.rates.exempt.is_empty());
     assert_eq!(config.sip.unwrap().limit.unwrap().tolerance.burst, 3);
+}
+
+#[test]
+fn what_a_preset_cannot_do() {
+    let check = |text: &str, burst: &'static str, expected: &str| {
+        let mut world = World::new();
+        world.variables.insert("ASSETS_BURST", burst);
+        let errors = Config::parse(text, &mut world, keys(1)).expect_err("something wrong");
+        let whats: Vec<String> = errors
+            .0
+            .iter()
+            .map(|error| format!("{} -> {}", error.what, error.fix))
+            .collect();
+        assert_eq!(whats, [expected]);
+    };
+    check(
+        XIVO,
+        "abc",
+        "ASSETS_BURST in the environment is \"abc\", which is no number -> \
+         set it like ASSETS_BURST=50, or write assets_burst = 50",
+    );
+    let sip = "[[web.upstream]]\nname = \"sip\"\nurl = \"http://192.0.2.11\"\n\n[sip]";
+    check(
+        &XIVO.replace("[sip]", sip),
+        "50",
+        "`/wssip` is taken already, in line 7 -> \
+         the preset forwards it to the upstream `sip`: remove that upstream, or [sip]",
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How is `[web]` read: what is forwarded, and to whom?
 
-use core::time::Duration;
+use core::{net::SocketAddr, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -8,7 +8,7 @@ use super::{
     nearest::nearest,
     preset,
     rates::{self, Found},
-    reader::{Reader, Site, Value},
+    reader::{ONE_OF_TWO, Reader, Site, Value},
     section::{self, Section},
     urls::{self, Url},
     values,
@@ -72,8 +72,20 @@ fn assets_burst(cx: &mut Reader<'_>, section: &mut Section<'_, '_>) -> u32 {
             "add preset = \"xivo\"",
         );
     }
-    let given = || cx.sources.env("ASSETS_BURST")?.trim().parse().ok();
-    written.or_else(given).unwrap_or(preset::ASSETS_BURST)
+    let (None, Some(site)) = (written, section.site("preset")) else {
+        return written.unwrap_or(preset::ASSETS_BURST);
+    };
+    let Some(given) = cx.sources.env("ASSETS_BURST") else {
+        return preset::ASSETS_BURST;
+    };
+    given.trim().parse().unwrap_or_else(|_| {
+        cx.refuse::<()>(
+            site,
+            format!("ASSETS_BURST in the environment is {given:?}, which is no number"),
+            "set it like ASSETS_BURST=50, or write assets_burst = 50",
+        );
+        preset::ASSETS_BURST
+    })
 }
 
 /// Upstreams by name; a wrong one keeps its name, so that routes to it are not wrong as well.
@@ -193,6 +205,16 @@ fn backend(
     host_header: Option<&str>,
     security: &Security,
 ) -> Option<Backend> {
+    if let Host::Address(address) = host
+        && let Some(own) = cx.listener_at(SocketAddr::new(address, port))
+    {
+        let line = cx.line(own.site);
+        return cx.refuse(
+            site,
+            format!("`{name}` is this edge itself, listening in line {line}: requests would go round in a circle"),
+            "write the URL of the server behind it",
+        );
+    }
     let tls = match (tls, &security.trust) {
         (false, None) => None,
         (false, Some(_)) => {
@@ -309,7 +331,7 @@ fn route(
         if below && path.len() > 1 && path.ends_with('/') {
             path.pop();
         }
-        cx.claim_path(urls::claim(&path, below), site);
+        cx.claim_path(urls::claim(&path, below), site, ONE_OF_TWO);
         Some(Route {
             path,
             below,

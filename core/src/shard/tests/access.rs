@@ -78,7 +78,7 @@ fn every_end_is_told_once() {
     };
     check(
         |world, browser| world.send(browser, &get("/nowhere")),
-        &[(404, "/nowhere -", "complete")],
+        &[(404, "/nowhere -", "refused")],
     );
     check(
         |world, browser| world.send(browser, "GET / HTTP/1.1\nHost: x\r\n\r\n"),

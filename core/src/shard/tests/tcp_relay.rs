@@ -164,7 +164,7 @@ impl Pair {
         );
         self.receive(0, control, &connect);
         let (at, conn, from, to) = self.seen.dialed.pop().expect("a dial");
-        assert_eq!((at, to), (0, address("203.0.113.1:80")));
+        assert_eq!((at, to), (0, address("203.0.113.1:4080")));
         let from = from.expect("the relayed address");
         assert_eq!(from.ip(), address("192.0.2.1:0").ip());
         assert_eq!(self.read(0, control), b"");

@@ -103,7 +103,7 @@ impl Edge {
 
     /// The peer sends a burst.
     fn burst(&mut self) {
-        let peer = "203.0.113.1:80".parse().expect("an address");
+        let peer = "203.0.113.1:4080".parse().expect("an address");
         let relay = SocketId::Relay(self.relay.expect("a relay"));
         for _ in 0..400 {
             let bytes = [7; 1000];

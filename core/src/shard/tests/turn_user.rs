@@ -3,8 +3,8 @@
 use super::*;
 use crate::wire::stun::{Class, Header, Integrity, Key, Kind, Method, TransactionId, Writer};
 
-/// 203.0.113.1:80 as XOR-PEER-ADDRESS.
-pub(super) const PEER: [u8; 8] = [0, 1, 0x21, 0x12 ^ 80, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
+/// 203.0.113.1:4080 as XOR-PEER-ADDRESS.
+pub(super) const PEER: [u8; 8] = [0, 1, 0x21 ^ 0x0f, 0x12 ^ 0xf0, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42];
 
 /// A TURN server with one user, and further keys of `[turn]`.
 pub(super) fn config(more: &str) -> SharedConfig {

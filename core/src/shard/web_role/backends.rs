@@ -325,8 +325,9 @@ impl Shard {
         let name = self.web.resolver.name(host);
         name.asked = false;
         // What was known is better than nothing, while the resolver is away.
-        if let Ok(found) = result {
-            name.known = Some((found.addresses, now.mono + ADDRESS_LIFETIME));
+        match result {
+            Ok(found) => name.known = Some((found.addresses, now.mono + ADDRESS_LIFETIME)),
+            Err(ResolveError) => tracing::warn!(host, "the name of an upstream could not be looked up"),
         }
         let addresses = name.known.clone().map(|(addresses, _)| addresses).unwrap_or_default();
         let waits = |conn: &Conn| matches!(&conn.stage, Stage::Upstream(waiting) if waiting.awaits(host));
@@ -436,7 +437,8 @@ impl Shard {
             && let Some(health) = self.web.backends.health(index, backend)
             && health.call_failed(now.mono, upstream.failures_max, upstream.rest)
         {
-            tracing::warn!(upstream = upstream.name, backend, "a backend is left alone for a while");
+            let (server, rest_secs) = (&upstream.backends[backend], upstream.rest.as_secs_f64());
+            tracing::info!(upstream = upstream.name, %server, rest_secs, "a server of an upstream is left alone");
         }
     }
 
@@ -486,10 +488,10 @@ impl Shard {
         if let Some(health) = self.web.backends.health(upstream.index, backend)
             && health.checked(is_good, check.rise, check.fall)
         {
-            let name = &target.name;
+            let (name, server) = (&target.name, &target.backends[backend]);
             match is_good {
-                true => tracing::info!(upstream = name, backend, "a backend works again"),
-                false => tracing::warn!(upstream = name, backend, status, "a backend does not work"),
+                true => tracing::info!(upstream = name, %server, "a server of an upstream works again"),
+                false => tracing::warn!(upstream = name, %server, status, "a server of an upstream does not work"),
             }
         }
     }

@@ -3,11 +3,11 @@
 use core::net::IpAddr;
 
 use crate::{
-    access::{End, Exchange},
+    access::{End, Exchange, without_tokens},
     action::{Action, ConnId},
     conn::Stage,
     http::Request,
-    refusal::{Role, refused},
+    refusal::{Role, refused, refused_about},
     shard::Shard,
     time::Now,
 };
@@ -61,7 +61,7 @@ impl Shard {
 }
 
 /// Tells why a request is turned away, where it is: not every answer of ours is a refusal.
-pub(super) fn turn_away_request(client: IpAddr, status: u16) {
+pub(super) fn turn_away_request(client: IpAddr, status: u16, request: &Request<'_>) {
     let (reason, detail) = match status {
         401 => ("token", "no token, or not a good one"),
         403 => (
@@ -75,5 +75,18 @@ pub(super) fn turn_away_request(client: IpAddr, status: u16) {
         400.. => ("request", "not what can be done here"),
         _ => return,
     };
-    refused(Role::Web, client, reason, detail);
+    match status {
+        404 => refused_about(
+            Role::Web,
+            client,
+            reason,
+            detail,
+            &without_tokens(request.target.path()),
+        ),
+        421 => {
+            let host = request.host.map_or("", |authority| authority.host);
+            refused_about(Role::Web, client, reason, detail, host);
+        }
+        _ => refused(Role::Web, client, reason, detail),
+    }
 }

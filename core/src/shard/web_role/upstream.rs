@@ -9,10 +9,12 @@ use super::errand::ERRAND_WAIT;
 use crate::{
     access::End,
     action::{ConnId, Egress, IoKind},
+    config::Backend,
     conn::{Conn, Stage, Tunnel, Upstream},
     http::{Answer, BodyLength, ClientItem, Forward, Request, UpstreamError},
     shard::{Shard, Step},
     time::Now,
+    tls::TlsError,
 };
 
 impl Shard {
@@ -213,17 +215,29 @@ impl Shard {
 
     /// The upstream does not speak HTTP as it must.
     fn upstream_broke(&mut self, now: Now, id: ConnId, error: UpstreamError, out: &mut Egress) -> Step {
-        tracing::warn!(
-            upstream = self.upstream_name(id),
-            why = error.as_str(),
-            "an upstream's answer cannot be used"
-        );
+        if let Some((upstream, server)) = self.called_server(id) {
+            let why = error.as_str();
+            tracing::warn!(upstream, %server, why, "the answer of a server of an upstream cannot be used");
+        }
         self.give_up(now, id, 502, out);
         Step::Gone
     }
 
+    /// No TLS came about with the server that a connection calls, if it is one to an upstream.
+    pub(in crate::shard) fn upstream_untrusted(&self, id: ConnId, error: &TlsError) {
+        if let Some((upstream, server)) = self.called_server(id) {
+            let fix =
+                "`ca` must be who signed its certificate, or `pin` its key; `host`, else `url`, has the name in it";
+            tracing::warn!(upstream, %server, %error, fix, "no TLS with a server of an upstream");
+        }
+    }
+
     /// The stream of an upstream is dead, or never was.
     pub(in crate::shard) fn upstream_failed(&mut self, now: Now, id: ConnId, kind: IoKind, out: &mut Egress) {
+        let is_taken = self.conns.get(id.0).is_some_and(Conn::is_ready);
+        if let (false, Some((upstream, server))) = (is_taken, self.called_server(id)) {
+            tracing::warn!(upstream, %server, why = kind.as_str(), "a server of an upstream took no call");
+        }
         if self.call_next(now, id, out) {
             return;
         }
@@ -234,7 +248,9 @@ impl Shard {
         if let Some(request) = upstream.replay.take() {
             return self.replay(now, id, &request, out);
         }
-        tracing::warn!(upstream = self.upstream_name(id), ?kind, "an upstream failed");
+        if let (true, Some((upstream, server))) = (is_taken, self.called_server(id)) {
+            tracing::warn!(upstream, %server, why = kind.as_str(), "a server of an upstream left a request unanswered");
+        }
         self.give_up(now, id, if kind == IoKind::TimedOut { 504 } else { 502 }, out);
     }
 
@@ -280,13 +296,15 @@ impl Shard {
             // It would send more, if the browser would read; the browser's own deadline watches over that.
             return self.set_deadline(id, self.http_deadline(now, |limits| limits.body_idle));
         }
+        if let Some((upstream, server)) = self.called_server(id) {
+            tracing::warn!(upstream, %server, "a server of an upstream did not answer in time");
+        }
         // A black hole takes no call; the next address may.
         if self.call_next(now, id, out) {
             return;
         }
         let Some((upstream, _)) = self.upstream(id) else { return };
         upstream.replay = None;
-        tracing::warn!(upstream = self.upstream_name(id), "an upstream did not answer in time");
         self.give_up(now, id, 504, out);
     }
 
@@ -370,10 +388,11 @@ impl Shard {
         }
     }
 
-    fn upstream_name(&self, id: ConnId) -> &str {
+    /// The upstream of a connection, by its name, and the server of it that is called.
+    fn called_server(&self, id: ConnId) -> Option<(&str, &Backend)> {
         match self.conns.get(id.0).map(|conn| &conn.stage) {
-            Some(Stage::Upstream(upstream)) => upstream.target().map_or("", |target| &target.name),
-            _ => "",
+            Some(Stage::Upstream(upstream)) => Some((upstream.target()?.name.as_str(), upstream.called()?)),
+            _ => None,
         }
     }
 }

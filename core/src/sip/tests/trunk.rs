@@ -4,7 +4,7 @@ use super::{
     calls::{in_dialog, invite, trunk_in_dialog, trunk_invite},
     *,
 };
-use crate::action::IoKind;
+use crate::{action::IoKind, stats::Liveness};
 
 /// Lets time pass; the health checks that went out meanwhile.
 fn pings(world: &mut World, duration: Duration) -> Vec<String> {
@@ -35,6 +35,7 @@ fn a_mediaserver_that_falls_silent_is_down_until_it_speaks() {
     assert!(world.bridge.is_available(0));
     pings(&mut world, Duration::from_secs(10));
     assert!(!world.bridge.is_available(0) && world.bridge.is_available(1) && !world.bridge.is_available(2));
+    assert_eq!(world.bridge.liveness(0), Liveness::Down);
     let refused = world.browser(flow, &invite("z9hG4bKi1"));
     assert_eq!(heads(&refused), ["browser: SIP/2.0 503 Service Unavailable"]);
     assert_eq!(fields(&refused[0].clone().browser(), "Retry-After"), ["5"]);
@@ -47,12 +48,20 @@ fn a_mediaserver_that_falls_silent_is_down_until_it_speaks() {
 }
 
 #[test]
-fn one_that_never_answers_a_question_is_not_down() {
+fn one_that_never_answers_a_question_is_called_but_not_up() {
     let mut world = World::new(Reach::Path);
     let flow = world.open(1);
     pings(&mut world, Duration::from_secs(100));
     assert!(world.bridge.is_available(0));
-    assert_eq!(heads(&world.browser(flow, &invite("z9hG4bKi1"))).len(), 2);
+    assert_eq!(world.bridge.liveness(0), Liveness::Unknown);
+    let sent = world.browser(flow, &invite("z9hG4bKi1"));
+    assert_eq!(heads(&sent).len(), 2);
+    // Whoever answers calls lives, though it may ignore questions for ever.
+    world.trunk(&reply(&sent[1].clone().trunk(), "180 Ringing", ""));
+    assert_eq!(world.bridge.liveness(0), Liveness::Up);
+    pings(&mut world, Duration::from_secs(100));
+    assert_eq!(world.bridge.liveness(0), Liveness::Up);
+    assert_eq!(world.bridge.liveness(9), Liveness::Down);
 }
 
 #[test]

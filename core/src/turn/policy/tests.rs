@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    Health, Https, Keys, Mediaserver, PeerRule, Rates, Reach, Server, Sip, SipLimits, SipPolicy, TrunkTransport, Turn,
-    TurnLimits,
+    Health, Https, Keys, Mediaserver, Metrics, PeerRule, Rates, Reach, Server, Sip, SipLimits, SipPolicy,
+    TrunkTransport, Turn, TurnLimits,
 };
 
 fn address(text: &str) -> SocketAddr {
@@ -82,7 +82,9 @@ fn policy(rules: &[&str], public_peers: bool) -> Policy {
         turn: Some(turn),
         token: None,
         rates: Rates::default(),
-        metrics: None,
+        metrics: Some(Metrics {
+            listen: address("10.0.0.2:9464"),
+        }),
         access_log: None,
         keys: Keys {
             nonce: [0; 32],
@@ -195,32 +197,32 @@ fn the_address_matrix_is_refused() {
 #[test]
 fn the_internet_is_allowed_only_where_it_is_wanted() {
     for text in [
-        "1.1.1.1:1",
+        "1.1.1.1:1024",
         "8.8.8.8:65535",
-        "9.255.255.255:1",
-        "11.0.0.0:1",
-        "100.63.255.255:1",
-        "100.128.0.0:1",
-        "126.255.255.255:1",
-        "128.0.0.0:1",
-        "169.253.255.255:1",
-        "169.255.0.0:1",
-        "172.15.255.255:1",
-        "172.32.0.0:1",
-        "192.0.1.0:1",
-        "192.88.98.255:1",
-        "192.88.100.0:1",
-        "192.167.255.255:1",
-        "192.169.0.0:1",
-        "198.17.255.255:1",
-        "198.20.0.0:1",
-        "223.255.255.255:1",
-        "[2000::1]:1",
-        "[2001:200::]:1",
-        "[2003::1]:1",
-        "[2606:4700::1]:1",
-        "[3fff:ffff::1]:1",
-        "[::ffff:8.8.8.8]:1",
+        "9.255.255.255:1024",
+        "11.0.0.0:1024",
+        "100.63.255.255:1024",
+        "100.128.0.0:1024",
+        "126.255.255.255:1024",
+        "128.0.0.0:1024",
+        "169.253.255.255:1024",
+        "169.255.0.0:1024",
+        "172.15.255.255:1024",
+        "172.32.0.0:1024",
+        "192.0.1.0:1024",
+        "192.88.98.255:1024",
+        "192.88.100.0:1024",
+        "192.167.255.255:1024",
+        "192.169.0.0:1024",
+        "198.17.255.255:1024",
+        "198.20.0.0:1024",
+        "223.255.255.255:1024",
+        "[2000::1]:1024",
+        "[2001:200::]:1024",
+        "[2003::1]:1024",
+        "[2606:4700::1]:1024",
+        "[3fff:ffff::1]:1024",
+        "[::ffff:8.8.8.8]:1024",
     ] {
         assert!(allows(&policy(&[], true), text), "{text}");
         assert!(!allows(&policy(&[], false), text), "{text}");
@@ -228,6 +230,19 @@ fn the_internet_is_allowed_only_where_it_is_wanted() {
             allows(&policy(&["0.0.0.0/0:1-65535", "::/0:1-65535"], false), text),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn services_on_the_internet_are_peers_only_by_name() {
+    for (rules, text, allowed) in [
+        (&[][..], "8.8.8.8:53", false),
+        (&[], "8.8.8.8:1023", false),
+        (&[], "8.8.8.8:1024", true),
+        (&["8.8.8.8/32:443-443"], "8.8.8.8:443", true),
+        (&["8.8.8.8/32:443-443"], "8.8.4.4:443", false),
+    ] {
+        assert_eq!(allows(&policy(rules, true), text), allowed, "{rules:?} {text}");
     }
 }
 
@@ -317,6 +332,7 @@ fn what_we_listen_on_is_never_a_peer() {
         ("127.0.0.1:3478", false),
         ("10.0.0.3:3478", true),
         ("10.0.0.2:5060", false),
+        ("10.0.0.2:9464", false),
         ("10.0.0.3:5060", true),
         ("192.0.2.10:5349", false),
         // What else runs on our host may be named, but is not part of the internet.

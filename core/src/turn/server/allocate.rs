@@ -4,7 +4,7 @@ use core::{net::SocketAddr, time::Duration};
 
 use arrayvec::ArrayVec;
 
-use super::{Ask, Pool, Reservation, Server, refuse};
+use super::{Ask, Pool, Reservation, Server, answer_error, refuse};
 use crate::{
     action::{BindError, Prefix, RelayId, Transport},
     cx::Cx,
@@ -296,6 +296,7 @@ impl Server {
         };
         match result {
             Ok(at) => {
+                self.is_unbound = false;
                 let mut advertise = at.ip();
                 if let Some(pool) = &mut self.pools[family as usize] {
                     pool.bound.insert(at.port(), id);
@@ -318,9 +319,23 @@ impl Server {
                 if again && self.open(cx, key, family, wish, tries - 1) {
                     return Verdict::NOTHING;
                 }
+                self.tell_unbound(family, error);
                 self.miss(cx, key, family)
             }
         }
+    }
+
+    /// The system gives no port. That is told once, until it gives one again.
+    fn tell_unbound(&mut self, family: Family, error: BindError) {
+        let Some(pool) = self.pools[family as usize].as_ref().filter(|_| !self.is_unbound) else {
+            return;
+        };
+        self.is_unbound = true;
+        let fix = match error {
+            BindError::InUse => "keep other programs off `relay_ports`, or choose others",
+            BindError::Failed => "`relay` must be an address of this host, and the limit of open files large enough",
+        };
+        tracing::error!(relay = %pool.relay.bind, ?error, fix, "no relay port can be bound; allocations get 508");
     }
 
     /// One family less for an allocation in the making.
@@ -346,6 +361,10 @@ impl Server {
         let (client, form) = (allocation.client, pending.form.clone());
         if allocation.relayed.iter().all(Option::is_none) {
             self.release(cx, key);
+            if self.is_unbound {
+                cx.stats.turn.refused += 1;
+                return answer_error(cx, &client, &form, Code::INSUFFICIENT_CAPACITY);
+            }
             return refuse(cx, &client, &form, Code::INSUFFICIENT_CAPACITY);
         }
         allocation.pending = None;

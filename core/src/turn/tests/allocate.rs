@@ -695,7 +695,7 @@ fn a_draining_server_refuses_new_allocations_with_an_answer() {
     // Those that are there go on.
     assert_eq!(lab.refresh(client, &login, 600), 0);
     assert_eq!(lab.permit(client, &login, &["203.0.113.1:0"]), 0);
-    assert!(lab.peer(relay, "203.0.113.1:1", b"x").is_some());
+    assert!(lab.peer(relay, "203.0.113.1:4001", b"x").is_some());
 }
 
 /// ALTERNATE-SERVER attributes, which are not XORed.

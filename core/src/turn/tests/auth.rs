@@ -802,7 +802,7 @@ fn a_flood_from_invented_sources_creates_no_state() {
         lab.draft(Method::REFRESH).signed(&login),
         lab.draft(Method::SEND)
             .indication()
-            .peer("203.0.113.1:1")
+            .peer("203.0.113.1:4001")
             .raw(Kind::DATA, b"x")
             .plain(),
         b"\x40\x00\x00\x01x".to_vec(),

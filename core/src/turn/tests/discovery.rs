@@ -181,7 +181,7 @@ fn without_another_address_nothing_is_offered_or_understood() {
     // It is off; the socket has no other; a connection cannot be answered from elsewhere.
     for (mut lab, client) in [
         (Lab::new(), datagrams(HERE)),
-        (lab(), at(place("[2001:db8::10]:3478"), "[2001:db8::7]:1")),
+        (lab(), at(place("[2001:db8::10]:3478"), "[2001:db8::7]:4001")),
         (lab(), stream(1, HERE)),
     ] {
         let request = lab.draft(Method::BINDING).plain();

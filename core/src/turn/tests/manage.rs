@@ -157,10 +157,10 @@ fn the_families_of_a_dual_allocation_expire_apart() {
     assert_eq!(lab.code(client, &login, draft), 0);
     lab.pass(600);
     assert_eq!(lab.permit(client, &login, &[PEER]), 443);
-    assert_eq!(lab.permit(client, &login, &["[2001:db8:1::1]:1"]), 0);
+    assert_eq!(lab.permit(client, &login, &["[2001:db8:1::1]:4001"]), 0);
     assert_eq!((lab.binds(), lab.closed.len()), (vec![], 1));
     lab.pass(1200);
-    assert_eq!(lab.permit(client, &login, &["[2001:db8:1::1]:1"]), 437);
+    assert_eq!(lab.permit(client, &login, &["[2001:db8:1::1]:4001"]), 437);
 }
 
 #[test]
@@ -190,29 +190,43 @@ fn create_permission_is_all_or_nothing() {
             assert_eq!(lab.send(client, peer, b"x").is_some(), code == 0, "{peer}");
         }
     };
-    check(&mut lab, &[PEER, "[2001:db8:1::1]:1"], 443);
+    check(&mut lab, &[PEER, "[2001:db8:1::1]:4001"], 443);
     check(&mut lab, &[PEER, "192.168.1.1:1"], 403);
     check(&mut lab, &["127.0.0.1:1", PEER], 403);
     check(
         &mut lab,
-        &["203.0.113.1:1", "203.0.113.2:1", "203.0.113.3:1", "203.0.113.4:1"],
+        &[
+            "203.0.113.1:4001",
+            "203.0.113.2:4001",
+            "203.0.113.3:4001",
+            "203.0.113.4:4001",
+        ],
         508,
     );
     // One address is one permission, however often it is named, and whatever the port.
     check(
         &mut lab,
-        &["203.0.113.1:1", "203.0.113.1:2", "203.0.113.2:1", "203.0.113.1:1"],
+        &[
+            "203.0.113.1:4001",
+            "203.0.113.1:4002",
+            "203.0.113.2:4001",
+            "203.0.113.1:4001",
+        ],
         0,
     );
-    check(&mut lab, &["203.0.113.3:1"], 0);
-    check(&mut lab, &["203.0.113.4:1"], 508);
+    check(&mut lab, &["203.0.113.3:4001"], 0);
+    check(&mut lab, &["203.0.113.4:4001"], 508);
     // Those that are there can be refreshed, and those that have expired do not count.
-    check(&mut lab, &["203.0.113.1:1", "203.0.113.2:1", "203.0.113.3:1"], 0);
+    check(
+        &mut lab,
+        &["203.0.113.1:4001", "203.0.113.2:4001", "203.0.113.3:4001"],
+        0,
+    );
     lab.pass(299);
-    check(&mut lab, &["203.0.113.1:1"], 0);
+    check(&mut lab, &["203.0.113.1:4001"], 0);
     lab.pass(1);
-    check(&mut lab, &["203.0.113.4:1", "203.0.113.5:1"], 0);
-    check(&mut lab, &["203.0.113.2:1"], 508);
+    check(&mut lab, &["203.0.113.4:4001", "203.0.113.5:4001"], 0);
+    check(&mut lab, &["203.0.113.2:4001"], 508);
 }
 
 #[test]
@@ -262,11 +276,11 @@ fn a_channel_has_one_peer_and_a_peer_one_channel() {
     assert_eq!(lab.bind(other, &theirs, 0x4001, PEER), 0);
     // Once a binding has expired, number and peer are free.
     lab.pass(599);
-    assert_eq!(lab.bind(client, &login, 0x4000, "203.0.113.9:1"), 400);
+    assert_eq!(lab.bind(client, &login, 0x4000, "203.0.113.9:4001"), 400);
     assert_eq!(lab.refresh(client, &login, 600), 0);
     lab.pass(1);
     assert_eq!(lab.bind(client, &login, 0x4001, PEER), 0);
-    assert_eq!(lab.bind(client, &login, 0x4000, "203.0.113.9:1"), 0);
+    assert_eq!(lab.bind(client, &login, 0x4000, "203.0.113.9:4001"), 0);
 }
 
 #[test]
@@ -274,7 +288,7 @@ fn channel_bind_is_refused_for_the_same_reasons() {
     let mut lab = Lab::with(|turn| (turn.limits.channels_max, turn.limits.permissions_max) = (2, 2));
     let client = datagrams(HERE);
     let (login, ..) = lab.allocation(client);
-    assert_eq!(lab.bind(client, &login, 0x4000, "[2001:db8:1::1]:1"), 443);
+    assert_eq!(lab.bind(client, &login, 0x4000, "[2001:db8:1::1]:4001"), 443);
     assert_eq!(lab.bind(client, &login, 0x4000, "10.0.0.5:5060"), 403);
     assert_eq!(lab.bind(client, &login, 0x4000, "10.0.0.5:10000"), 0);
     assert_eq!(lab.bind(client, &login, 0x4001, "10.0.0.5:10001"), 0);
@@ -284,9 +298,9 @@ fn channel_bind_is_refused_for_the_same_reasons() {
     let other = datagrams("198.51.100.7:1");
     let (login, ..) = lab.allocation(other);
     assert_eq!(lab.permit(other, &login, &["203.0.113.1:0", "203.0.113.2:0"]), 0);
-    assert_eq!(lab.bind(other, &login, 0x4000, "203.0.113.3:1"), 508);
+    assert_eq!(lab.bind(other, &login, 0x4000, "203.0.113.3:4001"), 508);
     assert_eq!(lab.channel(other, 0x4000, b"x"), None);
-    assert_eq!(lab.bind(other, &login, 0x4000, "203.0.113.2:1"), 0);
+    assert_eq!(lab.bind(other, &login, 0x4000, "203.0.113.2:4001"), 0);
 }
 
 #[test]
@@ -297,13 +311,13 @@ fn channel_bind_refreshes_the_permission() {
     assert_eq!(lab.bind(client, &login, 0x4000, PEER), 0);
     lab.pass(200);
     // The permission is for the address: other ports of it profit.
-    assert!(lab.peer(relay, "203.0.113.1:9", b"x").is_some());
+    assert!(lab.peer(relay, "203.0.113.1:4009", b"x").is_some());
     assert_eq!(lab.bind(client, &login, 0x4000, PEER), 0);
     lab.pass(299);
-    assert!(lab.peer(relay, "203.0.113.1:9", b"x").is_some());
+    assert!(lab.peer(relay, "203.0.113.1:4009", b"x").is_some());
     assert!(lab.channel(client, 0x4000, b"x").is_some());
     lab.pass(1);
-    assert_eq!(lab.peer(relay, "203.0.113.1:9", b"x"), None);
+    assert_eq!(lab.peer(relay, "203.0.113.1:4009", b"x"), None);
     assert_eq!(lab.channel(client, 0x4000, b"x"), None);
     // CreatePermission brings the channel back, which has not expired.
     assert_eq!(lab.permit(client, &login, &["203.0.113.1:0"]), 0);

@@ -83,7 +83,7 @@ fn the_old_address_is_good_until_data_comes_from_the_new_one() {
     // A request is no data; both addresses may ask.
     for from in [here, there] {
         let login = nomad.lab.login(from, ALICE);
-        assert_eq!(nomad.lab.permit(from, &login, &["203.0.113.1:1"]), 0);
+        assert_eq!(nomad.lab.permit(from, &login, &["203.0.113.1:4001"]), 0);
     }
     assert_eq!(nomad.receiver(), to(here));
     assert!(nomad.sends(there));
@@ -344,8 +344,8 @@ fn forwarding_is_for_users_with_tickets_within_their_quota() {
             _ => Reply::read(sent.bytes).code(),
         }
     };
-    assert_eq!(code("203.0.113.77:1", ("eve", "dropper"), &nomad.ticket), 401);
-    assert_eq!(code("203.0.113.77:1", ALICE, b"a ticket"), 400);
+    assert_eq!(code("203.0.113.77:4001", ("eve", "dropper"), &nomad.ticket), 401);
+    assert_eq!(code("203.0.113.77:4001", ALICE, b"a ticket"), 400);
     for (port, expected) in [(1, 0), (2, 0), (3, 486), (4, 486)] {
         assert_eq!(code(&format!("203.0.113.77:{port}"), ALICE, &nomad.ticket), expected);
     }

@@ -276,7 +276,12 @@ fn policy_is_asked_about_address_and_port() {
     }
     let mut lab = Lab::tcp();
     let (login, _, relayed) = lab.tcp_allocation();
-    for (number, peer) in (10..).zip(["10.0.0.5:10000", "10.0.0.5:20000", "203.0.113.1:22", "192.0.2.10:30050"]) {
+    for (number, peer) in (10..).zip([
+        "10.0.0.5:10000",
+        "10.0.0.5:20000",
+        "203.0.113.1:4022",
+        "192.0.2.10:30050",
+    ]) {
         if address(peer) != relayed {
             assert_eq!(lab.connect(&login, peer, peer_conn(number)), (relayed, address(peer)));
         }
@@ -348,7 +353,7 @@ fn a_connection_is_bound_once_by_its_user_in_time() {
     assert_eq!(lab.connection_bind(data(), &alice, id), 400);
     assert_eq!(lab.asked.len(), 1);
     // What has not been dialled yet cannot be bound either.
-    lab.connect(&login, "203.0.113.9:1", peer_conn(12));
+    lab.connect(&login, "203.0.113.9:4001", peer_conn(12));
     let id = lab.connected(&login, peer_conn(12));
     lab.close(peer_conn(12));
     assert_eq!(lab.connection_bind(data(), &alice, id), 400);
@@ -423,27 +428,27 @@ fn connections_are_limited() {
     });
     let (login, relay, _) = lab.tcp_allocation();
     assert_eq!(lab.permit(control(), &login, &[PEER]), 0);
-    lab.connect(&login, "203.0.113.1:1", peer_conn(11));
+    lab.connect(&login, "203.0.113.1:4001", peer_conn(11));
     let (id, _) = lab
-        .attempt(relay, peer_conn(12), "203.0.113.1:2")
+        .attempt(relay, peer_conn(12), "203.0.113.1:4002")
         .expect("an indication");
     // Two that nobody has come for are as many as may be.
-    assert_eq!(lab.attempt(relay, peer_conn(13), "203.0.113.1:3"), None);
-    assert_eq!(lab.connect_code(&login, "203.0.113.1:3"), 508);
+    assert_eq!(lab.attempt(relay, peer_conn(13), "203.0.113.1:4003"), None);
+    assert_eq!(lab.connect_code(&login, "203.0.113.1:4003"), 508);
     let alice = lab.login(data(), ALICE);
     assert_eq!(lab.connection_bind(data(), &alice, id), 0);
     let (id, _) = lab
-        .attempt(relay, peer_conn(13), "203.0.113.1:3")
+        .attempt(relay, peer_conn(13), "203.0.113.1:4003")
         .expect("an indication");
     assert_eq!(lab.connection_bind(stream(3, "198.51.100.7:40002"), &login, id), 438);
     let other = stream(3, "198.51.100.7:40002");
     let alice = lab.login(other, ALICE);
     assert_eq!(lab.connection_bind(other, &alice, id), 0);
     // Three in all, of whatever kind.
-    assert_eq!(lab.connect_code(&login, "203.0.113.1:4"), 508);
-    assert_eq!(lab.attempt(relay, peer_conn(14), "203.0.113.1:4"), None);
+    assert_eq!(lab.connect_code(&login, "203.0.113.1:4004"), 508);
+    assert_eq!(lab.attempt(relay, peer_conn(14), "203.0.113.1:4004"), None);
     lab.close(peer_conn(13));
-    assert!(lab.attempt(relay, peer_conn(14), "203.0.113.1:4").is_some());
+    assert!(lab.attempt(relay, peer_conn(14), "203.0.113.1:4004").is_some());
 }
 
 #[test]
