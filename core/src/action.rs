@@ -13,8 +13,8 @@ pub use crate::{
     slab::Key,
 };
 use crate::{
-    config::{SharedConfig, Tolerance},
-    limit::{Account, Verdict},
+    config::SharedConfig,
+    limit::{Account, Tolerance, Verdict},
     time::Instant,
 };
 
@@ -467,9 +467,10 @@ pub enum Parcel {
 /// Whose request it is, and what counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateQuestion {
-    /// The zone, by a hash that is the same on every shard: while a configuration changes, not all have the same zones.
+    /// The zone: a hash of its name and rate, which is the same on every shard. The home may have another configuration
+    /// for a moment.
     pub zone: u64,
-    /// How far a client may be ahead of its rate there.
+    /// How far the client may be ahead there.
     pub tolerance: Tolerance,
     /// Whose.
     pub account: Account,

@@ -164,11 +164,12 @@ impl Https {
 /// Timeouts and limits of HTTP connections, both sides.
 #[derive(Debug, Clone)]
 pub struct HttpLimits {
-    /// From the first byte of a connection to the end of its TLS handshake.
+    /// From the beginning of a connection to the end of its TLS handshake, and to the first byte within where that does
+    /// not tell what is spoken.
     pub handshake: Duration,
     /// From the first byte of a request to the end of its head.
     pub head: Duration,
-    /// Between two requests on one connection.
+    /// Between two requests on one connection, and before the first.
     pub keep_alive: Duration,
     /// Without a byte of a body, in either direction.
     pub body_idle: Duration,
@@ -325,6 +326,13 @@ pub struct Backend {
     pub port: u16,
     /// TLS towards it, and what its certificate must be.
     pub tls: Option<ClientTls>,
+}
+
+impl Backend {
+    /// Whether it is the same server as this one.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port) && self.tls.is_some() == other.tls.is_some()
+    }
 }
 
 impl fmt::Display for Backend {
@@ -851,6 +859,11 @@ impl Config {
             .flat_map(|turn| &turn.listen_tcp)
             .map(|at| (*at, Offer::Turn));
         https.chain(turn).collect()
+    }
+
+    /// Servers in the LAN, where the web role is on.
+    pub(crate) fn upstreams(&self) -> &[Upstream] {
+        self.web.as_ref().map_or(&[], |web| &web.upstreams)
     }
 
     /// Who must say by the PROXY protocol for whom it connects, on a listener of this kind.

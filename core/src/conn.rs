@@ -38,6 +38,8 @@ pub struct Conn {
     pub(crate) ended: bool,
     /// Bytes of its backlog that are counted, and for which client.
     pub(crate) counted: Option<(Account, usize)>,
+    /// Whether it has met a fault of ours, so that it has to go.
+    pub(crate) is_broken: bool,
     accepted: bool,
     tls: Option<Tls>,
     rest: BytesMut,
@@ -122,6 +124,7 @@ impl Conn {
             listed: false,
             ended: false,
             counted: None,
+            is_broken: false,
             accepted: false,
             tls,
             rest: BytesMut::new(),
@@ -297,6 +300,13 @@ impl Conn {
             tls.close(&mut self.sealed);
         }
         core::mem::take(&mut self.sealed)
+    }
+
+    /// From here on asking what waits to be written is a fault of ours.
+    #[cfg(test)]
+    pub(crate) fn break_backlog(&mut self) {
+        self.in_flight = usize::MAX;
+        self.sealed.extend_from_slice(b"x");
     }
 
     fn can_seal(&self) -> bool {

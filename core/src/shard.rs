@@ -1,7 +1,7 @@
 //! Everything that one CPU core owns, and the doors to it.
 
 use alloc::collections::VecDeque;
-use core::net::SocketAddr;
+use core::{net::SocketAddr, time::Duration};
 
 use bytes::{Buf as _, BytesMut};
 
@@ -22,7 +22,7 @@ use crate::{
     stats::Stats,
     time::{Instant, Now},
     timers::Timers,
-    tls::ALPN_ACME,
+    tls::{ALPN_ACME, ALPN_HTTP},
     turn,
 };
 
@@ -64,6 +64,8 @@ pub struct Shard {
     sip: Option<Bridge>,
     turn: Option<turn::Server>,
     draining: Option<drain::Drain>,
+    /// When timers of a machine may run again, after one of them has met a fault of ours.
+    recovers_at: Instant,
 }
 
 /// What a name is looked up for.
@@ -119,6 +121,7 @@ impl Shard {
             sip,
             turn,
             draining: None,
+            recovers_at: Instant::ZERO,
         };
         shard.set_clock(now);
         shard
@@ -172,9 +175,11 @@ impl Shard {
     /// Takes in a connection that another shard gave away; [`Shard::resume`] follows once its stream is here.
     ///
     /// # Errors
-    /// When a limit is reached: close the stream.
+    /// When a limit is reached and nobody waits for an answer: close the stream.
     pub fn adopt(&mut self, now: Now, conn: Box<Conn>) -> Result<ConnId, Refused> {
-        if self.draining.is_some() || self.conns.len() >= self.config.server.connections_max {
+        let is_full = self.draining.is_some() || self.conns.len() >= self.config.server.connections_max;
+        // A request is answered, be it with a refusal.
+        if is_full && !matches!(conn.stage, Stage::Opening(_)) {
             self.stats.edge.refused += 1;
             return Err(Refused);
         }
@@ -239,10 +244,17 @@ impl Shard {
                 shard.deadline_popped(now, at, conn, out);
             });
         }
-        self.contain(now, None, out, |shard, out| shard.web_timeout(now, out));
-        self.contain(now, None, out, |shard, out| shard.sip_timeout(now, out));
-        self.contain(now, None, out, |shard, out| shard.turn_timeout(now, out));
-        self.contain(now, None, out, |shard, out| shard.drain_timeout(now, out));
+        for machine in [
+            Self::web_timeout,
+            Self::sip_timeout,
+            Self::turn_timeout,
+            Self::drain_timeout,
+        ] {
+            if !self.contain(now, None, out, |shard, out| machine(shard, now, out)) {
+                // Its timer may still be due, and at once would be for ever.
+                self.recovers_at = now.mono + RECOVERY;
+            }
+        }
         self.settle(now, out);
     }
 
@@ -251,10 +263,9 @@ impl Shard {
         let sip = self.sip.as_ref().and_then(Bridge::poll_timeout);
         let turn = self.turn.as_ref().and_then(turn::Server::poll_timeout);
         let drain = self.draining.as_ref().and_then(drain::Drain::poll_timeout);
-        [self.timers.next(), self.web.poll_timeout(), sip, turn, drain]
-            .into_iter()
-            .flatten()
-            .min()
+        let machines = [self.web.poll_timeout(), sip, turn, drain].into_iter().flatten().min();
+        let machines = machines.map(|at| at.max(self.recovers_at));
+        [self.timers.next(), machines].into_iter().flatten().min()
     }
 
     /// What the runtime is asked to do next.
@@ -264,7 +275,16 @@ impl Shard {
 
     /// Everything that a stream has to send; [`Input::Written`] when that is done.
     pub fn take_output(&mut self, conn: ConnId) -> Option<BytesMut> {
-        self.conns.get_mut(conn.0)?.take_output()
+        let mut output = None;
+        let survives = self.survives(|shard| output = shard.conns.get_mut(conn.0).and_then(Conn::take_output));
+        if !survives {
+            tracing::error!(?conn, "a fault of ours; the connection that caused it is closed");
+            if let Some(conn) = self.conns.get_mut(conn.0) {
+                conn.is_broken = true;
+            }
+            self.list(conn);
+        }
+        output
     }
 
     /// Counters.
@@ -288,10 +308,17 @@ impl Shard {
             ?cause,
             "a fault of ours; the connection that caused it is closed, where there is one"
         );
-        self.survives(|shard| {
+        let is_closed = self.survives(|shard| {
             if let Some(conn) = cause {
                 shard.close(now, conn, out);
             }
+        });
+        if let Some(conn) = cause.filter(|_| !is_closed) {
+            // It could not even say goodbye.
+            self.conns.remove(conn.0);
+            self.actions.push_back(Action::Reset(conn));
+        }
+        self.survives(|shard| {
             // What the bridge was about to say names bytes that are there in this call only.
             shard.sip_out(now, out);
         });
@@ -502,8 +529,13 @@ impl Shard {
         let Some(conn) = self.conns.get(id.0) else { return };
         if matches!(conn.stage, Stage::Upstream(_)) {
             self.upstream_ready(now, id);
-        } else {
-            self.stats.edge.handshakes += 1;
+            return;
+        }
+        self.stats.edge.handshakes += 1;
+        // A browser may make a connection before it has anything to ask.
+        if conn.tls().is_some_and(|tls| tls.alpn() == Some(ALPN_HTTP)) {
+            self.start_http(id);
+            self.set_deadline(id, self.keep_alive(now));
         }
     }
 
@@ -575,7 +607,7 @@ impl Shard {
         match conn.stage {
             Stage::Http(mut browser) => {
                 self.log(now, browser.exchange.take(), End::ClientGone);
-                self.browser_gone(now, &browser, out);
+                self.browser_gone(now, id, &browser, out);
             }
             Stage::Upstream(mut upstream) => self.upstream_gone(now, id, &mut upstream, out),
             Stage::Tunnel(mut tunnel) => {
@@ -644,23 +676,30 @@ impl Shard {
 
     fn settle_listed(&mut self, now: Now, out: &mut Egress) {
         while let Some(id) = self.listed.pop() {
-            self.count_waiting(id);
-            let want_read = self.wants_bytes(id);
-            let Some(conn) = self.conns.get_mut(id.0) else { continue };
-            conn.listed = false;
-            let needs = conn.needs(want_read);
-            if needs.flush {
-                self.actions.push_back(Action::Flush(id));
-            }
-            if needs.shut {
-                self.actions.push_back(Action::Shut(id));
-            }
-            if let Some(reading) = needs.read {
-                self.actions.push_back(Action::Read(id, reading));
-            }
-            if self.is_finished(id) {
-                self.close(now, id, out);
-            }
+            self.contain(now, Some(id), out, |shard, out| shard.look_after(now, id, out));
+        }
+    }
+
+    fn look_after(&mut self, now: Now, id: ConnId, out: &mut Egress) {
+        if self.conns.get(id.0).is_some_and(|conn| conn.is_broken) {
+            return self.close(now, id, out);
+        }
+        self.count_waiting(id);
+        let want_read = self.wants_bytes(id);
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        conn.listed = false;
+        let needs = conn.needs(want_read);
+        if needs.flush {
+            self.actions.push_back(Action::Flush(id));
+        }
+        if needs.shut {
+            self.actions.push_back(Action::Shut(id));
+        }
+        if let Some(reading) = needs.read {
+            self.actions.push_back(Action::Read(id, reading));
+        }
+        if self.is_finished(id) {
+            self.close(now, id, out);
         }
     }
 
@@ -679,7 +718,7 @@ impl Shard {
         // What comes for another half makes nothing to write here. RFC 9112 section 9.5: an upstream may answer before
         // it has read all.
         let has_room = conn.stage.pair().is_some() || self.has_room(conn);
-        is_wanted && conn.rest_len() < self.rest_limit() && has_room && !self.is_held_up(id) && !self.is_held(id)
+        is_wanted && conn.rest_len() < REST_BYTES_MAX && has_room && !self.is_held_up(id) && !self.is_held(id)
     }
 
     /// Whether the other half of an exchange or tunnel has too much to write already, or all halves together that are
@@ -708,17 +747,6 @@ impl Shard {
         conn.backlog() < limit.unwrap_or(FALLBACK_BUFFER_BYTES)
     }
 
-    /// Bytes of an unfinished item that a connection may hold: every parser has refused a longer one before.
-    fn rest_limit(&self) -> usize {
-        let head = self
-            .config
-            .https
-            .as_ref()
-            .map_or(0, |https| https.limits.head_bytes_max);
-        let message = self.config.sip.as_ref().map_or(0, |sip| sip.limits.message_bytes_max);
-        head.max(message).max(FALLBACK_BUFFER_BYTES) + REST_SLACK_BYTES
-    }
-
     /// What a machine needs at hand.
     fn cx<'a>(now: Now, rng: &'a mut Rng, stats: &'a mut Stats, out: &'a mut Egress) -> Cx<'a> {
         Cx {
@@ -730,12 +758,16 @@ impl Shard {
     }
 }
 
-/// What may wait for a slow reader where nothing is configured, and a bound of what is not understood yet: more than a TURN
-/// message over TCP has.
+/// After a fault of ours, timers of machines run no more often than this.
+const RECOVERY: Duration = Duration::from_millis(100);
+
+/// What may wait for a slow reader where nothing is configured.
 const FALLBACK_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Frame and message headers on top of a payload.
-const REST_SLACK_BYTES: usize = 256;
+/// Bytes that a connection may hold and that are not understood yet, before it is read again: one more than the longest item
+/// of any protocol here, which is a SIP message of 64 KiB in a WebSocket frame. Behind an open exchange a client may send more
+/// requests than that.
+const REST_BYTES_MAX: usize = 64 * 1024 + 256;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use crate::{config::Secret, time::UnixTime, tls::SignatureKey};
 const TOKEN_BYTES_MAX: usize = 6 * 1024;
 
 /// Bytes of a user's name.
-const SUBJECT_BYTES_MAX: usize = 256;
+pub(crate) const SUBJECT_BYTES_MAX: usize = 256;
 
 /// Who signs tokens, and how they are read.
 #[derive(Debug, Clone)]
@@ -24,6 +24,11 @@ pub struct Verifier {
     pub subject: String,
     /// How far the clock of the signer may differ from ours.
     pub leeway: Duration,
+    /// What the signer calls us. A token that is for somebody else does not hold, nor one that is for nobody in particular
+    /// when this is set.
+    pub audience: Option<String>,
+    /// Who the signer says to be, where that is looked at.
+    pub issuer: Option<String>,
 }
 
 /// What verifies signatures. The algorithm is that of the key, whatever a token says (RFC 8725 section 3.1).
@@ -32,7 +37,7 @@ pub enum Key {
     /// HMAC with SHA-256 under a secret (HS256).
     Secret(Secret),
     /// A public key (RS256 or ES256).
-    Public(&'static str, SignatureKey),
+    Public(SignatureKey),
 }
 
 /// Why a token does not hold.
@@ -48,6 +53,10 @@ pub enum TokenError {
     Expired,
     /// It does not hold yet.
     NotYet,
+    /// It is for somebody else.
+    Audience,
+    /// Somebody else has issued it.
+    Issuer,
 }
 
 impl fmt::Display for TokenError {
@@ -58,6 +67,8 @@ impl fmt::Display for TokenError {
             Self::Signature => "token with a wrong signature",
             Self::Expired => "expired token",
             Self::NotYet => "token that does not hold yet",
+            Self::Audience => "token for another audience",
+            Self::Issuer => "token of another issuer",
         })
     }
 }
@@ -89,7 +100,7 @@ impl Verifier {
     const fn algorithm(&self) -> &'static str {
         match &self.key {
             Key::Secret(_) => "HS256",
-            Key::Public(name, _) => name,
+            Key::Public(key) => key.algorithm().name(),
         }
     }
 
@@ -99,7 +110,7 @@ impl Verifier {
                 let mac = Hmac::<Sha256>::new_from_slice(secret.expose());
                 mac.is_ok_and(|mac| mac.chain_update(message).verify_slice(signature).is_ok())
             }
-            Key::Public(_, key) => key.verifies(message, signature),
+            Key::Public(key) => key.verifies(message, signature),
         }
     }
 
@@ -113,10 +124,27 @@ impl Verifier {
         if date(claims, "nbf")?.is_some_and(|begin| now + leeway < begin) {
             return Err(TokenError::NotYet);
         }
+        if !self.is_for_us(claims.get("aud")) {
+            return Err(TokenError::Audience);
+        }
+        if self.issuer.as_deref().is_some_and(|issuer| claims["iss"] != *issuer) {
+            return Err(TokenError::Issuer);
+        }
         match claims.get(&self.subject) {
             None => Ok(None),
             Some(Value::String(name)) if name.len() <= SUBJECT_BYTES_MAX => Ok(Some(name.clone())),
             Some(_) => Err(TokenError::Malformed),
+        }
+    }
+
+    // RFC 7519 section 4.1.3: who "does not identify itself with a value in the "aud" claim when this claim is present" MUST
+    // reject the token. Its value is an array of names, or the only one.
+    fn is_for_us(&self, claim: Option<&Value>) -> bool {
+        match (claim, &self.audience) {
+            (None, audience) => audience.is_none(),
+            (Some(Value::Array(names)), Some(audience)) => names.iter().any(|name| name == audience),
+            (Some(name), Some(audience)) => name == audience,
+            (Some(_), None) => false,
         }
     }
 }

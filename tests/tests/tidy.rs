@@ -219,6 +219,19 @@ fn the_code_map_names_every_module_of_the_core() {
 }
 
 #[test]
+fn the_changelog_says_nothing_twice() {
+    let page = fs::read_to_string(root().join("CHANGELOG.md")).expect("a page");
+    let mut seen = BTreeSet::new();
+    let twice: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("- ") || line.starts_with('#'))
+        .filter(|line| !seen.insert(*line))
+        .collect();
+    // Merged line by line, it takes both sides of a change: then one of them has to go.
+    assert!(twice.is_empty(), "CHANGELOG.md has lines twice: {twice:?}");
+}
+
+#[test]
 fn the_pages_are_there_and_name_what_is_there() {
     for page in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE"] {
         assert!(root().join(page).is_file(), "{page} is missing");

@@ -63,6 +63,9 @@ const MET: &[&str] = &[
     "a call of a mediaserver was answered",
     "a mediaserver said something in a call",
     "a message came in fragments",
+    "a mediaserver heard something by TCP",
+    "a mediaserver spoke by TCP",
+    "a mediaserver was deaf",
     // Media.
     "an allocation by UDP",
     "an allocation by TCP",

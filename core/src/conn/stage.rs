@@ -147,8 +147,8 @@ pub(crate) enum Wait {
     Turn,
     /// What the application says of its token.
     Token,
-    /// Another exchange to end, since its upstream has as many as it takes.
-    Room,
+    /// Another exchange to end, since the upstream at this place has as many as it takes.
+    Room(usize),
 }
 
 impl Gate {

@@ -2,7 +2,7 @@
 
 use crate::{
     action::{ConnId, Egress},
-    config::SharedConfig,
+    config::{Config, SharedConfig},
     conn::Stage,
     shard::Shard,
     time::Now,
@@ -15,8 +15,8 @@ impl Shard {
             tracing::error!(?fixed, "this configuration needs a restart; the old one stays");
             return;
         }
-        self.config = config;
-        self.configure_web(now, out);
+        let old = core::mem::replace(&mut self.config, config);
+        let waiting = self.configure_web(now, &old, out);
         if let Some(bridge) = &mut self.sip {
             let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
             bridge.configure(cx, self.config.clone());
@@ -26,17 +26,20 @@ impl Shard {
             turn.configure(self.config.clone(), &mut self.rng);
         }
         self.turn_asks(now, out);
+        for id in waiting {
+            self.release(now, id, out);
+        }
     }
 
     /// Exchanges and tunnels keep the upstream that they have; those that rest in the pool were dialled for a
-    /// configuration that is gone.
-    fn configure_web(&mut self, now: Now, out: &mut Egress) {
+    /// configuration that is gone. Returns the connections whose request is to be judged anew.
+    fn configure_web(&mut self, now: Now, old: &Config, out: &mut Egress) -> Vec<ConnId> {
         let rests = |stage: &Stage| matches!(stage, Stage::Upstream(upstream) if upstream.is_resting());
         let resting = self.conns.iter().filter(|(_, conn)| rests(&conn.stage));
         let resting: Vec<ConnId> = resting.map(|(key, _)| ConnId(key)).collect();
         for id in resting {
             self.close(now, id, out);
         }
-        self.web.configure(&self.config, &mut self.rng);
+        self.web.configure(old, &self.config, &mut self.rng)
     }
 }

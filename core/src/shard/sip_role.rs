@@ -38,8 +38,10 @@ impl Shard {
         Step::Gone
     }
 
-    /// Answers the handshake, or refuses it while the mediaserver does not answer or the bridge is full.
+    /// Answers the handshake, or refuses it while the mediaserver does not answer or there is no room.
     fn open_sip(&mut self, now: Now, id: ConnId, out: &mut Egress) -> Step {
+        // It may have come from another shard while this one was full or about to end.
+        let has_room = self.draining.is_none() && self.conns.len() <= self.config.server.connections_max;
         let (Some(conn), Some(bridge), Some(sip)) = (self.conns.get_mut(id.0), &mut self.sip, &self.config.sip) else {
             return Step::Gone;
         };
@@ -49,7 +51,7 @@ impl Shard {
         let mut names = sip.mediaservers.iter().map(|mediaserver| mediaserver.name.as_str());
         let available = names
             .position(|name| *name == *opening.mediaserver)
-            .filter(|mediaserver| bridge.is_available(*mediaserver));
+            .filter(|mediaserver| has_room && bridge.is_available(*mediaserver));
         let opened = available.and_then(|mediaserver| {
             let flow = FlowOpening {
                 conn: id,

@@ -82,7 +82,10 @@ impl Shard {
         match is_turn {
             true if self.turn.is_some() && speech == Speech::Turn => self.start_turn(now, id),
             true => self.misdirected(now, id, "this port speaks TURN", out),
-            false => self.start_http(now, id),
+            false => {
+                self.set_deadline(id, self.http_deadline(now, |limits| limits.head));
+                self.start_http(id)
+            }
         }
     }
 
@@ -181,15 +184,13 @@ impl Shard {
         Step::Used(0)
     }
 
-    fn start_http(&mut self, now: Now, id: ConnId) -> Step {
+    pub(super) fn start_http(&mut self, id: ConnId) -> Step {
         let (Some(https), Some(conn)) = (&self.config.https, self.conns.get_mut(id.0)) else {
             return Step::Gone;
         };
         conn.stage = Stage::Http(Box::new(Downstream::new(
             Server::new(&https.limits).with_hsts(https.hsts),
         )));
-        let head_by = now.mono + https.limits.head;
-        self.set_deadline(id, Some(head_by));
         Step::Used(0)
     }
 

@@ -650,6 +650,46 @@ fn a_body_that_trickles_is_not_waited_for() {
 }
 
 #[test]
+fn a_connection_may_be_made_before_there_is_anything_to_ask() {
+    let mut world = World::with(&format!("[access_log]\n{CONFIG}"), 1).remove(0);
+    world.trust = world.trust.speaking(ALPN_HTTP);
+    let (mut early, idle) = (world.browser(), world.browser());
+    world.pass(Duration::from_secs(64));
+    assert_eq!(world.closed, []);
+    world.send(&mut early, &get("/nowhere"));
+    assert!(world.read(&mut early).starts_with("HTTP/1.1 404 "));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.closed, [idle.conn]);
+    // But a head that has begun ends in time.
+    world.send(&mut early, "GET /no");
+    world.pass(Duration::from_secs(10));
+    assert!(world.read(&mut early).starts_with("HTTP/1.1 408 "));
+    assert_eq!(world.logged.len(), 1);
+}
+
+#[test]
+fn what_comes_behind_an_open_exchange_is_bounded() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    world.send(&mut browser, &get("/ucassistant"));
+    let mut sent = 0;
+    while !world.unread.contains(&browser.conn) {
+        world.send(&mut browser, &get("/ucassistant").repeat(20));
+        sent += 20;
+        assert!(sent < 10_000, "it may go on for ever");
+    }
+    let held = world.shard.conns.get(browser.conn.0).map_or(0, Conn::rest_len);
+    assert!((REST_BYTES_MAX..REST_BYTES_MAX + 2000).contains(&held), "{held}");
+    // All of it is served.
+    let upstream = world.answer_dial();
+    for _ in 0..=sent {
+        assert!(!world.asked(upstream).is_empty());
+        world.receive(upstream, ANSWER.as_bytes());
+    }
+    assert_eq!(world.read(&mut browser).matches("hello").count(), sent + 1);
+}
+
+#[test]
 fn one_customer_does_not_hold_all_connections() {
     let text = format!("[server]\nconnections_per_address_max = 2\n{CONFIG}");
     let mut world = World::with(&text, 1).remove(0);

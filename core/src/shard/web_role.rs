@@ -8,7 +8,7 @@ use crate::{
     access::End,
     action::{ConnId, Egress},
     config::{Config, Host, HttpLimits, Offer, Route, TokenRule},
-    conn::{BodyProgress, Conn, Downstream, Gate, Identity, Opening, Stage},
+    conn::{BodyProgress, Conn, Downstream, Gate, Identity, Opening, Stage, Wait},
     http::{Accept, Answer, Decision, Forward, Item, Request, client_address, route},
     rng::Rng,
     shard::{Shard, Step},
@@ -47,17 +47,19 @@ impl Web {
         }
     }
 
-    /// The configuration is another one. No connection rests in the pool.
-    pub(super) fn configure(&mut self, config: &Config, rng: &mut Rng) {
-        self.backends = backends::Backends::new(config);
+    /// The configuration is another one. No connection rests in the pool. Those whose request waited for room are to be
+    /// released.
+    pub(super) fn configure(&mut self, old: &Config, config: &Config, rng: &mut Rng) -> Vec<ConnId> {
+        let waiting = self.backends.configure(old, config);
         self.zones.configure(config, rng);
         self.tokens.forget();
-        let upstreams = config.web.as_ref().map_or(&[][..], |web| &web.upstreams);
+        let upstreams = config.upstreams();
         let named = |host: &str| {
             let mut backends = upstreams.iter().flat_map(|upstream| &upstream.backends);
             backends.any(|backend| matches!(&backend.host, Host::Name(name) if name == host))
         };
         self.resolver.retain(named);
+        waiting
     }
 
     /// Servers of upstreams whose last calls or checks have failed.
@@ -373,11 +375,7 @@ impl Shard {
             return Step::Gone;
         }
         if is_idle {
-            let patience = self.patience();
-            self.set_deadline(
-                id,
-                self.http_deadline(now, |limits| limits.keep_alive.mul_f64(patience)),
-            );
+            self.set_deadline(id, self.keep_alive(now));
         }
         Step::Used(0)
     }
@@ -396,7 +394,10 @@ impl Shard {
         // Else it has asked for more, which comes first.
     }
 
-    pub(super) fn browser_gone(&mut self, now: Now, browser: &Downstream, out: &mut Egress) {
+    pub(super) fn browser_gone(&mut self, now: Now, id: ConnId, browser: &Downstream, out: &mut Egress) {
+        if let Some(Wait::Room(index)) = browser.gate.waits {
+            self.web.backends.unqueue(index, id);
+        }
         if let Some(pair) = browser.pair {
             self.close(now, pair, out);
         }
@@ -474,7 +475,13 @@ impl Shard {
         (2.0 * free).clamp(PATIENCE_MIN, 1.0)
     }
 
-    fn http_deadline(&self, now: Now, limit: impl Fn(&HttpLimits) -> Duration) -> Option<Instant> {
+    /// Until when a connection may be idle.
+    pub(super) fn keep_alive(&self, now: Now) -> Option<Instant> {
+        let patience = self.patience();
+        self.http_deadline(now, |limits| limits.keep_alive.mul_f64(patience))
+    }
+
+    pub(super) fn http_deadline(&self, now: Now, limit: impl Fn(&HttpLimits) -> Duration) -> Option<Instant> {
         self.config.https.as_ref().map(|https| now.mono + limit(&https.limits))
     }
 }

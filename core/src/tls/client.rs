@@ -77,6 +77,15 @@ impl ClientTls {
     }
 }
 
+#[cfg(test)]
+impl ClientTls {
+    /// The same, and it speaks this alone.
+    pub(crate) fn speaking(mut self, protocol: &[u8]) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![protocol.to_vec()];
+        self
+    }
+}
+
 /// Believes a certificate that an authority has signed, whose key is pinned, or both.
 #[derive(Debug)]
 struct Verifier {

@@ -20,6 +20,16 @@ pub enum SignatureAlgorithm {
     Es256,
 }
 
+impl SignatureAlgorithm {
+    /// As tokens call it (RFC 7518 section 3.1).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+        }
+    }
+}
+
 /// A public key, and what signatures that it verifies look like.
 #[derive(Debug, Clone)]
 pub struct SignatureKey {
@@ -59,6 +69,11 @@ impl SignatureKey {
                 .ok_or_else(|| TlsConfigError("the public key is for another algorithm".into()))?,
             key,
         })
+    }
+
+    /// How signatures are made that it verifies.
+    pub const fn algorithm(&self) -> SignatureAlgorithm {
+        self.algorithm
     }
 
     /// Whether this is a signature of `message`, in the form that RFC 7518 gives it.

@@ -125,8 +125,9 @@ fn a_client_is_told_that_no_protocol_is_shared() {
     let (cert, key) = pair(&["a.example"]);
     let certificate = Certificate::new(&provider(), "a", &cert, &key).expect("a certificate");
     let tls = ServerTls::new(&provider(), vec![certificate]).expect("a server");
-    let mut client = ClientTls::new(&provider(), &cert, "a.example").expect("a client");
-    Arc::make_mut(&mut client.config).alpn_protocols = vec![b"h2".to_vec()];
+    let client = ClientTls::new(&provider(), &cert, "a.example")
+        .expect("a client")
+        .speaking(b"h2");
     let mut server = Tls::server(&tls, Protocols::HttpAndTurn, None).expect("a server");
     let mut client = Tls::client(&client).expect("a client");
     let (mut up, mut down, mut plain) = (BytesMut::new(), BytesMut::new(), Vec::new());
@@ -225,8 +226,8 @@ fn a_replaced_certificate_is_shown_next() {
 fn only_an_authority_gets_the_answer_for_it() {
     let (cert, key) = pair(&["edge.example.org"]);
     let tls = ServerTls::new(&provider(), Vec::new()).expect("a server");
-    let mut client = ClientTls::new(&provider(), &cert, "edge.example.org").expect("a client");
-    Arc::make_mut(&mut client.config).alpn_protocols = vec![ALPN_ACME.to_vec()];
+    let client = ClientTls::new(&provider(), &cert, "edge.example.org").expect("a client");
+    let client = client.speaking(ALPN_ACME);
     let shakes = |protocols| {
         let mut server = Tls::server(&tls, protocols, None).expect("a server");
         shake(&mut Tls::client(&client).expect("a client"), &mut server, 4096).map(|()| server)

@@ -29,12 +29,8 @@ const RFC_KEY: &str = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKt
 const RFC_EXPIRES: u64 = 1_300_819_380;
 
 fn public(algorithm: SignatureAlgorithm, pem: &str) -> Verifier {
-    let name = match algorithm {
-        SignatureAlgorithm::Rs256 => "RS256",
-        SignatureAlgorithm::Es256 => "ES256",
-    };
     let key = SignatureKey::new(&Provider::for_tests(), algorithm, pem.as_bytes()).expect("a key");
-    verifier(Key::Public(name, key))
+    verifier(Key::Public(key))
 }
 
 fn verifier(key: Key) -> Verifier {
@@ -42,6 +38,8 @@ fn verifier(key: Key) -> Verifier {
         key,
         subject: "sub".into(),
         leeway: Duration::from_secs(10),
+        audience: None,
+        issuer: None,
     }
 }
 
@@ -138,6 +136,53 @@ fn what_does_not_hold_is_told_apart() {
         secret(b"other").verify(&good, UnixTime(1000)),
         Err(TokenError::Signature)
     );
+}
+
+#[test]
+fn a_token_for_somebody_else_does_not_hold() {
+    let check = |audience: Option<&str>, claims: &str, expected| {
+        let verifier = Verifier {
+            audience: audience.map(Into::into),
+            ..secret(b"key")
+        };
+        let token = signed(r#"{"alg":"HS256"}"#, &format!(r#"{{"exp":2000{claims}}}"#));
+        assert_eq!(
+            verifier.verify(&token, UnixTime(1000)),
+            expected,
+            "{audience:?} {claims}"
+        );
+    };
+    let (good, bad) = (Ok(None), Err(TokenError::Audience));
+    check(None, "", good.clone());
+    check(Some("edge"), r#","aud":"edge""#, good.clone());
+    check(Some("edge"), r#","aud":["mail","edge"]"#, good);
+    for claim in [r#","aud":"edge""#, r#","aud":[]"#, r#","aud":null"#] {
+        check(None, claim, bad.clone());
+    }
+    for claim in [
+        "",
+        r#","aud":"mail""#,
+        r#","aud":["mail"]"#,
+        r#","aud":7"#,
+        r#","aud":"Edge""#,
+    ] {
+        check(Some("edge"), claim, bad.clone());
+    }
+    let verifier = Verifier {
+        issuer: Some("https://id.example.org".into()),
+        ..secret(b"key")
+    };
+    for (claims, expected) in [
+        (r#"{"exp":2000,"iss":"https://id.example.org"}"#, Ok(None)),
+        (
+            r#"{"exp":2000,"iss":"https://evil.example.org"}"#,
+            Err(TokenError::Issuer),
+        ),
+        (r#"{"exp":2000}"#, Err(TokenError::Issuer)),
+    ] {
+        let token = signed(r#"{"alg":"HS256"}"#, claims);
+        assert_eq!(verifier.verify(&token, UnixTime(1000)), expected, "{claims}");
+    }
 }
 
 #[test]

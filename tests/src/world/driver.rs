@@ -693,8 +693,8 @@ impl Edge {
                 cx.net.agenda.at(at + late, Event::Edge(Task::Adopt(to, value, up.end)));
             }
             parcel => {
-                let is_datagram = matches!(&parcel, Parcel::Datagram(foreign) if !foreign.by_stream);
-                if is_datagram && cx.net.fails(cx.net.faults.parcel) {
+                // What a shard is too busy to take is lost, but for connections.
+                if cx.net.fails(cx.net.faults.parcel) {
                     return cx.net.met.count("a parcel was lost");
                 }
                 cx.net.met.count(match &parcel {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::peers::sip;
+use crate::{peers::sip, world::agenda::Time};
 
 /// Something that crosses the network, or that somebody at its edge knows.
 #[derive(Debug)]
@@ -75,6 +75,8 @@ pub enum Seen<'a> {
     HttpFailed {
         /// The number of the exchange.
         id: u64,
+        /// The connection, where nothing has come by it for longer than the edge may be silent.
+        silent: Option<u32>,
     },
     /// A browser has opened a WebSocket for SIP.
     FlowOpened {
@@ -139,6 +141,11 @@ pub enum Seen<'a> {
         shard: usize,
         /// Names and numbers.
         gauges: &'a [(&'static str, u64)],
+    },
+    /// A mediaserver does not answer for a while.
+    Deaf {
+        /// Until then.
+        until: Time,
     },
     /// The network has broken a connection, or lets nothing pass by it any more.
     Cut {

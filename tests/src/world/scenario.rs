@@ -86,12 +86,15 @@ impl Scenario {
     /// The story of a seed.
     pub fn of(seed: u64) -> Self {
         let dice = &mut Dice::new(seed, 0);
-        let length = match dice.from_to(0, 4) {
-            0..=2 => dice.from_to(15, 60),
-            3 => dice.from_to(60, 200),
-            _ => dice.from_to(200, 900),
-        } * SEC;
-        let cast = (0..dice.from_to(1, 10) as usize).map(|number| (number, *dice.pick(ROLES)));
+        // A few for long, or for once many at a time.
+        let (length, clients) = match dice.from_to(0, 19) {
+            0..=11 => (dice.from_to(15, 60), dice.from_to(1, 10)),
+            12..=14 => (dice.from_to(60, 200), dice.from_to(1, 10)),
+            15..=18 => (dice.from_to(200, 900), dice.from_to(1, 8)),
+            _ => (dice.from_to(10, 60), dice.from_to(20, 80)),
+        };
+        let length = length * SEC;
+        let cast = (0..clients as usize).map(|number| (number, *dice.pick(ROLES)));
         let cast = cast.collect();
         let faults = match dice.happens(1_000) {
             true => Faults::NONE,

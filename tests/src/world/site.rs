@@ -171,6 +171,7 @@ name = "contacts"
 address = "10.0.0.3:5060"
 media_ports = "10000-10099"
 reach = "contact"
+transport = "tcp-when-large"
 
 [turn]
 listen = "192.0.2.1:3478"

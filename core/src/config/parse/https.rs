@@ -9,6 +9,7 @@ use super::{
 use crate::{
     config::{Acme, CertificateFiles, HttpLimits, Https},
     tls::{Certificate, ServerTls},
+    wire::http1::{FIELDS_MAX, HEAD_BYTES_MAX},
 };
 
 pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Https> {
@@ -191,10 +192,10 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
     let tunnel_idle = seconds(cx, "tunnel_idle_secs", default.tunnel_idle);
     let upstream_idle = seconds(cx, "upstream_idle_secs", default.upstream_idle);
     let upstream_age = seconds(cx, "upstream_age_secs", default.upstream_age);
-    let mut bytes = |cx: &mut Reader<'_>, key, default| section.or(cx, key, default, values::bytes(1024..=BYTES_MAX));
-    let line_bytes_max = bytes(cx, "line_bytes_max", default.line_bytes_max);
-    let head_bytes_max = bytes(cx, "head_bytes_max", default.head_bytes_max);
-    let buffer_bytes_max = bytes(cx, "buffer_bytes_max", default.buffer_bytes_max);
+    let mut bytes = |cx: &mut Reader<'_>, key, default, most| section.or(cx, key, default, values::bytes(1024..=most));
+    let line_bytes_max = bytes(cx, "line_bytes_max", default.line_bytes_max, HEAD_BYTES_MAX as u64);
+    let head_bytes_max = bytes(cx, "head_bytes_max", default.head_bytes_max, HEAD_BYTES_MAX as u64);
+    let buffer_bytes_max = bytes(cx, "buffer_bytes_max", default.buffer_bytes_max, BYTES_MAX);
     let buffer_bytes_per_address_max = section.or(
         cx,
         "buffer_bytes_per_address_max",
@@ -207,7 +208,12 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
         default.body_bytes_per_second_min,
         values::number(1..=BYTES_MAX),
     );
-    let fields_max = section.or(cx, "fields_max", default.fields_max, values::number(8..=10_000));
+    let fields_max = section.or(
+        cx,
+        "fields_max",
+        default.fields_max,
+        values::number(8..=FIELDS_MAX as u64),
+    );
     let upstream_idle_max = section.or(
         cx,
         "upstream_idle_max",

@@ -861,7 +861,8 @@ certificates = [{ cert = 'missing.pem', key = 'edge.key' }, { cert = 'edge.pem',
 hosts = ['https://edge.example.com', 'edge.example.com:443', '*.example.com']
 trusted_proxies = ['10.0.0.1/8', '::ffff:10.0.0.1', 'proxy']
 [https.limits]
-line_bytes_max = '64 KiB'
+line_bytes_max = '60 KiB'
+fields_max = 2000
 [turn]
 listen = '192.0.2.10'
 realm = 'example.com'
@@ -897,8 +898,10 @@ t:6: `'::ffff:10.0.0.1'` is not written in its own family
     fix: write 10.0.0.1 instead
 t:6: `'proxy'` is not a network
     fix: write it like "10.0.0.0/8", or one address
-t:8: a line of 65536 bytes does not fit into a head of 32768
+t:8: a line of 61440 bytes does not fit into a head of 32768
     fix: make line_bytes_max smaller or head_bytes_max larger
+t:9: `2000` is not a number from 8 to 1000
+    fix: write such a number, without quotes
 "#,
     );
 }

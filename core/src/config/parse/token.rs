@@ -27,13 +27,7 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, web: Option<&Web>) -
         }
     };
     let check = match (section.has("algorithm"), section.has("ask")) {
-        (true, false) => signature(cx, &mut section).map(|(key, leeway)| {
-            TokenCheck::Signature(Verifier {
-                key,
-                subject: named("sub"),
-                leeway,
-            })
-        }),
+        (true, false) => signature(cx, &mut section, named("sub")).map(TokenCheck::Signature),
         (false, true) => ask(cx, &mut section, web).map(|(upstream, path, cache)| {
             TokenCheck::Ask(Ask {
                 upstream,
@@ -43,7 +37,16 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, web: Option<&Web>) -
             })
         }),
         _ => {
-            for key in ["algorithm", "key", "leeway_secs", "ask", "upstream", "cache_secs"] {
+            for key in [
+                "algorithm",
+                "key",
+                "leeway_secs",
+                "audience",
+                "issuer",
+                "ask",
+                "upstream",
+                "cache_secs",
+            ] {
                 section.known(key);
             }
             cx.refuse(
@@ -57,9 +60,12 @@ pub(super) fn parse(cx: &mut Reader<'_>, value: &Value<'_>, web: Option<&Web>) -
     check
 }
 
-fn signature(cx: &mut Reader<'_>, section: &mut Section<'_, '_>) -> Option<(Key, Duration)> {
+fn signature(cx: &mut Reader<'_>, section: &mut Section<'_, '_>, subject: String) -> Option<Verifier> {
     let algorithm = section.required(cx, "algorithm", "\"HS256\"", algorithm);
     let leeway = section.or(cx, "leeway_secs", LEEWAY, values::seconds);
+    let mut name =
+        |cx: &mut Reader<'_>, key| section.optional(cx, key, |cx, value| Some(values::text(cx, value)?.to_owned()));
+    let (audience, issuer) = (name(cx, "audience"), name(cx, "issuer"));
     let key = match algorithm {
         None => {
             section.known("key");
@@ -77,10 +83,10 @@ fn signature(cx: &mut Reader<'_>, section: &mut Section<'_, '_>) -> Option<(Key,
             }
             Some(Key::Secret(secret))
         }),
-        Some(Some((name, algorithm))) => section.required(cx, "key", "\"jwt.pem\"", |cx, value| {
+        Some(Some(algorithm)) => section.required(cx, "key", "\"jwt.pem\"", |cx, value| {
             let pem = values::file(cx, value)?;
             match SignatureKey::new(cx.sources.provider(), algorithm, &pem) {
-                Ok(key) => Some(Key::Public(name, key)),
+                Ok(key) => Some(Key::Public(key)),
                 Err(error) => cx.refuse(
                     value.span().start,
                     format!("this key cannot be used: {error}"),
@@ -89,15 +95,21 @@ fn signature(cx: &mut Reader<'_>, section: &mut Section<'_, '_>) -> Option<(Key,
             }
         }),
     };
-    Some((key?, leeway))
+    Some(Verifier {
+        key: key?,
+        subject,
+        leeway,
+        audience,
+        issuer,
+    })
 }
 
 /// An algorithm; `None` for the one with a secret.
-fn algorithm(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Option<(&'static str, SignatureAlgorithm)>> {
+fn algorithm(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<Option<SignatureAlgorithm>> {
     match values::text(cx, value)? {
         "HS256" => Some(None),
-        "RS256" => Some(Some(("RS256", SignatureAlgorithm::Rs256))),
-        "ES256" => Some(Some(("ES256", SignatureAlgorithm::Es256))),
+        "RS256" => Some(Some(SignatureAlgorithm::Rs256)),
+        "ES256" => Some(Some(SignatureAlgorithm::Es256)),
         _ => cx.refuse_value(value, "an algorithm", "\"HS256\", \"RS256\" or \"ES256\""),
     }
 }

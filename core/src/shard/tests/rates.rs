@@ -257,6 +257,49 @@ fn a_client_has_one_account_for_all_shards() {
 }
 
 #[test]
+fn a_zone_is_the_same_one_while_a_reload_spreads() {
+    let at = [
+        "[[rates.zone]]\nname = \"slow\"",
+        "[[rates.zone]]\nname = \"strict\"",
+        "[https]",
+    ];
+    let [slow, strict, rest] = at.map(|part| RATES.find(part).expect("a part"));
+    let turned = [
+        &RATES[..slow],
+        &RATES[strict..rest],
+        &RATES[slow..strict],
+        &RATES[rest..],
+    ]
+    .concat();
+    let other_rate = RATES.replace("20/min", "21/min");
+    for (config, last) in [(turned, 429), (other_rate, 200)] {
+        let mut worlds = World::with(RATES, 2);
+        worlds[0].configure(&config);
+        let mut others = Vec::new();
+        for client in 1..20 {
+            let mut browser = worlds[0].browser_of(&format!("198.51.100.{client}:50000"));
+            let mut got = Vec::new();
+            for after in [0, 0, 2] {
+                worlds[0].now.mono += Duration::from_secs(after);
+                worlds[0].send(&mut browser, &get("/login"));
+                let is_local = worlds[0].parcels.is_empty();
+                exchange(&mut worlds);
+                let status = statuses(&mut worlds[0], &mut browser);
+                if !is_local {
+                    got.extend(status);
+                }
+            }
+            worlds[1].now.mono += Duration::from_secs(2);
+            others.extend(got);
+        }
+        assert!(!others.is_empty());
+        for got in others.chunks(3) {
+            assert_eq!(got, [200, 200, last]);
+        }
+    }
+}
+
+#[test]
 fn a_shard_that_does_not_answer_is_not_waited_for_for_long() {
     let mut worlds = World::with(RATES, 2);
     let mut answers = Vec::new();

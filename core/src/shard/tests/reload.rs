@@ -66,6 +66,48 @@ fn a_request_under_way_is_repeated_where_it_began() {
 }
 
 #[test]
+fn who_waits_for_room_finds_it_in_the_new_configuration() {
+    let full = CONFIG.replace("name = \"cc\"", "name = \"cc\"\nconnections_max = 1\nqueue_max = 5");
+    let mut world = World::with(&full, 1).remove(0);
+    let mut browsers: Vec<Browser> = (0..2).map(|_| world.browser()).collect();
+    for browser in &mut browsers {
+        world.send(browser, &get("/ucassistant"));
+    }
+    world.answer_dial();
+    assert_eq!(world.dialed, []);
+    world.configure(&full.replace("10.0.0.10", "10.0.0.20"));
+    let upstream = world.answer_dial();
+    world.receive(upstream, ANSWER.as_bytes());
+    assert!(world.read(&mut browsers[1]).ends_with("hello"));
+    assert_eq!(world.shard.stats.web.failed, 0);
+}
+
+#[test]
+fn what_is_known_of_a_server_outlives_a_reload() {
+    let check = "check = { path = \"/up\", fall = 1 }";
+    let checked = CONFIG.replace("name = \"cc\"", &format!("name = \"cc\"\n{check}"));
+    let works = |world: &mut World| {
+        let mut browser = world.browser();
+        world.send(&mut browser, &get("/ucassistant"));
+        !world.read(&mut browser).starts_with("HTTP/1.1 503 ")
+    };
+    for (reloaded, expected) in [
+        (checked.clone(), false),
+        // Whoever answers there, and however it is asked, nothing is known of it yet.
+        (checked.replace("10.0.0.10", "10.0.0.20"), true),
+        (checked.replace("/up", "/health"), true),
+    ] {
+        let mut world = World::with(&checked, 1).remove(0);
+        world.pass(Duration::ZERO);
+        let (conn, _) = world.dialed.pop().expect("a check");
+        world.handle(Input::Dialed(conn, Err(IoKind::Refused)));
+        assert!(!works(&mut world));
+        world.configure(&reloaded);
+        assert_eq!(works(&mut world), expected);
+    }
+}
+
+#[test]
 fn a_name_that_is_looked_up_is_for_those_who_asked_and_for_nobody_else() {
     let mut world = World::new();
     let mut before = world.browser();

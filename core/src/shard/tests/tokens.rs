@@ -113,6 +113,22 @@ fn a_signed_token_opens_and_counts_for_its_user() {
 }
 
 #[test]
+fn a_token_is_for_us_and_of_whom_we_believe() {
+    let named = signed_config().replace("algorithm", "audience = \"edge\"\nissuer = \"id\"\nalgorithm");
+    for (config, names, expected) in [
+        (&named, r#""aud":"edge","iss":"id""#, ""),
+        (&named, r#""aud":"mail","iss":"id""#, "401"),
+        (&named, r#""aud":"edge","iss":"evil""#, "401"),
+        (&signed_config(), r#""aud":"edge""#, "401"),
+    ] {
+        let mut world = World::with(config, 1).remove(0);
+        let mut browser = world.browser();
+        world.send(&mut browser, &cti(&signed(&format!(r#"{{"exp":1790000100,{names}}}"#))));
+        assert_eq!(status(&mut world, &mut browser), expected, "{names}");
+    }
+}
+
+#[test]
 fn a_telephone_is_opened_for_the_user_in_its_token() {
     let mut world = World::with(&signed_config(), 1).remove(0);
     let mut browser = world.browser();
@@ -238,6 +254,28 @@ fn whoever_guesses_asks_no_more() {
     let mut other = world.browser_of("198.51.100.9:50000");
     world.send(&mut other, &get("/wssip?token=a%0d%0aX:%20y"));
     assert!(world.dialed.is_empty());
+}
+
+#[test]
+fn who_makes_tokens_up_keeps_nobody_else_from_being_asked_for() {
+    let config = ASKED.replace("zone = \"auth\"\n", "");
+    let mut world = World::with(&config, 1).remove(0);
+    let mut last = String::new();
+    for guess in 0..300 {
+        let mut browser = world.browser();
+        world.send(&mut browser, &cti(&format!("a.b.{guess}")));
+        last = status(&mut world, &mut browser);
+    }
+    assert_eq!((world.dialed.len(), last.as_str()), (256, "503"));
+    let mut other = world.browser_of("198.51.100.9:50000");
+    world.send(&mut other, &cti("a.b.c"));
+    judge(&mut world, 403, "");
+    assert_eq!(status(&mut world, &mut other), "403");
+    // There is room again when some are answered.
+    judge(&mut world, 401, "");
+    let mut next = world.browser();
+    world.send(&mut next, &cti("a.b.next"));
+    assert_eq!(world.dialed.len(), 256);
 }
 
 #[test]

@@ -349,6 +349,30 @@ fn an_upstream_gets_no_more_exchanges_than_it_takes() {
 }
 
 #[test]
+fn who_waits_no_longer_takes_no_place_among_those_who_wait() {
+    let mut world = several("");
+    let mut served: Vec<Browser> = (0..2).map(|_| world.browser()).collect();
+    for browser in &mut served {
+        world.send(browser, &get("/ucassistant"));
+    }
+    let upstreams = [world.answer_dial(), world.answer_dial()];
+    let mut gone = world.browser();
+    world.send(&mut gone, &get("/ucassistant"));
+    world.handle(Input::Failed(gone.conn, IoKind::Reset));
+    let mut late = world.browser();
+    world.send(&mut late, &get("/ucassistant"));
+    assert_eq!(world.read(&mut late), "");
+    world.pass(Duration::from_secs(3));
+    assert!(world.read(&mut late).starts_with("HTTP/1.1 503 "));
+    let mut next = world.browser();
+    world.send(&mut next, &get("/ucassistant"));
+    assert_eq!(world.read(&mut next), "");
+    world.receive(upstreams[0], ANSWER.as_bytes());
+    world.receive(upstreams[0], ANSWER.as_bytes());
+    assert!(world.read(&mut next).ends_with("hello"));
+}
+
+#[test]
 fn a_tunnel_is_one_of_the_exchanges() {
     let config = SEVERAL
         .replace("path = \"/ucassistant\"", "path = \"/cti\"\nwebsocket = true")

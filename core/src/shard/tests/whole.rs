@@ -66,6 +66,35 @@ fn a_websocket_for_sip_moves_with_all_that_came() {
 }
 
 #[test]
+fn a_websocket_that_comes_to_a_shard_without_room_is_answered_and_told_of() {
+    type Fill = fn(&mut World);
+    let fills: [Fill; 2] = [
+        |world| world.handle(Input::Drain(world.now.mono + Duration::from_secs(10))),
+        |world| drop(world.browser_of("198.51.100.2:1")),
+    ];
+    for fill in fills {
+        let config = format!("[server]\nconnections_max = 1\n[access_log]\n{CONFIG}");
+        let mut worlds = World::with(&config, 2);
+        let mut moved = (0..16).find_map(|token| {
+            let mut browser = worlds[0].browser();
+            worlds[0].send(&mut browser, &open_sip(token));
+            let moved = worlds[0].moved.pop();
+            worlds[0].handle(Input::Eof(browser.conn));
+            moved.map(|(_, _, conn)| (browser, conn))
+        });
+        let (mut browser, conn) = moved.take().expect("a token whose home is the other shard");
+        worlds[0].logged.clear();
+        fill(&mut worlds[1]);
+        browser.conn = worlds[1].adopt(conn);
+        let answer = worlds[1].read(&mut browser);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(worlds[1].closed.contains(&browser.conn));
+        let logged: Vec<_> = worlds[1].logged.iter().map(|access| access.status).collect();
+        assert_eq!(logged, [503]);
+    }
+}
+
+#[test]
 fn a_flow_ends_with_its_websocket_however_that_ends() {
     let close: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
     type End = fn(&mut World, &mut Browser);
@@ -146,4 +175,42 @@ fn a_fault_of_ours_ends_what_caused_it_and_nothing_else() {
     }
     assert!(world.read(&mut other).starts_with("HTTP/1.1 504 "));
     assert!(world.is_empty());
+}
+
+#[test]
+fn a_fault_of_ours_at_the_end_of_a_call_ends_its_connection_alone() {
+    type Fault = fn(&mut World, ConnId);
+    let faults: [Fault; 2] = [
+        |world, conn| world.shard.list(conn),
+        |world, conn| assert_eq!(world.shard.take_output(conn), None),
+    ];
+    for meet in faults {
+        let mut world = World::new();
+        let (broken, mut other) = (world.browser(), world.browser());
+        let conn = world.shard.conns.get_mut(broken.conn.0).expect("a connection");
+        conn.break_backlog();
+        meet(&mut world, broken.conn);
+        // Whatever happens next.
+        world.shard.timeout(world.now, &mut world.out);
+        world.act(None);
+        assert_eq!((&*world.closed, world.shard.stats.edge.panics), (&[broken.conn][..], 1));
+        world.send(&mut other, &get("/nowhere"));
+        assert!(world.read(&mut other).starts_with("HTTP/1.1 404 "));
+    }
+}
+
+#[test]
+fn a_timer_that_meets_a_fault_of_ours_does_not_keep_us_busy() {
+    let check = "check = { path = \"/up\" }";
+    let checked = CONFIG.replace("name = \"cc\"", &format!("name = \"cc\"\n{check}"));
+    let mut world = World::with(&checked, 1).remove(0);
+    let mut config = world.files.parse(&checked);
+    let upstreams = &mut config.web.as_mut().expect("a web role").upstreams;
+    upstreams.extend(world.files.parse(&checked).web.expect("a web role").upstreams);
+    world.shard.config = Arc::new(config);
+    let due = world.shard.poll_timeout();
+    assert!(due.is_some_and(|at| at <= world.now.mono));
+    world.shard.timeout(world.now, &mut world.out);
+    assert_eq!(world.shard.stats.edge.panics, 1);
+    assert!(world.shard.poll_timeout().is_some_and(|at| at > world.now.mono));
 }

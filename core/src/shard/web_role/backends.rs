@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use super::gate::Passage;
 use crate::{
     action::{Action, Addresses, ConnId, Egress, IoKind, ResolveError},
-    config::{Config, Host, HttpLimits, SharedConfig},
+    config::{self, Config, Host, HttpLimits, SharedConfig},
     conn::{Conn, Errand, Stage, Upstream, Wait},
     http::{Answer, Client, Health, Pool, Standing},
     shard::{Question, Shard},
@@ -30,6 +30,8 @@ const RETRY_AFTER_SECS: u64 = 1;
 pub(super) struct Backends {
     upstreams: Vec<State>,
     pool: Pool,
+    /// Length of all queues.
+    queued: usize,
 }
 
 /// What is known of one upstream.
@@ -41,7 +43,7 @@ struct State {
     first: usize,
     /// Exchanges and tunnels.
     in_use: usize,
-    /// Connections whose request waits for room.
+    /// Connections whose request waits for room, and no others.
     queue: VecDeque<ConnId>,
     /// When its backends are to be checked.
     check_at: Option<Instant>,
@@ -50,8 +52,7 @@ struct State {
 impl Backends {
     pub(super) fn new(config: &Config) -> Self {
         let mut backends = 0;
-        let configured = config.web.iter().flat_map(|web| &web.upstreams);
-        let upstreams = configured.map(|upstream| {
+        let upstreams = config.upstreams().iter().map(|upstream| {
             let first = backends;
             backends += upstream.backends.len();
             State {
@@ -67,6 +68,45 @@ impl Backends {
         Self {
             upstreams,
             pool: Pool::new(backends, limits.unwrap_or(&HttpLimits::default())),
+            queued: 0,
+        }
+    }
+
+    /// Takes another configuration; what is known of a server that is checked as before is still known. Returns the
+    /// connections whose request waited for room.
+    pub(super) fn configure(&mut self, old: &Config, config: &Config) -> Vec<ConnId> {
+        let known = core::mem::replace(self, Self::new(config)).upstreams;
+        let (before, after) = (old.upstreams(), config.upstreams());
+        for (state, upstream) in self.upstreams.iter_mut().zip(after) {
+            let is_same = |other: &config::Upstream| other.name == upstream.name && other.check == upstream.check;
+            let Some(place) = before.iter().position(is_same) else {
+                continue;
+            };
+            for (health, backend) in state.health.iter_mut().zip(&upstream.backends) {
+                let at = before[place].backends.iter().position(|other| other.is_at(backend));
+                if let Some(known) = at.and_then(|at| known[place].health.get(at)) {
+                    *health = known.clone();
+                }
+            }
+        }
+        known.into_iter().flat_map(|state| state.queue).collect()
+    }
+
+    fn queue(&mut self, upstream: usize, id: ConnId) {
+        if let Some(state) = self.upstreams.get_mut(upstream) {
+            state.queue.push_back(id);
+            self.queued += 1;
+        }
+    }
+
+    /// A request waits no longer.
+    pub(super) fn unqueue(&mut self, upstream: usize, id: ConnId) {
+        let queue = self.upstreams.get_mut(upstream).map(|state| &mut state.queue);
+        if let Some(queue) = queue
+            && let Some(at) = queue.iter().position(|waiting| *waiting == id)
+        {
+            queue.remove(at);
+            self.queued -= 1;
         }
     }
 
@@ -158,24 +198,26 @@ impl Shard {
         if state.queue.len() >= upstream.queue_max {
             return Some(Passage::Refused(Answer::unavailable(RETRY_AFTER_SECS)));
         }
-        state.queue.push_back(id);
         let until = self.http_deadline(now, |limits| limits.connect)?;
-        self.hold(id, Wait::Room, until);
+        self.web.backends.queue(index, id);
+        self.hold(id, Wait::Room(index), until);
         Some(Passage::Held)
     }
 
     /// The request that has waited longest where there is room now.
     pub(in crate::shard) fn next_with_room(&mut self) -> Option<ConnId> {
-        let config = self.config.clone();
-        let upstreams = &config.web.as_ref()?.upstreams;
-        for (state, upstream) in self.web.backends.upstreams.iter_mut().zip(upstreams) {
-            while state.in_use < upstream.connections_max
+        let backends = &mut self.web.backends;
+        // Every packet comes by here.
+        if backends.queued == 0 {
+            return None;
+        }
+        let upstreams = self.config.upstreams();
+        for (state, upstream) in backends.upstreams.iter_mut().zip(upstreams) {
+            if state.in_use < upstream.connections_max
                 && let Some(id) = state.queue.pop_front()
             {
-                let stage = self.conns.get(id.0).map(|conn| &conn.stage);
-                if matches!(stage, Some(Stage::Http(browser)) if browser.gate.waits == Some(Wait::Room)) {
-                    return Some(id);
-                }
+                backends.queued -= 1;
+                return Some(id);
             }
         }
         None
@@ -445,7 +487,7 @@ impl Shard {
     /// Asks backends whether they work, when it is time.
     pub(in crate::shard) fn web_timeout(&mut self, now: Now, out: &mut Egress) {
         let config = self.config.clone();
-        let upstreams = config.web.as_ref().map_or(&[][..], |web| &web.upstreams);
+        let upstreams = config.upstreams();
         for (index, upstream) in upstreams.iter().enumerate() {
             let state = &mut self.web.backends.upstreams[index];
             let (Some(check), Some(at)) = (&upstream.check, state.check_at) else {

@@ -6,7 +6,7 @@ use ahash::RandomState;
 
 use crate::{
     action::{Action, ConnId, Egress, Parcel, RateQuestion, ShardId},
-    config::{self, Config, Limit, Rates},
+    config::{Config, Limit, Rates},
     conn::{Identity, Stage, Wait},
     http::Answer,
     limit::{Account, Verdict, Zone},
@@ -43,18 +43,18 @@ impl Passage {
 /// Accounts of the clients whose home is here.
 #[derive(Debug)]
 pub(super) struct Zones {
-    zones: Vec<Accounts>,
+    zones: Vec<Known>,
     clients_max: usize,
     /// Tells the home of a client, on every shard alike.
     homes: RandomState,
 }
 
-/// Those of one zone.
+/// A zone of the configuration.
 #[derive(Debug)]
-struct Accounts {
-    /// Tells zones apart, on every shard alike.
-    key: u64,
-    rates: Zone,
+struct Known {
+    /// What it is called among shards.
+    id: u64,
+    accounts: Zone,
 }
 
 impl Zones {
@@ -74,41 +74,17 @@ impl Zones {
         let mut kept = core::mem::take(&mut self.zones);
         kept.retain(|_| *clients_max == self.clients_max);
         self.clients_max = *clients_max;
-        let zones = zones.iter().map(|config::Zone { name, interval, .. }| {
-            let key = self.homes.hash_one((name, interval));
-            match kept.iter().position(|accounts| accounts.key == key) {
-                Some(index) => kept.swap_remove(index),
-                None => Accounts {
-                    key,
-                    rates: Zone::new(*interval, *clients_max, rng.hasher()),
+        let zones = zones.iter().map(|zone| {
+            let id = self.homes.hash_one((&zone.name, zone.interval));
+            match kept.iter().position(|known| known.id == id) {
+                Some(place) => kept.swap_remove(place),
+                None => Known {
+                    id,
+                    accounts: Zone::new(zone.interval, *clients_max, rng.hasher()),
                 },
             }
         });
         self.zones = zones.collect();
-    }
-
-    fn question(&self, limit: Limit, account: Account, counts: bool) -> RateQuestion {
-        RateQuestion {
-            // A zone that is not there admits everybody.
-            zone: self.zones.get(limit.zone).map_or(0, |accounts| accounts.key),
-            tolerance: limit.tolerance,
-            account,
-            counts,
-        }
-    }
-
-    fn judge(&mut self, now: Now, question: RateQuestion) -> Verdict {
-        let RateQuestion {
-            zone,
-            tolerance,
-            account,
-            counts,
-        } = question;
-        match self.zones.iter_mut().find(|accounts| accounts.key == zone) {
-            Some(Accounts { rates, .. }) if counts => rates.check(now.mono, account, tolerance),
-            Some(Accounts { rates, .. }) => rates.peek(now.mono, account, tolerance),
-            None => Verdict::Admit,
-        }
     }
 
     /// A hash that is the same on every shard, and that nobody outside can foresee.
@@ -136,7 +112,7 @@ impl Shard {
         if let Some(limit) = limit.filter(|_| !self.is_exempt(client)) {
             let verdict = match known {
                 Some(verdict) => verdict,
-                None => match self.count(now, id, self.web.zones.question(limit, account, true)) {
+                None => match self.count(now, id, limit, account, true) {
                     Some(verdict) => verdict,
                     None => return Passage::Held,
                 },
@@ -161,7 +137,7 @@ impl Shard {
         };
         match self.browser(id)?.0.gate.foreseen {
             Some(verdict) => Some(verdict),
-            None => self.count(now, id, self.web.zones.question(limit, Account::of(client), false)),
+            None => self.count(now, id, limit, Account::of(client), false),
         }
     }
 
@@ -171,11 +147,20 @@ impl Shard {
     }
 
     /// Each client has one account for the whole process, on the shard that its name falls to. `None` when that is another
-    /// one: the request is held.
-    fn count(&mut self, now: Now, id: ConnId, question: RateQuestion) -> Option<Verdict> {
-        let home = self.home_of(question.account);
+    /// one: the request is held. It is counted, or only foreseen what would be said.
+    fn count(&mut self, now: Now, id: ConnId, limit: Limit, account: Account, counts: bool) -> Option<Verdict> {
+        let Some(zone) = self.web.zones.zones.get(limit.zone) else {
+            return Some(Verdict::Admit);
+        };
+        let question = RateQuestion {
+            zone: zone.id,
+            tolerance: limit.tolerance,
+            account,
+            counts,
+        };
+        let home = self.home_of(account);
         if home == self.id {
-            return Some(self.web.zones.judge(now, question));
+            return Some(self.judge(now, question));
         }
         self.actions.push_back(Action::Forward {
             to: home,
@@ -201,9 +186,25 @@ impl Shard {
         }
     }
 
+    fn judge(&mut self, now: Now, question: RateQuestion) -> Verdict {
+        let RateQuestion {
+            zone,
+            tolerance,
+            account,
+            counts,
+        } = question;
+        let mut zones = self.web.zones.zones.iter_mut();
+        match zones.find(|known| known.id == zone) {
+            Some(known) if counts => known.accounts.check(now.mono, account, tolerance),
+            Some(known) => known.accounts.peek(now.mono, account, tolerance),
+            // A reload that spreads: one of the two has not heard of it yet.
+            None => Verdict::Admit,
+        }
+    }
+
     /// Another shard wants to know.
     pub(in crate::shard) fn rate_asked(&mut self, now: Now, from: ShardId, conn: ConnId, question: RateQuestion) {
-        let verdict = self.web.zones.judge(now, question);
+        let verdict = self.judge(now, question);
         self.actions.push_back(Action::Forward {
             to: from,
             parcel: Parcel::RateJudged { conn, verdict },
@@ -216,7 +217,7 @@ impl Shard {
         match browser.gate.waits {
             Some(Wait::Verdict) => browser.gate.verdict = Some(verdict),
             Some(Wait::Foresight) => browser.gate.foreseen = Some(verdict),
-            Some(Wait::Turn | Wait::Token | Wait::Room) | None => return,
+            Some(Wait::Turn | Wait::Token | Wait::Room(_)) | None => return,
         }
         self.release(now, id, out);
     }
@@ -266,7 +267,11 @@ impl Shard {
     pub(super) fn held_long_enough(&mut self, now: Now, id: ConnId, wait: Wait, out: &mut Egress) {
         match wait {
             Wait::Turn => self.release(now, id, out),
-            Wait::Verdict | Wait::Foresight | Wait::Token | Wait::Room => self.held_in_vain(now, id, out),
+            Wait::Room(index) => {
+                self.web.backends.unqueue(index, id);
+                self.held_in_vain(now, id, out);
+            }
+            Wait::Verdict | Wait::Foresight | Wait::Token => self.held_in_vain(now, id, out),
         }
     }
 

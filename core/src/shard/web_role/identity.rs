@@ -1,7 +1,7 @@
 //! Whose request is this? What its token says, where somebody checks tokens; the application is asked once for each.
 
 use alloc::collections::VecDeque;
-use core::{net::IpAddr, time::Duration};
+use core::{hash::Hash, net::IpAddr, time::Duration};
 use std::collections::HashMap;
 
 use ahash::RandomState;
@@ -19,7 +19,7 @@ use crate::{
         web_role::{errand::BODY_BYTES_MAX, gate::Passage},
     },
     time::{Instant, Now},
-    token::TokenError,
+    token::{SUBJECT_BYTES_MAX, TokenError},
 };
 
 /// Tokens whose answer is remembered on one shard.
@@ -34,33 +34,47 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// When a client whose token could not be checked may try again.
 const RETRY_AFTER_SECS: u64 = 2;
 
+/// Of those, the ones that one client brings: an office comes back at once, but does not keep everybody else out.
+const QUESTIONS_PER_CLIENT_MAX: usize = QUESTIONS_MAX / 4;
+
 /// What the application has said of tokens, and who waits for what it will say. Of a token itself only a hash is kept.
 #[derive(Debug)]
 pub(super) struct Tokens {
+    good: Answers,
+    /// Apart, since anybody can make tokens up.
+    refused: Answers,
+    asked: HashMap<TokenDigest, Question, RandomState>,
+    /// How many questions there are for the tokens of each client.
+    askers: HashMap<Account, usize, RandomState>,
+}
+
+/// What is asked of the application.
+#[derive(Debug)]
+struct Question {
+    /// Who has brought the token first.
+    asker: Account,
+    waiting: Vec<ConnId>,
+}
+
+/// What the application has said, and until when that holds.
+#[derive(Debug)]
+struct Answers {
     known: HashMap<TokenDigest, (Instant, Identity), RandomState>,
     /// In the order in which they were learnt.
     order: VecDeque<TokenDigest>,
-    asked: HashMap<TokenDigest, Vec<ConnId>, RandomState>,
 }
 
-impl Tokens {
-    pub(super) fn new(rng: &mut Rng) -> Self {
+impl Answers {
+    fn new(rng: &mut Rng) -> Self {
         Self {
             known: HashMap::with_hasher(rng.hasher()),
             order: VecDeque::new(),
-            asked: HashMap::with_hasher(rng.hasher()),
         }
     }
 
-    /// Whoever answers now may be another one.
-    pub(super) fn forget(&mut self) {
-        self.known.clear();
-        self.order.clear();
-    }
-
-    fn find(&self, digest: &TokenDigest, now: Instant) -> Option<Identity> {
+    fn find(&self, digest: &TokenDigest, now: Instant) -> Option<&Identity> {
         let (until, identity) = self.known.get(digest)?;
-        (*until > now).then(|| identity.clone())
+        (*until > now).then_some(identity)
     }
 
     fn learn(&mut self, digest: TokenDigest, until: Instant, identity: Identity) {
@@ -73,6 +87,62 @@ impl Tokens {
         {
             self.known.remove(&oldest);
         }
+    }
+}
+
+impl Tokens {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            good: Answers::new(rng),
+            refused: Answers::new(rng),
+            asked: HashMap::with_hasher(rng.hasher()),
+            askers: HashMap::with_hasher(rng.hasher()),
+        }
+    }
+
+    /// Whoever answers now may be another one.
+    pub(super) fn forget(&mut self) {
+        for answers in [&mut self.good, &mut self.refused] {
+            answers.known.clear();
+            answers.order.clear();
+        }
+    }
+
+    fn find(&self, digest: &TokenDigest, now: Instant) -> Option<Identity> {
+        let found = self.good.find(digest, now).or_else(|| self.refused.find(digest, now));
+        found.cloned()
+    }
+
+    fn learn(&mut self, digest: TokenDigest, until: Instant, identity: Identity) {
+        let answers = match identity {
+            Identity::User { .. } => &mut self.good,
+            Identity::Refused(_) => &mut self.refused,
+        };
+        answers.learn(digest, until, identity);
+    }
+
+    /// Whether one question more may be asked for this client.
+    fn may_ask(&self, asker: Account) -> bool {
+        let own = self.askers.get(&asker).copied().unwrap_or(0);
+        self.asked.len() < QUESTIONS_MAX && own < QUESTIONS_PER_CLIENT_MAX
+    }
+
+    fn ask(&mut self, digest: TokenDigest, asker: Account, conn: ConnId) {
+        *self.askers.entry(asker).or_default() += 1;
+        let waiting = vec![conn];
+        self.asked.insert(digest, Question { asker, waiting });
+    }
+
+    /// The connections that have waited for an answer.
+    fn answered(&mut self, digest: &TokenDigest) -> Option<Vec<ConnId>> {
+        let Question { asker, waiting } = self.asked.remove(digest)?;
+        if let Some(questions) = self.askers.get_mut(&asker) {
+            *questions -= 1;
+            if *questions == 0 {
+                self.askers.remove(&asker);
+            }
+        }
+        Some(waiting)
     }
 }
 
@@ -97,7 +167,7 @@ impl Shard {
         let token = request.target.argument("token").ok().flatten()?;
         let found = match check {
             TokenCheck::Signature(verifier) => match verifier.verify(&token, now.unix) {
-                Ok(subject) => self.user(&token, subject),
+                Ok(subject) => self.user(&*token, subject),
                 Err(error) => refused(error),
             },
             // RFC 6750 section 2.1: what may stand in a field of a request.
@@ -117,7 +187,7 @@ impl Shard {
     }
 
     /// A user who has proved to be one: by name, or by a token that names nobody.
-    fn user(&self, token: &str, subject: Option<String>) -> Identity {
+    fn user(&self, token: impl Hash, subject: Option<String>) -> Identity {
         let key = match &subject {
             Some(name) => self.web.zones.hash(&name),
             None => self.web.zones.hash(&token),
@@ -148,15 +218,16 @@ impl Shard {
             Some(Verdict::Admit | Verdict::Wait(_)) => {}
         }
         let tokens = &mut self.web.tokens;
-        if let Some(waiting) = tokens.asked.get_mut(&digest) {
-            waiting.push(id);
+        if let Some(question) = tokens.asked.get_mut(&digest) {
+            question.waiting.push(id);
             self.hold(id, Wait::Token, now.mono + ANSWER_WAIT);
             return Passage::Held;
         }
-        if tokens.asked.len() >= QUESTIONS_MAX {
+        let asker = Account::of(client);
+        if !tokens.may_ask(asker) {
             return Passage::Refused(Answer::unavailable(RETRY_AFTER_SECS));
         }
-        tokens.asked.insert(digest, vec![id]);
+        tokens.ask(digest, asker, id);
         // It is held first: the answer may be here before this returns.
         self.hold(id, Wait::Token, now.mono + ANSWER_WAIT);
         let errand = Errand::Token {
@@ -177,7 +248,7 @@ impl Shard {
         out: &mut Egress,
     ) {
         let config = self.config.clone();
-        let Some(waiting) = self.web.tokens.asked.remove(&digest) else {
+        let Some(waiting) = self.web.tokens.answered(&digest) else {
             return;
         };
         let (Some(TokenCheck::Ask(ask)), Some((status, body))) = (&config.token, answer) else {
@@ -193,14 +264,7 @@ impl Shard {
             200..=299 => {
                 let subject = serde_json::from_slice::<serde_json::Value>(body).ok();
                 let subject = subject.and_then(|answer| answer.get(&ask.subject)?.as_str().map(String::from));
-                let account = match &subject {
-                    Some(name) => self.web.zones.hash(&name),
-                    None => self.web.zones.hash(&digest),
-                };
-                Identity::User {
-                    account: Account::User(account),
-                    subject: subject.map(String::into_boxed_str),
-                }
+                self.user(digest, subject.filter(|name| name.len() <= SUBJECT_BYTES_MAX))
             }
             403 => Identity::Refused(403),
             400..=499 => Identity::Refused(401),
@@ -235,4 +299,28 @@ const fn is_token_byte(byte: u8) -> bool {
 fn refused(error: TokenError) -> Identity {
     tracing::debug!(%error, "a token does not hold");
     Identity::Refused(401)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_somebody_made_up_push_no_good_one_out() {
+        let (mut tokens, now) = (Tokens::new(&mut Rng::new([7; 32])), Instant::ZERO);
+        let digest = |number: u64| TokenDigest(Sha256::digest(number.to_be_bytes()).into());
+        let good = Identity::User {
+            account: Account::User(1),
+            subject: None,
+        };
+        let until = now + Duration::from_secs(10);
+        tokens.learn(digest(0), until, good.clone());
+        for made_up in 1..=TOKENS_MAX as u64 + 1 {
+            tokens.learn(digest(made_up), until, Identity::Refused(401));
+        }
+        assert_eq!(tokens.find(&digest(0), now), Some(good));
+        assert_eq!(tokens.find(&digest(1), now), None);
+        assert_eq!(tokens.find(&digest(2), now), Some(Identity::Refused(401)));
+        assert_eq!(tokens.find(&digest(2), until), None);
+    }
 }

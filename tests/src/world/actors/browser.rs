@@ -6,7 +6,7 @@ use rustls::ClientConfig;
 
 use crate::world::{
     actor::{Actor, Cx},
-    agenda::{MS, SEC},
+    agenda::{MS, SEC, Time},
     history::Seen,
     http::{self, Message},
     net::{End, Notice},
@@ -24,6 +24,7 @@ pub struct Browser {
     reader: http::Reader,
     asked: Option<Asked>,
     exchanges: u64,
+    heard_at: Time,
     is_resting: bool,
     outcome: Vec<String>,
 }
@@ -43,6 +44,9 @@ const READ: u64 = 1;
 /// Give an exchange up, whose number is added.
 const GIVE_UP: u64 = 1 << 32;
 
+/// How long it waits without a byte: longer than a body of ours takes by the narrowest way, and an upstream may think.
+const PATIENCE: Time = 150 * SEC;
+
 /// How an upstream answers; the path says so.
 pub const WAYS: [&str; 9] = [
     "length", "chunked", "close", "length", "chunked", "short", "cut", "refuse", "slow",
@@ -59,6 +63,7 @@ impl Browser {
             reader: http::Reader::default(),
             asked: None,
             exchanges: 0,
+            heard_at: 0,
             is_resting: false,
             outcome: Vec::new(),
         }
@@ -130,7 +135,8 @@ impl Browser {
             cx.net.set_reading(stream.end, false);
             cx.between(100 * MS, 4 * SEC, READ);
         }
-        cx.after(90 * SEC, GIVE_UP + id);
+        self.heard_at = cx.now();
+        cx.after(PATIENCE, GIVE_UP + id);
     }
 
     fn read(&mut self, cx: &mut Cx<'_>, bytes: Vec<u8>) {
@@ -138,6 +144,7 @@ impl Browser {
         let Ok(plain) = stream.read(cx, bytes) else {
             return self.lost(cx, "TLS failed");
         };
+        self.heard_at = cx.now();
         self.reader.add(&plain);
         loop {
             match self.reader.message() {
@@ -186,9 +193,13 @@ impl Browser {
 
     /// The connection is of no use any more.
     fn lost(&mut self, cx: &mut Cx<'_>, why: &str) {
+        self.give_up(cx, why, None);
+    }
+
+    fn give_up(&mut self, cx: &mut Cx<'_>, why: &str, silent: Option<u32>) {
         if let Some(asked) = self.asked.take() {
             cx.note(|| format!("lost {} ({why})", asked.id & 0xffff_ffff));
-            cx.see(&Seen::HttpFailed { id: asked.id });
+            cx.see(&Seen::HttpFailed { id: asked.id, silent });
             cx.met("an exchange failed visibly");
             self.outcome.push(format!("{}: lost", asked.what));
         }
@@ -253,7 +264,13 @@ impl Actor for Browser {
             }
             _ => {
                 if self.asked.as_ref().is_some_and(|asked| GIVE_UP + asked.id == token) {
-                    self.lost(cx, "nothing came");
+                    match cx.now().saturating_sub(self.heard_at) {
+                        silence @ 0..PATIENCE => cx.after(PATIENCE - silence, token),
+                        _ => {
+                            let tcp = self.stream.as_ref().map(|stream| stream.end.tcp);
+                            self.give_up(cx, "nothing came", tcp);
+                        }
+                    }
                 }
             }
         }
@@ -271,7 +288,10 @@ impl Actor for Browser {
             None => {}
         }
         if let Some(asked) = self.asked.take() {
-            cx.see(&Seen::HttpFailed { id: asked.id });
+            cx.see(&Seen::HttpFailed {
+                id: asked.id,
+                silent: None,
+            });
         }
     }
 

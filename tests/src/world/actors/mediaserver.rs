@@ -10,7 +10,8 @@ use crate::{
         actor::{Actor, Cx},
         agenda::{MS, SEC, Time},
         history::Seen,
-        net::{Notice, Owner},
+        net::{End, Faults, Notice, Owner},
+        site,
     },
 };
 
@@ -23,13 +24,24 @@ pub struct Mediaserver {
     /// Users that have registered, by the number in their name.
     lines: BTreeMap<u64, Line>,
     /// Requests that came, by branch and method, with the last answer.
-    served: BTreeMap<(String, String), Option<(Message, SocketAddr)>>,
+    served: BTreeMap<(String, String), Option<(Message, Way)>>,
     /// What is said until somebody answers, by token.
     repeated: BTreeMap<u64, Repeated>,
     tokens: u64,
     /// INVITEs that are answered later, by token.
-    late: BTreeMap<u64, (Message, SocketAddr, String)>,
+    late: BTreeMap<u64, (Message, Way, String)>,
+    /// Connections of the edge, and what came of a message that is not whole.
+    streams: BTreeMap<End, Vec<u8>>,
+    /// Until when it does nothing, as if its machine were busy.
+    deaf_until: Time,
     is_resting: bool,
+}
+
+/// How something came, and goes back.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Udp(SocketAddr),
+    Tcp(End),
 }
 
 /// What the mediaserver does with one user. It has dice of its own, so that no user changes what happens to another.
@@ -47,13 +59,15 @@ struct Line {
 #[derive(Debug)]
 struct Repeated {
     message: Message,
-    to: SocketAddr,
+    to: Way,
     interval: Time,
     until: Time,
     /// A provisional answer ends the repeats of an INVITE (RFC 3261 section 17.1.1.2).
     is_proceeding: bool,
 }
 
+/// Do nothing for a while.
+const BE_DEAF: u64 = 0;
 /// Do something with a user, whose number is added.
 const GO_ON: u64 = 1 << 34;
 /// Answer an INVITE, by token.
@@ -76,14 +90,19 @@ impl Mediaserver {
             repeated: BTreeMap::new(),
             tokens: 0,
             late: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            deaf_until: 0,
             is_resting: false,
         }
     }
 
-    fn hear_sip(&mut self, cx: &mut Cx<'_>, bytes: &[u8], from: SocketAddr) {
+    fn hear_sip(&mut self, cx: &mut Cx<'_>, bytes: &[u8], from: Way) {
         let Some(message) = std::str::from_utf8(bytes).ok().and_then(Message::parse) else {
             return cx.checkers.fail("a mediaserver was sent no SIP".into());
         };
+        if cx.now() < self.deaf_until {
+            return;
+        }
         cx.see(&Seen::TrunkDown { message: &message });
         let Some(method) = message.method().map(str::to_owned) else {
             return self.answered(cx, &message);
@@ -109,7 +128,35 @@ impl Mediaserver {
         }
     }
 
-    fn serve(&mut self, cx: &mut Cx<'_>, method: &str, request: &Message, from: SocketAddr) {
+    /// Takes whole messages off a connection (RFC 3261 section 18.3); empty lines between them keep it alive.
+    fn read(&mut self, cx: &mut Cx<'_>, end: End, bytes: &[u8]) {
+        let Some(incoming) = self.streams.get_mut(&end) else {
+            return;
+        };
+        incoming.extend_from_slice(bytes);
+        while let Some(incoming) = self.streams.get_mut(&end) {
+            let blank = incoming.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+            incoming.drain(..blank);
+            let Some(head) = incoming.windows(4).position(|window| window == b"\r\n\r\n") else {
+                return;
+            };
+            let text = String::from_utf8_lossy(&incoming[..head]).to_ascii_lowercase();
+            let length = text
+                .split("\r\n")
+                .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            let Some(whole) = length.map(|length: usize| head + 4 + length) else {
+                return cx.checkers.fail("a mediaserver got SIP without a length by TCP".into());
+            };
+            if incoming.len() < whole {
+                return;
+            }
+            let message: Vec<u8> = incoming.drain(..whole).collect();
+            cx.met("a mediaserver heard something by TCP");
+            self.hear_sip(cx, &message, Way::Tcp(end));
+        }
+    }
+
+    fn serve(&mut self, cx: &mut Cx<'_>, method: &str, request: &Message, from: Way) {
         match method {
             "REGISTER" => self.register(cx, request, from),
             "INVITE" => self.invited(cx, request, from),
@@ -134,7 +181,7 @@ impl Mediaserver {
         }
     }
 
-    fn register(&mut self, cx: &mut Cx<'_>, request: &Message, from: SocketAddr) {
+    fn register(&mut self, cx: &mut Cx<'_>, request: &Message, from: Way) {
         let user = request
             .field("To")
             .and_then(sip::address)
@@ -168,7 +215,7 @@ impl Mediaserver {
         self.answer(cx, request, accepted, from);
     }
 
-    fn invited(&mut self, cx: &mut Cx<'_>, invite: &Message, from: SocketAddr) {
+    fn invited(&mut self, cx: &mut Cx<'_>, invite: &Message, from: Way) {
         let tag = word();
         self.transmit(cx, &Message::answer(invite, 100, "Trying", &tag), from);
         let callee = invite.uri().and_then(user_of).unwrap_or_default();
@@ -199,7 +246,7 @@ impl Mediaserver {
     }
 
     /// Sends a final answer, that to an INVITE until it is acknowledged.
-    fn answer(&mut self, cx: &mut Cx<'_>, request: &Message, answer: Message, to: SocketAddr) {
+    fn answer(&mut self, cx: &mut Cx<'_>, request: &Message, answer: Message, to: Way) {
         let method = request.method().unwrap_or_default().to_owned();
         let key = (request.branch().unwrap_or_default().to_owned(), method.clone());
         self.served.insert(key, Some((answer.clone(), to)));
@@ -209,7 +256,7 @@ impl Mediaserver {
         }
     }
 
-    fn repeat(&mut self, cx: &mut Cx<'_>, message: Message, to: SocketAddr) {
+    fn repeat(&mut self, cx: &mut Cx<'_>, message: Message, to: Way) {
         self.tokens += 1;
         let repeated = Repeated {
             message,
@@ -247,7 +294,7 @@ impl Mediaserver {
         let via = format!("SIP/2.0/UDP {};rport;branch={}", self.at, sip::branch());
         request.fields.insert(0, ("Via".to_owned(), via));
         let next = request.field("Route").and_then(sip::address).or(request.uri());
-        let Some(to) = next.and_then(sip::socket_address) else {
+        let Some(to) = next.and_then(sip::socket_address).map(Way::Udp) else {
             return cx
                 .checkers
                 .fail(format!("a mediaserver knows no way for {}", request.start));
@@ -294,7 +341,7 @@ impl Mediaserver {
     }
 
     /// RFC 3261 section 17.1.1.3.
-    fn acknowledge(&self, cx: &mut Cx<'_>, invite: &Message, answer: &Message, to: SocketAddr) {
+    fn acknowledge(&self, cx: &mut Cx<'_>, invite: &Message, answer: &Message, to: Way) {
         let copied = |name: &str| invite.field(name).unwrap_or_default().to_owned();
         let mut acknowledgement = Message::request("ACK", invite.uri().unwrap_or_default()).with("Via", copied("Via"));
         for route in invite.all("Route") {
@@ -309,9 +356,16 @@ impl Mediaserver {
         self.transmit(cx, &acknowledgement, to);
     }
 
-    fn transmit(&self, cx: &mut Cx<'_>, message: &Message, to: SocketAddr) {
+    fn transmit(&self, cx: &mut Cx<'_>, message: &Message, to: Way) {
         cx.see(&Seen::TrunkUp { message });
-        cx.send(self.at, to, message.to_string().as_bytes());
+        match to {
+            Way::Udp(to) => cx.send(self.at, to, message.to_string().as_bytes()),
+            Way::Tcp(end) => {
+                cx.met("a mediaserver spoke by TCP");
+                cx.note(|| format!("says by TCP {}", site::sip_words(message)));
+                cx.net.send(end, message.to_string().as_bytes());
+            }
+        }
     }
 
     fn go_on(&mut self, cx: &mut Cx<'_>, user: u64) {
@@ -380,16 +434,39 @@ impl Actor for Mediaserver {
     fn start(&mut self, cx: &mut Cx<'_>) {
         cx.net.bind(self.at, Owner::Actor(cx.me));
         self.seed = cx.dice.u64();
+        cx.net.listen(self.at, Owner::Actor(cx.me));
+        if cx.net.faults != Faults::NONE && cx.dice.happens(2_500) {
+            cx.between(10 * SEC, 200 * SEC, BE_DEAF);
+        }
     }
 
     fn hear(&mut self, cx: &mut Cx<'_>, notice: Notice) {
-        if let Notice::Datagram { from, bytes, .. } = notice {
-            self.hear_sip(cx, &bytes, from);
+        match notice {
+            Notice::Datagram { from, bytes, .. } => self.hear_sip(cx, &bytes, Way::Udp(from)),
+            Notice::Accepted { end, .. } => {
+                self.streams.insert(end, Vec::new());
+            }
+            Notice::Bytes { end, bytes } => self.read(cx, end, &bytes),
+            Notice::Eof(end) => {
+                self.streams.remove(&end);
+                cx.net.close(end, &[]);
+            }
+            Notice::Reset(end) | Notice::TimedOut(end) => {
+                self.streams.remove(&end);
+            }
+            _ => {}
         }
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>, token: u64) {
         match token {
+            BE_DEAF => {
+                cx.met("a mediaserver was deaf");
+                cx.note(|| "is deaf".into());
+                self.deaf_until = cx.now() + cx.dice.from_to(SEC, 90 * SEC);
+                let until = self.deaf_until;
+                cx.see(&Seen::Deaf { until });
+            }
             token if token & GO_ON != 0 => self.go_on(cx, token - GO_ON),
             token if token & REPEAT != 0 => self.say_again(cx, token - REPEAT),
             token => self.pick_up(cx, token - ANSWER),

@@ -1,12 +1,17 @@
 //! Do bodies arrive exactly as they were sent, or does the exchange fail for its browser to see?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::world::history::Seen;
 
 /// Exchanges that are under way.
 #[derive(Debug, Default)]
-pub struct Http(BTreeMap<u64, Exchange>);
+pub struct Http {
+    exchanges: BTreeMap<u64, Exchange>,
+    /// Connections that the network has cut.
+    cut: BTreeSet<u32>,
+    is_draining: bool,
+}
 
 #[derive(Debug, Default)]
 struct Exchange {
@@ -28,7 +33,7 @@ impl Http {
         match seen {
             Seen::HttpAsked { id, body } => {
                 let body = body.to_vec();
-                self.0.insert(
+                self.exchanges.insert(
                     *id,
                     Exchange {
                         body,
@@ -40,13 +45,23 @@ impl Http {
             Seen::HttpServed { id, asked, answer } => self.served(*id, asked, *answer),
             Seen::HttpGot { id, status, body } => self.got(*id, *status, body),
             // It may still reach the upstream; what comes of that nobody sees.
-            Seen::HttpFailed { .. } => Ok(()),
+            Seen::HttpFailed { id, silent: Some(tcp) } if !self.is_draining && !self.cut.contains(tcp) => {
+                Err(format!("exchange {id:#x} got no answer, nor an end"))
+            }
+            Seen::Cut { tcp } => {
+                self.cut.insert(*tcp);
+                Ok(())
+            }
+            Seen::Draining => {
+                self.is_draining = true;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 
     fn served(&mut self, id: u64, asked: &[u8], answer: Option<&[u8]>) -> Result<(), String> {
-        let Some(exchange) = self.0.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return Err(format!("an upstream got exchange {id:#x}, which nobody asked for"));
         };
         if exchange.body != asked {
@@ -65,7 +80,7 @@ impl Http {
     }
 
     fn got(&self, id: u64, status: u16, body: &[u8]) -> Result<(), String> {
-        let Some(exchange) = self.0.get(&id) else {
+        let Some(exchange) = self.exchanges.get(&id) else {
             return Err(format!("an answer to exchange {id:#x}, which nobody asked for"));
         };
         let is_right = exchange.answers.iter().flatten().any(|answer| answer == body);
@@ -112,6 +127,9 @@ mod tests {
         check(&[asked(), served(b"question", None), got(200, b"")]).expect_err("an answer that nobody gave");
         check(&[asked(), served(b"question", None), served(b"question", None)]).expect_err("a body that came twice");
         check(&[got(200, b"")]).expect_err("an answer to nothing");
+        let silent = || Seen::HttpFailed { id: 1, silent: Some(7) };
+        check(&[asked(), silent()]).expect_err("nothing came");
+        assert_eq!(check(&[asked(), Seen::Cut { tcp: 7 }, silent()]), Ok(()));
         check(&[asked(), got(302, b"")]).expect_err("an answer of nobody");
     }
 }

@@ -25,6 +25,10 @@ pub struct Sip {
     /// By which WebSocket a call began, by its Call-ID.
     callers: BTreeMap<String, u64>,
     is_draining: bool,
+    /// Until when a mediaserver does not answer.
+    deaf_until: Time,
+    /// Connections with mediaservers may be among those that were cut: what was said there is lost.
+    has_cut: bool,
 }
 
 #[derive(Debug)]
@@ -71,7 +75,12 @@ impl Sip {
                 }
                 Ok(())
             }
+            Seen::Deaf { until } => {
+                self.deaf_until = self.deaf_until.max(*until);
+                Ok(())
+            }
             Seen::Cut { tcp } => {
+                self.has_cut = true;
                 let cut = self.flows.values_mut().filter(|flow| flow.tcp == *tcp);
                 cut.for_each(|flow| flow.is_cut = true);
                 Ok(())
@@ -215,7 +224,9 @@ impl Sip {
         for ((branch, method), asked) in waiting {
             let flow = &self.flows[&asked.flow];
             let patience = if method == "INVITE" { PATIENCE_RINGING } else { PATIENCE };
-            if flow.is_open && !flow.is_cut && now > asked.at + patience {
+            // Only what is large goes by TCP.
+            let is_lost = asked.at < self.deaf_until || self.has_cut && method == "MESSAGE";
+            if flow.is_open && !flow.is_cut && !is_lost && now > asked.at + patience {
                 return Err(format!("user {} was never answered {method} ({branch})", flow.user));
             }
         }
