@@ -38,6 +38,10 @@ pub struct RelayId(pub Key);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueryId(pub Key);
 
+/// What stands in a datagram for [`SocketId::Sip`] before the number of the shard that it belongs to, in five decimal
+/// digits: a word that the first of our branches and flow tokens in it begins with.
+pub const HOME_MARK: [u8; 4] = *b"-ew-";
+
 /// One UDP socket of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SocketId {

@@ -29,6 +29,7 @@ mod from_trunk;
 mod ghosts;
 mod health;
 mod home;
+mod label;
 mod limit;
 mod link;
 mod local;

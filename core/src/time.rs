@@ -33,6 +33,15 @@ impl Instant {
         self.0
     }
 
+    /// The first point from here on that is a multiple of `grain` after the origin.
+    pub const fn round_up(self, grain: Duration) -> Self {
+        let nanos = self.0.checked_next_multiple_of(grain.as_nanos() as u64);
+        Self(match nanos {
+            Some(nanos) => nanos,
+            None => u64::MAX,
+        })
+    }
+
     /// How long ago `earlier` was; zero when it lies ahead.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -5,7 +5,10 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
 };
 
-use edgeward_core::{action::SocketId, config::Config};
+use edgeward_core::{
+    action::{HOME_MARK, SocketId},
+    config::Config,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// TCP connections that may wait to be accepted.
@@ -55,10 +58,16 @@ pub(crate) fn bind(config: &Config, shards: u16) -> Result<Vec<Bound>, String> {
         let sockets = udp.iter().map(bind).collect::<io::Result<_>>()?;
         Ok(Bound { listeners, sockets })
     };
-    (0..shards)
-        .map(|_| one())
-        .collect::<io::Result<_>>()
-        .map_err(|error| format!("cannot bind: {error}"))
+    let bound = (0..shards).map(|_| one()).collect::<io::Result<Vec<_>>>();
+    let bound = bound.map_err(|error| format!("cannot bind: {error}"))?;
+    let shared = bound.first().map(|first| &first.sockets[..]).unwrap_or_default();
+    for (_, socket) in shared.iter().filter(|(id, _)| *id == SocketId::Sip) {
+        // Each shard hands on what is not its own, so this only saves them the trouble.
+        if let Err(error) = edgeward_udp::steer(socket, HOME_MARK) {
+            tracing::info!(%error, "the system does not hand out datagrams of SIP by what they say");
+        }
+    }
+    Ok(bound)
 }
 
 /// The listener for numbers and health, which no other process shares.

@@ -161,7 +161,6 @@ pub(crate) fn serve(
     tracing::info!(within = ?shutdown, "stopping");
     mesh.drain(shutdown);
     wait_for_end(running, &happenings, &mesh);
-    drop(access);
     for thread in threads {
         match thread.join() {
             Ok(Ok(())) => {}
@@ -169,8 +168,7 @@ pub(crate) fn serve(
             Err(_) => return Err("a shard failed by a fault of ours; its last words are above".into()),
         }
     }
-    // The lines of all shards are written.
-    let _ = access_thread.join();
+    access.end(access_thread);
     tracing::info!("stopped");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{io, net::TcpListener, process::ExitCode};
 
 use edgeward_core::action::ListenerId;
 use edgeward_daemon::{CUT_GRACE, Letters, Runtime, Start, tcp::accept_failed};
-use tokio::task::LocalSet;
+use tokio::runtime::{Builder, LocalOptions};
 
 use crate::shard::{Driver, SharedDriver};
 
@@ -27,11 +27,12 @@ fn main() -> ExitCode {
 /// The thread of one shard: everything that happens on it is a task of one runtime.
 fn run(start: Start, listeners: Vec<TcpListener>, letters: Letters) -> io::Result<()> {
     nap::begin(start.config.server.coalesce)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // A `LocalSet` in a runtime would be woken by a system call whenever the runtime wakes one of its tasks.
+    let runtime = Builder::new_current_thread()
         .enable_all()
         .on_thread_park(nap::nap)
-        .build()?;
-    LocalSet::new().block_on(&runtime, live(start, listeners, letters))
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(live(start, listeners, letters))
 }
 
 async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: Letters) -> io::Result<()> {

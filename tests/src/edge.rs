@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::{process::Process, site::Site};
 
 /// Every driver of the core, by the name of its binary; the first one is the product, and the others behave as it does.
-pub const DRIVERS: [&str; 2] = ["edgeward", "edgeward-mio"];
+pub const DRIVERS: [&str; 3] = ["edgeward", "edgeward-glommio", "edgeward-mio"];
 
 /// Set to one of the [`DRIVERS`] or to the path of a binary, the tests run that one instead of `edgeward`.
 pub const BINARY: &str = "EDGEWARD_BIN";

@@ -322,7 +322,7 @@ impl World {
         }
     }
 
-    /// From now on nothing goes wrong, so that everything can come to its end.
+    /// Everybody goes, and then everything may come to its end.
     fn leave(&mut self) {
         for place in 0..self.actors.len() {
             self.with_actor(place, |actor, cx| actor.leave(cx));

@@ -1,4 +1,4 @@
-//! Do the telephones of others work? JsSIP and SIP.js call and are called through the built edge, also while their
+//! Do the telephones of others work? JsSIP, SIP.js and SIPml5 call and are called through the built edge, also while their
 //! network fails.
 
 use std::time::Duration;
@@ -50,25 +50,61 @@ impl Stage {
         }
     }
 
-    /// A telephone in Node, registered as `user` with the mediaserver of `/wssip`.
-    fn phone(&self, library: Library, user: &str) -> Option<Phone> {
-        Phone::in_node(&self.scene.site, library, &self.line("/wssip", user))
+    /// Telephones in Node of each of these libraries, one registered where the edge is in the Path and one where it is
+    /// in the Contact; `None` where there are none.
+    fn party(&self, libraries: &[Library]) -> Option<Vec<Guest>> {
+        let seats = libraries
+            .iter()
+            .flat_map(|library| ["/wssip", "/wssip-mds2"].map(|path| (*library, path)));
+        seats
+            .zip(["alice", "bob", "carol", "dave"])
+            .map(|((library, path), user)| {
+                let line = self.line(path, user);
+                Some(Guest {
+                    library,
+                    path,
+                    user,
+                    phone: Phone::in_node(&self.scene.site, library, &line)?,
+                })
+            })
+            .collect()
     }
 
-    /// Breaks the network of a telephone, and waits until it is back.
-    fn cut(&self, phone: &mut Phone, cut: Cut, away: Duration) {
+    /// The mediaserver of a path.
+    fn mediaserver(&self, path: &str) -> &Mediaserver {
+        match path {
+            "/wssip" => &self.scene.mediaserver,
+            _ => &self.scene.second,
+        }
+    }
+
+    /// Breaks the network of all telephones, and waits until they are back.
+    fn cut(&self, party: &mut [Guest], cut: Cut, away: Duration) {
         self.network.cut(cut, away);
-        phone.until("!phone.registered");
-        phone.until("phone.registered");
+        each(party, |guest| guest.phone.until("!phone.registered"));
+        each(party, |guest| guest.phone.until("phone.registered"));
     }
 
-    /// Stops the edge and starts it again, and waits until a telephone is back.
-    fn restart(&mut self, phone: &mut Phone) {
+    /// Stops the edge and starts it again, and waits until all telephones are back.
+    fn restart(&mut self, party: &mut [Guest]) {
         assert!(self.scene.edge.stop().success());
-        phone.until("!phone.registered");
+        each(party, |guest| guest.phone.until("!phone.registered"));
         self.scene.edge = Edge::start(&self.scene.site, &self.config);
-        phone.until("phone.registered");
+        each(party, |guest| guest.phone.until("phone.registered"));
     }
+}
+
+/// A telephone of a party.
+struct Guest {
+    library: Library,
+    path: &'static str,
+    user: &'static str,
+    phone: Phone,
+}
+
+/// Does the same with all telephones, one after the other.
+fn each<T>(party: &mut [Guest], act: impl FnMut(&mut Guest) -> T) -> Vec<T> {
+    party.iter_mut().map(act).collect()
 }
 
 #[test]
@@ -99,38 +135,73 @@ fn telephones_in_chromium_call_and_are_called() {
     }
 }
 
-/// What a network does to a telephone: who notices, and for how long.
-const CUTS: [(Cut, Duration); 2] = [
-    (Cut::Both, Duration::from_secs(1)),
-    // The edge hears nothing of it, and meets the same user on a second WebSocket.
-    (Cut::Client, Duration::ZERO),
-];
-
 #[test]
-fn a_call_outlives_its_websocket() {
+fn sipml5_in_chromium_calls_and_is_called() {
     let stage = Stage::new();
-    let mediaserver = &stage.scene.mediaserver;
-    for (library, user) in Library::ALL.into_iter().zip(["alice", "bob"]) {
-        let Some(mut phone) = stage.phone(library, user) else {
+    for (path, user) in [("/wssip", "alice"), ("/wssip-mds2", "bob")] {
+        let line = stage.line(path, user);
+        let Some(mut phone) = Phone::in_chromium(&stage.scene.site, Library::Sipml5, &line) else {
             return;
         };
-        for (cut, away) in CUTS {
-            // The mediaserver hangs up afterwards, then the telephone does.
-            let mut dialog = ring_and_answer(&mut phone, mediaserver, user);
-            stage.cut(&mut phone, cut, away);
-            let info = mediaserver.request(&mut dialog, "INFO").status();
+        let mediaserver = stage.mediaserver(path);
+        let call_id = dial(&mut phone, mediaserver, "600");
+        phone.until("phone.call.state === 'up'");
+        phone.until("phone.hold()");
+        hang_up(&mut phone, mediaserver, &call_id);
+        phone.until("phone.call.state === 'ended'");
+        let mut dialog = ring_and_answer(&mut phone, mediaserver, user);
+        re_offered(mediaserver, &mut dialog);
+        assert_eq!(mediaserver.request(&mut dialog, "BYE").status(), Some(200));
+        phone.until("phone.call.state === 'ended'");
+        refuse_and_give_up(&mut phone, mediaserver, user);
+    }
+}
+
+/// A break of the network that a call must survive, and a short one.
+const LONG: (Cut, Duration) = (Cut::Both, Duration::from_secs(10));
+const SHORT: (Cut, Duration) = (Cut::Both, Duration::from_secs(1));
+/// The edge hears nothing of it, and meets the same user on a second WebSocket.
+const UNHEARD: (Cut, Duration) = (Cut::Client, Duration::ZERO);
+
+#[test]
+fn a_call_from_the_mediaserver_outlives_its_websocket() {
+    let stage = Stage::new();
+    let Some(mut party) = stage.party(&Library::ALL) else {
+        return;
+    };
+    for (cut, away) in [LONG, UNHEARD] {
+        let mut dialogs = each(&mut party, |guest| {
+            ring_and_answer(&mut guest.phone, stage.mediaserver(guest.path), guest.user)
+        });
+        stage.cut(&mut party, cut, away);
+        for (Guest { path, phone, .. }, dialog) in party.iter_mut().zip(&mut dialogs) {
+            let mediaserver = stage.mediaserver(path);
+            let info = mediaserver.request(dialog, "INFO").status();
             assert!(info.is_some_and(|status| status != 430 && status != 481), "{info:?}");
             phone.until("phone.hold()");
-            assert_eq!(mediaserver.request(&mut dialog, "BYE").status(), Some(200));
+            assert_eq!(mediaserver.request(dialog, "BYE").status(), Some(200));
             phone.until("phone.call.state === 'ended'");
+        }
+    }
+}
 
-            let call_id = dial(&mut phone, mediaserver, "600");
+#[test]
+fn a_call_of_the_telephone_outlives_its_websocket() {
+    let stage = Stage::new();
+    let Some(mut party) = stage.party(&Library::ALL) else {
+        return;
+    };
+    for (cut, away) in [LONG, UNHEARD] {
+        let calls = each(&mut party, |Guest { path, phone, .. }| {
+            let call_id = dial(phone, stage.mediaserver(path), "600");
             phone.until("phone.call.state === 'up'");
-            stage.cut(&mut phone, cut, away);
-            let offer = re_offer(mediaserver, &mut mediaserver.dialog(&call_id));
-            assert_eq!(mediaserver.final_answer(&offer).status(), Some(200));
-            phone.evaluate("void phone.hangUp()");
-            mediaserver.wait_for("the BYE", |message| is(message, "BYE", &call_id));
+            call_id
+        });
+        stage.cut(&mut party, cut, away);
+        for (Guest { path, phone, .. }, call_id) in party.iter_mut().zip(calls) {
+            let mediaserver = stage.mediaserver(path);
+            re_offered(mediaserver, &mut mediaserver.dialog(&call_id));
+            hang_up(phone, mediaserver, &call_id);
         }
     }
 }
@@ -138,16 +209,18 @@ fn a_call_outlives_its_websocket() {
 #[test]
 fn a_call_that_rings_is_answered_after_a_cut() {
     let stage = Stage::new();
-    let mediaserver = &stage.scene.mediaserver;
-    for (library, user) in Library::ALL.into_iter().zip(["alice", "bob"]) {
-        let Some(mut phone) = stage.phone(library, user) else {
-            return;
-        };
-        for (cut, away) in CUTS {
-            let invite = ring(&mut phone, mediaserver, user);
-            let calls = phone.evaluate("phone.calls ?? null");
-            stage.cut(&mut phone, cut, away);
-            if library == Library::JsSip {
+    let Some(mut party) = stage.party(&Library::ALL) else {
+        return;
+    };
+    for (cut, away) in [LONG, UNHEARD] {
+        let ringing = each(&mut party, |Guest { path, phone, user, .. }| {
+            let invite = ring(phone, stage.mediaserver(path), user);
+            (invite, phone.evaluate("phone.calls ?? null"))
+        });
+        stage.cut(&mut party, cut, away);
+        for (guest, (invite, calls)) in party.iter_mut().zip(ringing) {
+            let (mediaserver, phone) = (stage.mediaserver(guest.path), &mut guest.phone);
+            if guest.library == Library::JsSip {
                 // It has forgotten the call, and has to be told of it again.
                 phone.until(&format!("phone.calls === {calls} + 1"));
             }
@@ -161,39 +234,61 @@ fn a_call_that_rings_is_answered_after_a_cut() {
 }
 
 #[test]
-fn an_answer_that_comes_during_a_cut_is_kept() {
+fn an_answer_that_comes_during_a_cut_or_after_it_arrives() {
     let stage = Stage::new();
-    let mediaserver = &stage.scene.mediaserver;
     // JsSIP itself gives up a call of its own that is not answered when its WebSocket breaks.
-    let Some(mut phone) = stage.phone(Library::SipJs, "bob") else {
+    let Some(mut party) = stage.party(&[Library::SipJs]) else {
         return;
     };
-    for (cut, away) in CUTS {
-        let call_id = dial(&mut phone, mediaserver, "ringing");
-        phone.until("phone.call.state === 'ringing'");
-        stage.network.cut(cut, away);
-        phone.until("!phone.registered");
-        mediaserver.pick_up(&call_id);
-        phone.until("phone.call.state === 'up'");
-        mediaserver.wait_for("the ACK", |message| is(message, "ACK", &call_id));
-        let bye = mediaserver.request(&mut mediaserver.dialog(&call_id), "BYE");
-        assert_eq!(bye.status(), Some(200));
-        phone.until("phone.call.state === 'ended'");
+    for ((cut, away), is_kept) in [(LONG, true), (SHORT, false), (UNHEARD, true), (UNHEARD, false)] {
+        let calls = each(&mut party, |Guest { path, phone, .. }| {
+            let call_id = dial(phone, stage.mediaserver(path), "ringing");
+            phone.until("phone.call.state === 'ringing'");
+            call_id
+        });
+        let answer = |party: &[Guest]| {
+            for (guest, call_id) in party.iter().zip(&calls) {
+                stage.mediaserver(guest.path).pick_up(call_id);
+            }
+        };
+        if is_kept {
+            stage.network.cut(cut, away);
+            each(&mut party, |guest| guest.phone.until("!phone.registered"));
+            answer(&party);
+        } else {
+            stage.cut(&mut party, cut, away);
+            answer(&party);
+        }
+        for (Guest { path, phone, .. }, call_id) in party.iter_mut().zip(calls) {
+            let mediaserver = stage.mediaserver(path);
+            phone.until("phone.call.state === 'up'");
+            mediaserver.wait_for("the ACK", |message| is(message, "ACK", &call_id));
+            let bye = mediaserver.request(&mut mediaserver.dialog(&call_id), "BYE");
+            assert_eq!(bye.status(), Some(200));
+            phone.until("phone.call.state === 'ended'");
+        }
     }
 }
 
 #[test]
-fn a_caller_who_hangs_up_during_a_cut_of_ten_seconds_is_heard() {
+fn a_caller_who_hangs_up_during_a_cut_is_heard() {
     let stage = Stage::new();
-    let mediaserver = &stage.scene.mediaserver;
-    for (library, user) in Library::ALL.into_iter().zip(["alice", "bob"]) {
-        let Some(mut phone) = stage.phone(library, user) else {
-            return;
-        };
-        let mut dialog = ring_and_answer(&mut phone, mediaserver, user);
-        stage.network.cut(Cut::Both, Duration::from_secs(10));
-        phone.until("!phone.registered");
-        assert_eq!(mediaserver.request(&mut dialog, "BYE").status(), Some(200));
+    let Some(mut party) = stage.party(&Library::ALL) else {
+        return;
+    };
+    let mut dialogs = each(&mut party, |guest| {
+        ring_and_answer(&mut guest.phone, stage.mediaserver(guest.path), guest.user)
+    });
+    let (cut, away) = LONG;
+    stage.network.cut(cut, away);
+    each(&mut party, |guest| guest.phone.until("!phone.registered"));
+    let byes: Vec<Message> = party
+        .iter()
+        .zip(&mut dialogs)
+        .map(|(guest, dialog)| stage.mediaserver(guest.path).send_request(dialog.request("BYE")))
+        .collect();
+    for (Guest { path, phone, .. }, bye) in party.iter_mut().zip(byes) {
+        assert_eq!(stage.mediaserver(path).final_answer(&bye).status(), Some(200));
         phone.until("phone.call.state === 'ended'");
     }
 }
@@ -201,28 +296,30 @@ fn a_caller_who_hangs_up_during_a_cut_of_ten_seconds_is_heard() {
 #[test]
 fn a_call_outlives_the_edge() {
     let mut stage = Stage::new();
-    for (library, user) in Library::ALL.into_iter().zip(["alice", "bob"]) {
-        let Some(mut phone) = stage.phone(library, user) else {
-            return;
-        };
-        let mut incoming = ring_and_answer(&mut phone, &stage.scene.mediaserver, user);
-        stage.restart(&mut phone);
-        let mediaserver = &stage.scene.mediaserver;
-        let offer = re_offer(mediaserver, &mut incoming);
-        assert_eq!(mediaserver.final_answer(&offer).status(), Some(200));
-        mediaserver.send_request(incoming.request("ACK"));
+    let Some(mut party) = stage.party(&Library::ALL) else {
+        return;
+    };
+    let mut dialogs = each(&mut party, |guest| {
+        ring_and_answer(&mut guest.phone, stage.mediaserver(guest.path), guest.user)
+    });
+    stage.restart(&mut party);
+    for (Guest { path, phone, .. }, dialog) in party.iter_mut().zip(&mut dialogs) {
+        let mediaserver = stage.mediaserver(path);
+        re_offered(mediaserver, dialog);
         phone.until("phone.hold()");
-        assert_eq!(mediaserver.request(&mut incoming, "BYE").status(), Some(200));
+        assert_eq!(mediaserver.request(dialog, "BYE").status(), Some(200));
         phone.until("phone.call.state === 'ended'");
-
-        let call_id = dial(&mut phone, mediaserver, "600");
+    }
+    let calls = each(&mut party, |Guest { path, phone, .. }| {
+        let call_id = dial(phone, stage.mediaserver(path), "600");
         phone.until("phone.call.state === 'up'");
-        stage.restart(&mut phone);
-        let mediaserver = &stage.scene.mediaserver;
-        let offer = re_offer(mediaserver, &mut mediaserver.dialog(&call_id));
-        assert_eq!(mediaserver.final_answer(&offer).status(), Some(200));
-        phone.evaluate("void phone.hangUp()");
-        mediaserver.wait_for("the BYE", |message| is(message, "BYE", &call_id));
+        call_id
+    });
+    stage.restart(&mut party);
+    for (Guest { path, phone, .. }, call_id) in party.iter_mut().zip(calls) {
+        let mediaserver = stage.mediaserver(path);
+        re_offered(mediaserver, &mut mediaserver.dialog(&call_id));
+        hang_up(phone, mediaserver, &call_id);
     }
 }
 
@@ -233,15 +330,12 @@ fn phones_do_all(phone: &mut Phone, mediaserver: &Mediaserver, user: &str) {
     phone.until("phone.call.state === 'up'");
     phone.until("phone.hold()");
     phone.until("phone.resume()");
-    phone.evaluate("void phone.hangUp()");
+    hang_up(phone, mediaserver, &call_id);
     phone.until("phone.call.state === 'ended'");
-    mediaserver.wait_for("the BYE", |message| is(message, "BYE", &call_id));
 
     // It is called, gets an offer, and the caller hangs up.
     let mut dialog = ring_and_answer(phone, mediaserver, user);
-    let offer = re_offer(mediaserver, &mut dialog);
-    assert_eq!(mediaserver.final_answer(&offer).status(), Some(200));
-    mediaserver.send_request(dialog.request("ACK"));
+    re_offered(mediaserver, &mut dialog);
     phone.until("phone.call.offers === 1");
     let before = mediaserver.seen().len();
     phone.evaluate("void phone.registerAgain()");
@@ -251,11 +345,15 @@ fn phones_do_all(phone: &mut Phone, mediaserver: &Mediaserver, user: &str) {
     assert_eq!(mediaserver.request(&mut dialog, "BYE").status(), Some(200));
     phone.until("phone.call.state === 'ended'");
 
-    // It refuses, and it gives up.
+    refuse_and_give_up(phone, mediaserver, user);
+}
+
+/// The telephone refuses a call, and gives up one of its own.
+fn refuse_and_give_up(phone: &mut Phone, mediaserver: &Mediaserver, user: &str) {
     let invite = ring(phone, mediaserver, user);
     phone.evaluate("void phone.hangUp()");
     let status = mediaserver.final_answer(&invite).status();
-    assert!(matches!(status, Some(480 | 486 | 487)), "{status:?}");
+    assert!(matches!(status, Some(480 | 486 | 487 | 603)), "{status:?}");
     let call_id = dial(phone, mediaserver, "ringing");
     phone.until("phone.call.state === 'ringing'");
     phone.evaluate("void phone.hangUp()");
@@ -293,13 +391,21 @@ fn ring_and_answer(phone: &mut Phone, mediaserver: &Mediaserver, user: &str) -> 
     dialog
 }
 
-/// A re-INVITE of the mediaserver.
-fn re_offer(mediaserver: &Mediaserver, dialog: &mut Dialog) -> Message {
+/// The telephone hangs up.
+fn hang_up(phone: &mut Phone, mediaserver: &Mediaserver, call_id: &str) {
+    phone.evaluate("void phone.hangUp()");
+    mediaserver.wait_for("the BYE", |message| is(message, "BYE", call_id));
+}
+
+/// The mediaserver sends a re-INVITE, which is accepted.
+fn re_offered(mediaserver: &Mediaserver, dialog: &mut Dialog) {
     let offer = dialog
         .request("INVITE")
         .with("Contact", format_args!("<sip:pbx@{}>", mediaserver.address()))
         .with_body("application/sdp", &description("actpass", OFFER));
-    mediaserver.send_request(offer)
+    let offer = mediaserver.send_request(offer);
+    assert_eq!(mediaserver.final_answer(&offer).status(), Some(200));
+    mediaserver.send_request(dialog.request("ACK"));
 }
 
 /// What an Asterisk with WebRTC says, whose media never come: an offer, or an answer to one.

@@ -818,6 +818,31 @@ fn a_websocket_for_sip_opens_only_for_a_telephone() {
 }
 
 #[test]
+fn a_websocket_for_sip_opens_only_under_a_name_of_the_edge() {
+    let scene = Scene::new();
+    let telephone = scene.telephone(100, "/wssip").with("Sec-WebSocket-Protocol", "sip");
+    let check = |host: &str, refused: Option<u16>| {
+        let opened = telephone.clone().with("Host", host).open();
+        assert_eq!(opened.err().map(|declined| declined.status), refused, "{host}");
+    };
+    let own = scene.https();
+    for host in ["edge.test", "EDGE.test:8443", &own.to_string()] {
+        check(host, None);
+    }
+    // A page whose name was made to lead here has the wrong name all the same.
+    for host in [
+        "evil.test",
+        "edge.test.evil.test",
+        "127.0.0.1:8443",
+        "notedge.test:8443",
+    ] {
+        check(host, Some(421));
+    }
+    check("", Some(400));
+    check("edge.test:8443, evil.test", Some(400));
+}
+
+#[test]
 fn a_flood_of_messages_is_told_of() {
     let scene = Scene::new();
     let mut browser = SipBrowser::open(&scene.telephone(100, "/wssip"), Account::of("alice")).expect("a WebSocket");

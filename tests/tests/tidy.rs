@@ -107,7 +107,7 @@ fn the_core_does_nothing_by_itself() {
 
 #[test]
 fn runtimes_import_the_edge_of_the_core_only() {
-    for folder in ["daemon/src", "runtime-tokio/src", "udp/src"] {
+    for folder in ["daemon/src", "runtime-tokio/src", "runtime-glommio/src", "udp/src"] {
         let breaches = sources(&root().join(folder));
         let breaches = breaches
             .iter()
@@ -125,6 +125,7 @@ fn the_tests_share_no_code_with_the_edge() {
             "src/drive",
             "src/bin/edgeward-mio.rs",
             "src/world/driver.rs",
+            "src/world/driver",
             "src/world/site.rs",
         ];
         drive.iter().any(|path| source.file.starts_with(path))
@@ -147,7 +148,14 @@ fn the_tests_share_no_code_with_the_edge() {
 
 #[test]
 fn unsafe_stands_in_the_udp_crate_only() {
-    for folder in ["daemon/src", "runtime-tokio/src", "tests/src", "tests/tests"] {
+    for folder in [
+        "daemon/src",
+        "runtime-tokio/src",
+        "runtime-glommio/src",
+        "runtime-glommio/tests",
+        "tests/src",
+        "tests/tests",
+    ] {
         let sources = sources(&root().join(folder));
         check(
             &format!("no unsafe in {folder}"),
@@ -163,6 +171,7 @@ fn every_file_says_which_question_it_answers() {
         "udp/src",
         "daemon/src",
         "runtime-tokio/src",
+        "runtime-glommio/src",
         "tests/src",
         "tests/tests",
     ] {

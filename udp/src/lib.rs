@@ -5,6 +5,8 @@
 //! [`Poller::turn`] does the rest. A turn receives runs of datagrams (`UDP_GRO`), shows them to the shard, and sends
 //! what the shard answers (`UDP_SEGMENT`). No datagram crosses a task, a channel or a queue on its way.
 //!
+//! Each shard binds a socket to the same port. [`steer`] has datagrams for SIP arrive where they belong.
+//!
 //! While datagrams come often, the poller looks for them by the clock instead of being woken for each, which halves
 //! what one costs; see [`Options::coalesce`].
 //!
@@ -55,6 +57,7 @@ mod outbox;
 mod pace;
 mod poller;
 mod socket;
+mod steer;
 #[expect(unsafe_code, reason = "system calls that no safe wrapper offers")]
 mod sys;
 mod table;
@@ -64,3 +67,5 @@ pub use counters::Counters;
 pub use napper::Napper;
 pub use poller::{Event, Options, Poller, Turn};
 pub use socket::Buffers;
+pub use steer::steer;
+pub use sys::duplicate;

@@ -6,7 +6,7 @@ use std::{
     mem::{self, MaybeUninit},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     ops::Range,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
     time::Duration,
 };
@@ -182,6 +182,38 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, option: c_int, va
             option,
             ptr::from_ref(&value).cast(),
             size_of::<c_int>() as _,
+        )
+    })
+    .map(drop)
+}
+
+/// A second descriptor of what somebody holds who does not give it away: the sockets of glommio, whose interface tells
+/// their number and nothing more.
+///
+/// # Errors
+/// When the process has no descriptor left.
+pub fn duplicate(held: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers. A number that is no descriptor is refused.
+    let made = check(unsafe { libc::fcntl(held.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) })?;
+    let made = c_int::try_from(made).expect("the kernel gives descriptors as c_int");
+    // SAFETY: the kernel has just made it, so nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
+/// Has a program choose the socket for each datagram of a group that shares a port.
+pub(crate) fn steer(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as _,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the value is as long as said, and points to as many steps as said, which are only read.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            ptr::from_ref(&program).cast(),
+            size_of::<libc::sock_fprog>() as _,
         )
     })
     .map(drop)

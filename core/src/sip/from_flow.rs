@@ -13,6 +13,7 @@ use super::{
     register::claimed,
     rewrite::{self, Route},
     transaction::{Beginning, Method, Reply, Side, Transaction},
+    transactions::Answered,
     trunks::Destination,
 };
 use crate::{
@@ -171,9 +172,6 @@ impl Bridge {
             },
         );
         let key = self.begin(transaction);
-        if request.method == Method::Invite {
-            self.answer_to_flow(cx, id, request.message, Rejection::new(100, "Trying"));
-        }
         let branch = self.branch(Kind::Transaction, key);
         let bytes = self.write_up(cx, id, request, &route, &branch, registering.as_ref());
         if bytes.len() > DATAGRAM_MAX {
@@ -356,25 +354,16 @@ impl Bridge {
 
     fn response_from_flow(&mut self, cx: &mut Cx<'_>, flow: FlowId, message: &Message<'_>) -> Option<()> {
         let response = Response::read(message)?;
-        let key = self.transaction_of(&response.branch)?;
-        let transaction = self.transactions.get_mut(key)?;
         let admitted = response.status >= 300 || self.flows.get_mut(flow.0)?.admit_stateless(cx.now.mono);
+        if !admitted || !self.names.ws.is_sent_by(&response.via) {
+            return None;
+        }
         // A browser answers for itself only.
-        if !admitted
-            || transaction.side != Side::Down
-            || transaction.flow != flow
-            || !self.names.ws.is_sent_by(&response.via)
-        {
-            return None;
-        }
-        if response.is_to_cancel(transaction.method) {
-            transaction.cancel_answered();
+        let is_asked = |asked: &Transaction| asked.side == Side::Down && asked.flow == flow;
+        let Answered::Request(key) = self.answered(&response, is_asked)? else {
             return Some(());
-        }
-        // RFC 3261 section 16.7, item 3: without another Via it was meant for us.
-        if !response.goes_on || response.method.is_invite() != transaction.method.is_invite() {
-            return None;
-        }
+        };
+        let transaction = self.transactions.get_mut(key)?;
         let reply = transaction.response(cx.now.mono, response.status);
         if reply == Reply::ForwardAndAck || reply == Reply::Ack {
             let start = cx.made.len();

@@ -12,6 +12,7 @@ use super::{
     local::{self, Answer, TopVia, hop_request, reasons},
     rewrite::{self, Route},
     transaction::{Beginning, Method, Reply, Side, State, Transaction},
+    transactions::Answered,
 };
 use crate::{
     cx::Cx,
@@ -354,24 +355,17 @@ impl Bridge {
         if !self.names.udp.is_sent_by(&response.via) {
             return None;
         }
+        if response.status == 503 {
+            self.told_to_wait(cx.now.mono, from, message);
+        }
         if self.take_pong(cx.now.mono, from, &response.branch, response.status) {
             return Some(());
         }
         self.heard(cx.now.mono, from);
-        let key = self.transaction_of(&response.branch)?;
-        let transaction = self.transactions.get_mut(key)?;
-        if transaction.side != Side::Up || transaction.remote != from {
-            return None;
-        }
-        if response.is_to_cancel(transaction.method) {
-            transaction.cancel_answered();
+        let is_asked = |asked: &Transaction| asked.side == Side::Up && asked.remote == from;
+        let Answered::Request(key) = self.answered(&response, is_asked)? else {
             return Some(());
-        }
-        // RFC 3261 section 16.7, item 3: without another Via it was meant for us.
-        if !response.goes_on && !transaction.is_ours() || response.method.is_invite() != transaction.method.is_invite()
-        {
-            return None;
-        }
+        };
         if response.status == 503 && self.try_another(cx, key, message) {
             return Some(());
         }

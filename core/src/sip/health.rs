@@ -22,12 +22,19 @@ pub(super) struct Health {
     is_refused: bool,
     /// Until when another address is better.
     avoided_until: Option<Instant>,
+    /// Until when it wants to be left alone.
+    busy_until: Option<Instant>,
     heard_at: Option<Instant>,
 }
 
 impl Health {
     /// Whether new requests should go there.
     pub(super) fn is_up(&self, now: Instant) -> bool {
+        self.has_dialogs(now) && self.busy_until.is_none_or(|until| until <= now)
+    }
+
+    /// Whether requests within the dialogs that it has should go there.
+    pub(super) fn has_dialogs(&self, now: Instant) -> bool {
         !self.is_down && self.avoided_until.is_none_or(|until| until <= now)
     }
 
@@ -102,7 +109,13 @@ impl Health {
         self.avoid(now, limits.interval * AVOIDED_INTERVALS);
     }
 
-    /// A request was not answered, or with 503: others go elsewhere for a while, if they can.
+    /// It has said 503 and when to try again. Until then only dialogs go on there, and what no other address would take:
+    /// one user's 503 must not shut out the others.
+    pub(super) fn busy(&mut self, now: Instant, retry_after: Duration) {
+        self.busy_until = Some(now + retry_after.min(RETRY_AFTER_MAX));
+    }
+
+    /// A request was not answered: others go elsewhere for a while, if they can.
     pub(super) fn avoid(&mut self, now: Instant, duration: Duration) {
         self.avoided_until = self.avoided_until.max(Some(now + duration));
     }
@@ -110,6 +123,8 @@ impl Health {
 
 /// For so many questions, one address is avoided: the next one shows whether it lives.
 pub(super) const AVOIDED_INTERVALS: u32 = 2;
+/// Nobody is left alone for longer, whatever he says.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {

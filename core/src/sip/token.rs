@@ -8,9 +8,10 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::label::{LABEL_LEN, label};
 use crate::{action::ShardId, slab::Key};
 
-/// What a token says.
+/// What a token says. Its text is the label of its shard, and these bytes in base64.
 ///
 /// ```text
 ///  0        1      2       4       8       12           16            18         26     42
@@ -96,8 +97,10 @@ impl Token {
         let mac = mac(key, &bytes[..SIGNED_LEN]);
         bytes[SIGNED_LEN..].copy_from_slice(&mac);
         let mut text = [0; TEXT_LEN];
-        let written = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text);
-        debug_assert_eq!(written, Ok(TEXT_LEN));
+        let (home, sealed) = text.split_at_mut(LABEL_LEN);
+        home.copy_from_slice(&label(self.shard));
+        let written = URL_SAFE_NO_PAD.encode_slice(bytes, sealed);
+        debug_assert_eq!(written, Ok(TEXT_LEN - LABEL_LEN));
         TokenText(text)
     }
 
@@ -133,9 +136,11 @@ fn decode(text: &[u8]) -> Option<[u8; SEALED_LEN]> {
     if text.len() != TEXT_LEN {
         return None;
     }
+    let (home, sealed) = text.split_at(LABEL_LEN);
     let mut bytes = [0; SEALED_LEN];
-    let len = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
-    (len == SEALED_LEN && bytes[0] == VERSION).then_some(bytes)
+    let len = URL_SAFE_NO_PAD.decode_slice(sealed, &mut bytes).ok()?;
+    let is_ours = len == SEALED_LEN && bytes[0] == VERSION && *home == label(Token::read(&bytes).shard);
+    is_ours.then_some(bytes)
 }
 
 /// HMAC-SHA-256-128: the first half of HMAC-SHA-256 (RFC 2104 section 5).
@@ -158,7 +163,7 @@ const SIGNED_LEN: usize = 26;
 const MAC_LEN: usize = 16;
 const SEALED_LEN: usize = SIGNED_LEN + MAC_LEN;
 /// 42 bytes are 56 characters in base64.
-const TEXT_LEN: usize = SEALED_LEN / 3 * 4;
+const TEXT_LEN: usize = LABEL_LEN + SEALED_LEN / 3 * 4;
 
 #[cfg(test)]
 mod tests {

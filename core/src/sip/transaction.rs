@@ -22,6 +22,9 @@ pub(super) const T4: Duration = Duration::from_secs(5);
 pub(super) const PATIENCE: Duration = Duration::from_secs(32);
 /// RFC 3261 section 16.6, item 11: Timer C MUST be larger than 3 minutes. Early media of a queue may last longer.
 pub(super) const TIMER_C: Duration = Duration::from_secs(600);
+/// RFC 3261 section 17.2.1: 100 must go back unless something better does within 200 ms. A browser's INVITE is not
+/// repeated meanwhile, and most are answered by then, which saves a message. Alarms may be 50 ms late.
+pub(super) const TRYING: Duration = Duration::from_millis(150);
 /// RFC 4320 section 4.1: the time it takes Timer E to be reset to T2, and 100 becomes due for other than INVITE.
 pub(super) const LATE_TRYING: Duration = Duration::from_millis(3500);
 
@@ -189,6 +192,8 @@ pub(super) struct Transaction {
     repeat: Option<Repeat>,
     cancel_repeat: Option<Repeat>,
     started: Instant,
+    /// Up only: when 100 goes back to INVITE unless something else has.
+    trying: Option<Instant>,
     /// Up only: when another address is tried unless something has come.
     overdue: Option<Instant>,
     deadline: Instant,
@@ -240,6 +245,7 @@ impl Transaction {
             repeat: None,
             cancel_repeat: None,
             started: now,
+            trying: None,
             overdue: None,
             deadline: now,
         };
@@ -262,6 +268,8 @@ impl Transaction {
             at: now + interval,
             interval,
         });
+        let is_tried = self.side == Side::Up && self.method == Method::Invite;
+        self.trying = is_tried.then(|| now + TRYING);
     }
 
     /// Cannot be forwarded yet; fails at `until` if nothing changes.
@@ -350,12 +358,16 @@ impl Transaction {
     pub(super) fn wake(&self) -> Instant {
         let repeats = [self.repeat, self.cancel_repeat].into_iter().flatten();
         let repeats = repeats.map(|repeat| repeat.at);
-        repeats.chain(self.overdue).fold(self.deadline, Instant::min)
+        repeats
+            .chain(self.overdue)
+            .chain(self.trying)
+            .fold(self.deadline, Instant::min)
     }
 
     /// A response came from where the request went.
     pub(super) fn response(&mut self, now: Instant, status: u16) -> Reply {
         self.overdue = None;
+        self.trying = self.trying.filter(|_| status == 100);
         match (self.method, self.state, status) {
             (Method::Invite, State::Trying | State::Proceeding, ..200) => {
                 self.state = State::Proceeding;
@@ -405,6 +417,7 @@ impl Transaction {
         self.state = State::Completed;
         self.cancel_repeat = None;
         self.overdue = None;
+        self.trying = None;
         (self.repeat, self.deadline) = match (self.side, self.method) {
             // RFC 3261 section 17.2.1: Timer G repeats the response, Timer H ends it.
             (Side::Down, Method::Invite) => {
@@ -464,6 +477,10 @@ impl Transaction {
         if self.overdue.is_some_and(|at| at <= now) {
             self.overdue = None;
             return Some(Due::FailOver);
+        }
+        if self.trying.is_some_and(|at| at <= now) {
+            self.trying = None;
+            return Some(Due::Trying);
         }
         if let Some(repeat) = self.cancel_repeat.as_mut().filter(|repeat| repeat.at <= now) {
             repeat.next(now, T2);
@@ -619,7 +636,8 @@ mod tests {
             }
             due
         };
-        assert_eq!(repeats(Side::Up, Method::Invite, None), [Due::Request; 6]);
+        let invites = repeats(Side::Up, Method::Invite, None);
+        assert_eq!((invites[0], &invites[1..]), (Due::Trying, &[Due::Request; 6][..]));
         assert_eq!(repeats(Side::Up, Method::Invite, Some(200)), []);
         assert_eq!(repeats(Side::Down, Method::Invite, None), []);
         assert_eq!(repeats(Side::Down, Method::Invite, Some(200)), []);

@@ -1,14 +1,14 @@
 //! What do the clock, a CANCEL or a dead flow do to a transaction? The machine of `transaction.rs` decides, and here it
 //! is carried out.
 
-use core::ops::Range;
+use core::{ops::Range, time::Duration};
 
 use ahash::RandomState;
 
 use super::{
     branch::{Branch, Kind},
     bridge::{Bridge, FlowId},
-    check::{Detail, Rejection, Request},
+    check::{Detail, Rejection, Request, Response},
     flow::Owner,
     from_flow::RETRY_AFTER_SECS,
     local::{Answer, TopVia, hop_request},
@@ -22,14 +22,44 @@ use crate::{
     wire::sip::{Framing, Message, via::MAGIC_COOKIE},
 };
 
+/// What a response is an answer to.
+pub(super) enum Answered {
+    /// The request of this transaction.
+    Request(Key),
+    /// Our CANCEL, which waits for nothing else.
+    Cancel,
+}
+
 /// Transactions of one shard at once, those that only absorb repeats included.
 const TRANSACTIONS_MAX: usize = 1 << 18;
+
+/// Alarms of transactions go off at multiples of this, so that one wake-up serves many: a transaction has two on its
+/// way, which at hundreds a second would cost as much as its messages. No timer of RFC 3261 minds being this much late.
+const GRAIN: Duration = Duration::from_millis(50);
 
 impl Bridge {
     /// The transaction that a branch of ours names.
     pub(super) fn transaction_of(&self, branch: &Branch) -> Option<Key> {
         self.branch_key(branch, Kind::Transaction)
             .filter(|key| self.transactions.get(*key).is_some())
+    }
+
+    /// What a response answers, unless that was asked of somebody else than who answers now.
+    pub(super) fn answered(
+        &mut self,
+        response: &Response<'_>,
+        is_asked: impl FnOnce(&Transaction) -> bool,
+    ) -> Option<Answered> {
+        let key = self.transaction_of(&response.branch)?;
+        let transaction = self.transactions.get_mut(key).filter(|asked| is_asked(asked))?;
+        if response.is_to_cancel(transaction.method) {
+            transaction.cancel_answered();
+            return Some(Answered::Cancel);
+        }
+        // RFC 3261 section 16.7, item 3: without another Via it was meant for us.
+        let goes_on = response.goes_on || transaction.is_ours();
+        let is_to_request = response.method.is_invite() == transaction.method.is_invite();
+        (goes_on && is_to_request).then_some(Answered::Request(key))
     }
 
     /// A transaction as its sender knows it (RFC 3261 section 17.2.3). ACK and CANCEL have that of their INVITE.
@@ -236,7 +266,7 @@ impl Bridge {
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
-        let wake = transaction.wake();
+        let wake = transaction.wake().round_up(GRAIN);
         // One alarm is enough; it is moved when it goes off, unless it would go off too late.
         if transaction.armed.is_none_or(|armed| wake < armed) {
             transaction.armed = Some(wake);

@@ -2,7 +2,10 @@
 //! section 11), their names are looked up, TCP connections with them are kept, and the network tells what it cannot do.
 
 use alloc::sync::Arc;
-use core::net::{IpAddr, SocketAddr};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::{
     branch::{Branch, Kind},
@@ -24,11 +27,11 @@ use crate::{
     slab::Key,
     stats::Liveness,
     time::Instant,
-    wire::sip::uri::Uri,
+    wire::sip::{Message, Name, field, uri::Uri},
 };
 
 /// After an ICMP error, others say nothing new for so long.
-const SUSPECT: core::time::Duration = core::time::Duration::from_millis(100);
+const SUSPECT: Duration = Duration::from_millis(100);
 /// RFC 3261 section 18.1.1: a larger request goes by TCP where the MTU of the path is not known.
 const LARGE: usize = 1300;
 
@@ -248,7 +251,8 @@ impl Bridge {
         };
         let dialog = next.and_then(|uri| trunk.named_by(&uri));
         let home = flow.home.filter(|home| trunk.is_current(*home));
-        let address = trunk.pick(now, dialog.or(home), &[])?;
+        let known = dialog.filter(|address| trunk.node(*address).is_some_and(|node| node.health.has_dialogs(now)));
+        let address = known.or_else(|| trunk.pick(now, dialog.or(home), &[]))?;
         // RFC 3263 section 4.1: a transport in the URI is the one to use.
         let transport = next.and_then(|uri| uri.params.value(b"transport"));
         Some(Destination {
@@ -289,6 +293,22 @@ impl Bridge {
         let nodes = self.trunks[trunk.index()].nodes_mut();
         if let Some(node) = nodes.iter_mut().find(|node| node.address == address) {
             node.health.avoid(now, duration);
+        }
+    }
+
+    /// A mediaserver has said 503. RFC 3261 section 21.5.4: other requests should not go there for as long as Retry-After
+    /// says, if it does.
+    pub(super) fn told_to_wait(&mut self, now: Instant, from: SocketAddr, message: &Message<'_>) {
+        // RFC 3261 section 20.33: a comment and parameters may follow.
+        let value = message.value(Name::RetryAfter).unwrap_or_default();
+        let digits = value.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default();
+        let Some(retry_after) = field::number(digits) else {
+            return;
+        };
+        for node in self.trunks.iter_mut().flat_map(Trunk::nodes_mut) {
+            if node.address == from {
+                node.health.busy(now, Duration::from_secs(retry_after));
+            }
         }
     }
 

@@ -30,10 +30,12 @@ enum Order {
     Open(Option<AccessLog>),
     /// Somebody has moved the file away.
     Reopen,
+    /// Nobody writes any more.
+    End,
 }
 
 impl Writer {
-    /// Opens what the configuration names, and starts the thread, which ends with the last writer.
+    /// Opens what the configuration names, and starts the thread, which ends with [`Writer::end`].
     ///
     /// # Errors
     /// In words for the administrator.
@@ -73,6 +75,13 @@ impl Writer {
     /// Opens the file anew.
     pub(crate) fn reopen(&self) {
         self.order(Order::Reopen);
+    }
+
+    /// Ends the thread once all is written that was to be written before.
+    pub(crate) fn end(&self, thread: JoinHandle<()>) {
+        // Where the thread has ended already there is nothing to wait for.
+        let _ = self.orders.send(Order::End);
+        let _ = thread.join();
     }
 
     fn order(&self, order: Order) {
@@ -132,6 +141,7 @@ fn run(mut log: Option<AccessLog>, mut sink: Sink, orders: Receiver<Order>) {
             }
             Order::Open(next) => log = next,
             Order::Reopen => {}
+            Order::End => return,
         }
         match Sink::open(log.as_ref()) {
             Ok(opened) => sink = opened,

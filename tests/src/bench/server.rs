@@ -187,6 +187,50 @@ pub fn edges<'a>(site: &'a Site, plan: &Plan, port: u16, config: impl Fn(u8) -> 
         .collect()
 }
 
+/// Where nginx is installed.
+pub const NGINX: &str = "/usr/sbin/nginx";
+
+/// Starts nginx with TLS at this address. `http` and `server` are what goes into these blocks of its configuration beside
+/// what every load wants.
+pub fn nginx(site: &Site, listen: SocketAddr, http: &str, server: &str) -> Process {
+    let config = NGINX_CONF
+        .replace("$listen", &listen.to_string())
+        .replace("$http_block", http)
+        .replace("$server_block", server);
+    site.write("nginx.conf", &site.fill(&config));
+    let mut command = Command::new(NGINX);
+    let folder = format!("{}/", site.folder().display());
+    command.args(["-p", &folder, "-c", "nginx.conf", "-e", "stderr"]);
+    Process::spawn("nginx", &mut command)
+}
+
+const NGINX_CONF: &str = "
+daemon off;
+user root;
+pid nginx.pid;
+worker_processes auto;
+error_log stderr warn;
+events { worker_connections 19000; }
+http {
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    $http_block
+    server {
+        listen $listen ssl reuseport;
+        server_name edge.test;
+        ssl_certificate edge.pem;
+        ssl_certificate_key edge.key;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_cache shared:tls:10m;
+        $server_block
+    }
+}
+";
+
 /// Raises the limit of open files of this process, which those that it starts inherit, to what the system allows.
 fn raise_descriptor_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;

@@ -13,7 +13,7 @@ use super::{
     fleet::{Count, offer},
     report,
     rounds::{Delays, Figure, Load, figure, measure},
-    server::{Recipe, Server, edges},
+    server::{self, Recipe, Server, edges, nginx},
 };
 use crate::{process::Process, site::Site};
 
@@ -157,13 +157,12 @@ fn sip_address(server: SocketAddr) -> SocketAddr {
 
 fn recipes<'a>(site: &'a Site, plan: &Plan) -> Vec<Recipe<'a>> {
     let mut recipes = edges(site, plan, PORT, |host| EDGE.replace("$host", &host.to_string()));
-    site.write("nginx.conf", &site.fill(NGINX_CONF));
     site.write("kamailio.cfg", &site.fill(KAMAILIO_CFG));
     recipes.push(Recipe {
         name: "nginx + Kamailio".into(),
         is_edge: false,
         needs: &[
-            "/usr/sbin/nginx",
+            server::NGINX,
             "/usr/sbin/kamailio",
             "/usr/lib/x86_64-linux-gnu/kamailio/modules/websocket.so",
             "/usr/lib/x86_64-linux-gnu/kamailio/modules/outbound.so",
@@ -179,7 +178,7 @@ fn recipes<'a>(site: &'a Site, plan: &Plan) -> Vec<Recipe<'a>> {
                 "-DD",
                 "-E",
                 "-m",
-                "512",
+                "2048",
                 "-M",
                 "32",
                 "-Y",
@@ -187,10 +186,7 @@ fn recipes<'a>(site: &'a Site, plan: &Plan) -> Vec<Recipe<'a>> {
             ]);
             kamailio.args(["-P", "kamailio.pid"]);
             let kamailio = Process::spawn("Kamailio", &mut kamailio);
-            let mut nginx = Command::new("/usr/sbin/nginx");
-            nginx.args(["-p", &format!("{folder}/"), "-c", "nginx.conf", "-e", "stderr"]);
-            let nginx = Process::spawn("nginx", &mut nginx);
-            vec![nginx, kamailio]
+            vec![nginx(site, site.at(CHAIN, PORT), "", NGINX_SERVER), kamailio]
         }),
     });
     recipes
@@ -215,27 +211,7 @@ name = "default"
 address = "$net.20:5060"
 "#;
 
-const NGINX_CONF: &str = "
-daemon off;
-user root;
-pid nginx.pid;
-worker_processes auto;
-error_log stderr warn;
-events { worker_connections 19000; }
-http {
-    access_log off;
-    client_body_temp_path body;
-    proxy_temp_path proxy;
-    fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi;
-    scgi_temp_path scgi;
-    server {
-        listen $net.11:8443 ssl reuseport;
-        server_name edge.test;
-        ssl_certificate edge.pem;
-        ssl_certificate_key edge.key;
-        ssl_protocols TLSv1.2 TLSv1.3;
-        ssl_session_cache shared:tls:10m;
+const NGINX_SERVER: &str = "
         location /wssip {
             proxy_pass http://$net.11:8080;
             proxy_http_version 1.1;
@@ -244,8 +220,6 @@ http {
             proxy_set_header Connection upgrade;
             proxy_read_timeout 3600s;
         }
-    }
-}
 ";
 
 /// Between browsers and one mediaserver, with flow tokens (RFC 5626) in Path and Record-Route.

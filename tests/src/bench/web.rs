@@ -19,7 +19,7 @@ use super::{
     frame::{self, Side},
     report,
     rounds::{Delays, Figure, Load, Offer, figure, measure},
-    server::{Recipe, Server, edges},
+    server::{self, Recipe, Server, edges, nginx},
 };
 use crate::{
     process::Process,
@@ -378,18 +378,12 @@ fn client(site: &Site, number: usize) -> IpAddr {
 
 fn recipes<'a>(site: &'a Site, plan: &Plan) -> Vec<Recipe<'a>> {
     let mut recipes = edges(site, plan, PORT, |host| EDGE.replace("$host", &host.to_string()));
-    site.write("nginx.conf", &site.fill(NGINX_CONF));
     recipes.push(Recipe {
         name: "nginx".into(),
         is_edge: false,
-        needs: &["/usr/sbin/nginx"],
+        needs: &[server::NGINX],
         at: site.at(NGINX, PORT),
-        launch: Box::new(|| {
-            let mut command = Command::new("/usr/sbin/nginx");
-            let folder = format!("{}/", site.folder().display());
-            command.args(["-p", &folder, "-c", "nginx.conf", "-e", "stderr"]);
-            vec![Process::spawn("nginx", &mut command)]
-        }),
+        launch: Box::new(|| vec![nginx(site, site.at(NGINX, PORT), NGINX_HTTP, NGINX_SERVER)]),
     });
     site.write("haproxy.cfg", &site.fill(HAPROXY_CFG));
     let read = |name| fs::read_to_string(site.folder().join(name)).expect("a file of the site");
@@ -433,33 +427,16 @@ path = "/socket"
 websocket = true
 "#;
 
-const NGINX_CONF: &str = "
-daemon off;
-user root;
-pid nginx.pid;
-worker_processes auto;
-error_log stderr warn;
-events { worker_connections 19000; }
-http {
-    access_log off;
-    client_body_temp_path body;
-    proxy_temp_path proxy;
-    fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi;
-    scgi_temp_path scgi;
+const NGINX_HTTP: &str = "
     keepalive_requests 100000000;
     proxy_http_version 1.1;
     proxy_set_header Host $http_host;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_set_header X-Forwarded-Proto $scheme;
     upstream backend { server $net.20:8080; keepalive 64; keepalive_requests 100000000; }
-    server {
-        listen $net.11:8443 ssl reuseport;
-        server_name edge.test;
-        ssl_certificate edge.pem;
-        ssl_certificate_key edge.key;
-        ssl_protocols TLSv1.2 TLSv1.3;
-        ssl_session_cache shared:tls:10m;
+";
+
+const NGINX_SERVER: &str = "
         location /app { proxy_pass http://backend; proxy_set_header Connection \"\"; }
         location /socket {
             proxy_pass http://backend;
@@ -467,8 +444,6 @@ http {
             proxy_set_header Connection upgrade;
             proxy_read_timeout 3600s;
         }
-    }
-}
 ";
 
 const HAPROXY_CFG: &str = "

@@ -1,4 +1,4 @@
-//! How do the telephones behave that others have made? JsSIP and SIP.js, in Node and in Chromium.
+//! How do the telephones behave that others have made? JsSIP and SIP.js, in Node and in Chromium, and SIPml5 in Chromium.
 
 use std::{
     fs,
@@ -27,6 +27,8 @@ pub enum Library {
     JsSip,
     /// onsip/SIP.js.
     SipJs,
+    /// DoubangoTelecom/sipml5, which runs in browsers only.
+    Sipml5,
 }
 
 /// A telephone. What it can do is in `tests/clients/phones/`; what it shows is the state of `phone`.
@@ -58,14 +60,15 @@ pub struct Line {
 }
 
 impl Library {
-    /// Both.
+    /// Those that run everywhere.
     pub const ALL: [Self; 2] = [Self::JsSip, Self::SipJs];
 
-    /// Its name in `tests/clients/phones/index.js`.
+    /// Its name in `tests/clients/`.
     fn name(self) -> &'static str {
         match self {
             Self::JsSip => "jssip",
             Self::SipJs => "sipjs",
+            Self::Sipml5 => "sipml",
         }
     }
 }
@@ -107,6 +110,10 @@ impl Phone {
         let url = format!("{}/app/page", line.origin);
         let mut page = Page::open(site, &url, &site.identity().trusted, STATE);
         page.until("document.body");
+        if library == Library::Sipml5 {
+            let file = modules()?.join("sipml/SIPml-api.js");
+            page.evaluate(&fs::read_to_string(file).expect("a script"));
+        }
         page.evaluate(&format!("(() => {{ {script}\n}})()"));
         Some(Self::make(Host::Chromium(Box::new(page)), library, line))
     }
@@ -163,8 +170,7 @@ impl Phone {
 /// A script of `tests/clients/` with all that it imports, as one file in the folder of the site; `None`, said aloud, where
 /// that cannot be made.
 fn bundle(site: &Site, script: &str, platform: &str) -> Option<PathBuf> {
-    static INSTALLED: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let modules = INSTALLED.get_or_init(install).as_deref()?;
+    let modules = modules()?;
     let out = site.folder().join(script).with_extension("mjs");
     let format = if platform == "node" { "esm" } else { "iife" };
     let mut command = Command::new("node");
@@ -187,7 +193,13 @@ fn bundle(site: &Site, script: &str, platform: &str) -> Option<PathBuf> {
     Some(out)
 }
 
-/// The packages of `package-lock.json`, in the target folder; installed when a test first asks for them.
+/// The packages of `package-lock.json`, installed when a test first asks for them; `None`, said aloud, where they cannot be.
+fn modules() -> Option<&'static Path> {
+    static INSTALLED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    INSTALLED.get_or_init(install).as_deref()
+}
+
+/// Puts the packages into the target folder.
 fn install() -> Option<PathBuf> {
     let lock = fs::read(clients().join("package-lock.json")).expect("the list of packages");
     let target = edge::target_folder();
@@ -207,7 +219,7 @@ fn install() -> Option<PathBuf> {
         let _ = fs::remove_dir_all(&draft);
     }
     if let Err(why) = done {
-        skipped(&format!("JsSIP and SIP.js were not tried: {why}"));
+        skipped(&format!("JsSIP, SIP.js and SIPml5 were not tried: {why}"));
         return None;
     }
     Some(modules)

@@ -114,7 +114,11 @@ fn a_request_that_has_an_answer_stays() {
     let first = World::sent_to(&sent, mediaserver(0));
     world.trunk(&reply(&first, "100 Trying", ""));
     assert_eq!(world.error(mediaserver(0)), []);
-    assert_eq!(world.wait(Duration::from_secs(60)), []);
+    let later = world.wait(Duration::from_secs(60));
+    assert!(
+        later.iter().all(|(_, sent)| matches!(sent, Sent::Browser(..))),
+        "{later:?}"
+    );
     // One that says something, but nothing to this request, lives; not for ever, if that was all.
     let mut world = self::world();
     let flow = world.open(1);
@@ -123,9 +127,9 @@ fn a_request_that_has_an_answer_stays() {
     world.trunk(&trunk_invite("<sip:10.0.0.1;lr>", "z9hG4bKm1"));
     let mut went_to = |duration| {
         let sent = world.wait(duration).into_iter();
-        let to = sent.map(|(_, sent)| match sent {
-            Sent::Trunk(to, _) => to,
-            other => panic!("{other:?}"),
+        let to = sent.filter_map(|(_, sent)| match sent {
+            Sent::Trunk(to, _) => Some(to),
+            _ => None,
         });
         to.collect::<Vec<_>>()
     };
@@ -147,6 +151,59 @@ fn a_503_goes_elsewhere_if_it_is_the_first_word() {
     world.trunk_from(mediaserver(2), &reply(&second, "100 Trying", ""));
     let sent = world.trunk_from(mediaserver(2), &reply(&second, "503 Service Unavailable", ""));
     assert_eq!(heads(&sent)[1..], ["browser: SIP/2.0 503 Service Unavailable"]);
+}
+
+#[test]
+fn one_that_says_when_to_try_again_is_left_alone_until_then() {
+    let (first, second) = (mediaserver(0), mediaserver(2));
+    let alive = [first, second, mediaserver(3)];
+    // What it says, and where new requests go after so many seconds, though it answers questions.
+    let check = |retry_after: &str, expected: &[(u64, SocketAddr)]| {
+        let mut world = world();
+        let flow = world.open(1);
+        let sent = world.browser(flow, &invite("z9hG4bKi1"));
+        let request = World::sent_to(&sent, first);
+        world.trunk(&reply(&request, "503 Service Unavailable", retry_after));
+        let mut passed = 0;
+        for (number, (after, to)) in (2..).zip(expected) {
+            world.pass(Duration::from_secs(after - passed), &alive);
+            passed = *after;
+            let sent = world.browser(flow, &invite(&format!("z9hG4bKi{number}")));
+            World::sent_to(&sent, *to);
+        }
+    };
+    check("", &[(0, first)]);
+    check("Retry-After: 20\r\n", &[(0, second), (19, second), (20, first)]);
+    check(
+        "Retry-After: 20 (maintenance);duration=9\r\n",
+        &[(19, second), (20, first)],
+    );
+    check("Retry-After: soon\r\n", &[(0, first)]);
+    // Nobody is believed for ever.
+    check("Retry-After: 99999999\r\n", &[(299, second), (300, first)]);
+}
+
+#[test]
+fn dialogs_stay_with_one_that_wants_no_more_requests() {
+    let mut world = world();
+    let flow = world.open(1);
+    let sent = world.browser(flow, &invite("z9hG4bKi1"));
+    let request = World::sent_to(&sent, mediaserver(0));
+    world.trunk(&reply(&request, "200 OK", "Contact: <sip:200@10.0.0.2:5060>\r\n"));
+    let other = World::sent_to(&world.browser(flow, &invite("z9hG4bKi2")), mediaserver(0));
+    world.trunk(&reply(&other, "503 Service Unavailable", "Retry-After: 60\r\n"));
+    let bye = in_dialog("BYE", 8, "z9hG4bKi3", &request);
+    World::sent_to(&world.browser(flow, &bye), mediaserver(0));
+}
+
+#[test]
+fn nobody_is_turned_away_by_what_another_was_told() {
+    let mut world = World::new(Reach::Path);
+    let flow = world.open(1);
+    let sent = world.browser(flow, &invite("z9hG4bKi1"));
+    let request = World::sent_to(&sent, mediaserver(0));
+    world.trunk(&reply(&request, "503 Service Unavailable", "Retry-After: 60\r\n"));
+    World::sent_to(&world.browser(flow, &invite("z9hG4bKi2")), mediaserver(0));
 }
 
 #[test]

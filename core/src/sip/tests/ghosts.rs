@@ -10,7 +10,7 @@ const ANSWER: &str = "Contact: <sip:200@10.0.0.2:5070;x=y>\r\nRecord-Route: <sip
 fn ringing(world: &mut World) -> (FlowId, String) {
     let flow = world.open(1);
     world.register(flow, CONTACT);
-    let forwarded = world.browser(flow, &invite("z9hG4bKi1")).remove(1).trunk();
+    let forwarded = world.browser(flow, &invite("z9hG4bKi1")).remove(0).trunk();
     world.trunk(&reply(&forwarded, "180 Ringing", ""));
     (flow, forwarded)
 }

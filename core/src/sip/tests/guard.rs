@@ -230,7 +230,7 @@ fn fields_are_taken_out_on_both_ways() {
         let flow = world.open(1);
         let path = fields(&world.register(flow, CONTACT), "Path")[0].to_owned();
         let request = invite("z9hG4bKi1").replace("P-Asserted-Identity: <sip:boss@xivo>\r\n", FIELDS);
-        let forwarded = world.browser(flow, &request).remove(1).trunk();
+        let forwarded = world.browser(flow, &request).remove(0).trunk();
         assert_eq!(names(&forwarded), up);
         let answer = world
             .trunk(&reply(&forwarded, "180 Ringing", FIELDS))

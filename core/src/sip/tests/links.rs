@@ -62,7 +62,11 @@ fn large_requests_go_by_tcp_and_are_not_repeated() {
     );
     // Whoever answers by a new dialog comes by UDP, as before.
     assert!(fields(&request, "Record-Route")[0].ends_with("@10.0.0.1:5060;lr>"));
-    assert_eq!(world.wait(Duration::from_secs(3)), []);
+    let later = world.wait(Duration::from_secs(3));
+    assert_eq!(
+        later.iter().map(|(_, sent)| sent.head()).collect::<Vec<_>>(),
+        ["browser: SIP/2.0 100 Trying"]
+    );
     let ringing = reply(&request, "180 Ringing", "");
     let sent = world
         .call(|bridge, cx| bridge.from_link(cx, link.address, ringing.as_bytes()))
@@ -75,7 +79,7 @@ fn large_requests_go_by_tcp_and_are_not_repeated() {
     let sent = world.trunk(&reply(&request, "487 Request Terminated", ""));
     assert!(by_link(&sent).starts_with("ACK "));
     // Small ones go by UDP, unless their URI asks for TCP.
-    assert!(heads(&world.browser(flow, &invite("z9hG4bKi2")))[1].starts_with("trunk: INVITE"));
+    assert!(heads(&world.browser(flow, &invite("z9hG4bKi2")))[0].starts_with("trunk: INVITE"));
     let bye = in_dialog("BYE", 8, "z9hG4bKb1", &request);
     assert!(heads(&world.browser(flow, &bye))[0].starts_with("trunk: BYE"));
     let asks = |method: &str| {
@@ -92,7 +96,7 @@ fn without_a_connection_they_go_by_udp() {
     let (mut world, link) = world();
     let flow = world.open(1);
     let sent = world.browser(flow, &large("z9hG4bKi1"));
-    let request = sent[1].clone().trunk();
+    let request = sent[0].clone().trunk();
     assert!(fields(&request, "Via")[0].starts_with("SIP/2.0/UDP "));
     assert_eq!((world.stats.sip.stream_missing, world.stats.sip.fragmented), (1, 1));
     world.trunk(&reply(&request, "486 Busy Here", ""));
@@ -129,7 +133,8 @@ fn what_waits_on_a_connection_that_ends_goes_by_udp() {
     let again = sent[0].clone().trunk();
     assert_eq!(again, request.replacen("SIP/2.0/TCP", "SIP/2.0/UDP", 1));
     // From there on it is repeated.
-    assert_eq!(world.wait(Duration::from_millis(500)).len(), 1);
+    let later = world.wait(Duration::from_millis(500));
+    assert!(later.iter().any(|(_, sent)| sent.head().starts_with("trunk: INVITE")));
     let sent = world.trunk(&reply(&again, "486 Busy Here", ""));
     assert!(heads(&sent).contains(&"browser: SIP/2.0 486 Busy Here".into()));
     assert!(heads(&sent).iter().any(|head| head.starts_with("trunk: ACK ")));

@@ -62,7 +62,7 @@ fn a_dialog_goes_on_at_the_new_websocket() {
 fn what_was_under_way_goes_on() {
     let mut world = World::new(Reach::Path);
     let (flow, path) = registered(&mut world, 1);
-    let own = world.browser(flow, &invite("z9hG4bKi1")).remove(1).trunk();
+    let own = world.browser(flow, &invite("z9hG4bKi1")).remove(0).trunk();
     let ringing = world.trunk(&trunk_invite(&path, "z9hG4bKm1")).remove(1).browser();
     world.browser(flow, &reply(&ringing, "180 Ringing", ""));
     lose(&mut world, flow);

@@ -34,6 +34,8 @@ pub enum Name {
     ProxyRequire,
     /// RFC 3261 section 20.19.
     Expires,
+    /// RFC 3261 section 20.33.
+    RetryAfter,
     /// RFC 3326 section 2.
     Reason,
     /// RFC 3261 section 20.38.
@@ -88,6 +90,7 @@ impl Name {
             (9, b't') if is(b"Timestamp") => Self::Timestamp,
             (10, b'u') if is(b"User-Agent") => Self::UserAgent,
             (10, b'f') if is(b"Flow-Timer") => Self::FlowTimer,
+            (11, b'r') if is(b"Retry-After") => Self::RetryAfter,
             (12, b'm') if is(b"Max-Forwards") => Self::MaxForwards,
             (12, b'r') if is(b"Record-Route") => Self::RecordRoute,
             (13, b'p') if is(b"Proxy-Require") => Self::ProxyRequire,

@@ -1,0 +1,82 @@
+//! The binary `edgeward-glommio`: shards on glommio, an executor on io_uring for each.
+
+use std::{io, net::TcpListener, process::ExitCode};
+
+use edgeward_core::action::ListenerId;
+use edgeward_daemon::{CUT_GRACE, Letters, Runtime, Start, tcp::accept_failed};
+use futures_lite::future::{or, yield_now};
+use glommio::timer::{Timer, sleep};
+
+use crate::shard::{Driver, SharedDriver};
+
+mod dial;
+mod executor;
+mod mesh;
+mod ready;
+mod relay;
+mod shard;
+mod stream;
+mod udp;
+
+fn main() -> ExitCode {
+    edgeward_daemon::main(&Runtime {
+        name: "edgeward-glommio",
+        check: executor::check,
+        run,
+    })
+}
+
+/// The thread of one shard: everything that happens on it is a task of one executor.
+fn run(start: Start, listeners: Vec<TcpListener>, letters: Letters) -> io::Result<()> {
+    executor::make()?.run(live(start, listeners, letters))
+}
+
+async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: Letters) -> io::Result<()> {
+    let driver = Driver::start(start)?;
+    let mut accepting = Vec::new();
+    for (number, listener) in (0..).zip(listeners) {
+        accepting.push(executor::spawn(accept(driver.clone(), ListenerId(number), listener)));
+    }
+    executor::spawn(shard::keep_time(driver.clone())).detach();
+    let datagrams = executor::spawn(udp::run(driver.clone()));
+    let until_end = async {
+        let deadline = mesh::deliver(&driver, &mut letters).await;
+        for task in accepting {
+            task.cancel().await;
+        }
+        let Some(deadline) = deadline else { return };
+        let alarm = driver.borrow().alarm();
+        let ended = async {
+            // Letters go on arriving while exchanges end.
+            mesh::deliver(&driver, &mut letters).await;
+            alarm.quiet().await;
+        };
+        // The core cuts what is left at the deadline; a moment more for what it then says.
+        let cut = driver.borrow().clock().system(deadline) + CUT_GRACE;
+        if executor::timeout_at(cut, ended).await.is_none() {
+            tracing::info!("some connections did not end in time");
+        }
+    };
+    let ended = or(
+        async {
+            until_end.await;
+            Ok(())
+        },
+        datagrams,
+    )
+    .await;
+    driver.borrow_mut().flush_log();
+    // A ring lets go of listeners that it watches when its executor goes round, and of the rest a while after the end.
+    Timer::new(executor::ROUND).await;
+    ended
+}
+
+async fn accept(driver: SharedDriver, on: ListenerId, listener: TcpListener) {
+    loop {
+        match ready::accept(&listener).await {
+            Ok(socket) => driver.borrow_mut().accepted(on, socket),
+            Err(error) => sleep(accept_failed(&error)).await,
+        }
+        yield_now().await;
+    }
+}
