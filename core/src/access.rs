@@ -13,7 +13,8 @@ const TEXT_BYTES_MAX: usize = 512;
 /// What a JSON Web Token in base64 begins with: `{"`.
 const JWT_START: &str = "eyJ";
 
-/// A request and its answer. Nothing in it can hold a token: queries are left out, and so are JSON Web Tokens in paths.
+/// A request and its answer. Tokens are kept out: queries are left out, and so are JSON Web Tokens wherever one begins in a
+/// path. A token of another form in a path is not known from the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// When its head was read.
@@ -159,11 +160,15 @@ pub(crate) fn without_tokens(uri: &str) -> Box<str> {
     if !uri.contains(JWT_START) {
         return uri.into();
     }
-    let segments = uri.split('/').map(|segment| match segment.starts_with(JWT_START) {
-        true => "***",
-        false => segment,
-    });
-    segments.collect::<Vec<_>>().join("/").into()
+    // RFC 3986 section 2.2: a JSON Web Token has none of these.
+    let is_delimiter = |byte: char| matches!(byte, '/' | ';' | '=' | ',' | ':' | '&' | '@' | '!' | '+' | '(' | '\'');
+    let parts = uri
+        .split_inclusive(is_delimiter)
+        .map(|part| match part.strip_prefix(JWT_START) {
+            Some(token) => ["***", token.rfind(is_delimiter).map_or("", |at| &token[at..])].concat(),
+            None => part.into(),
+        });
+    parts.collect::<String>().into()
 }
 
 #[cfg(test)]
@@ -179,6 +184,8 @@ mod tests {
             "/meetingrooms/token/validate/eyJhbGciOi.eyJzdWIi.c2ln",
             "/meetingrooms/token/validate/***",
         );
+        check("/room;token=eyJhbGci.eyJz.c2ln;x=1/a", "/room;token=***;x=1/a");
+        check("/a,eyJhbGci.eyJz.c2ln", "/a,***");
         check("/monkeyJungle/x", "/monkeyJungle/x");
         check(&"/é".repeat(400), &("/é".repeat(170) + "/"));
     }

@@ -357,8 +357,8 @@ pub struct Addresses {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResolveError;
 
-/// Everything that happens to a shard but datagrams and stream bytes. Each [`Action`] that asks is answered by exactly
-/// one of these.
+/// Everything that happens to a shard but datagrams and stream bytes. Each [`Action`] that asks is answered by one of these
+/// at the most: by none when its id is dead by then, or a parcel was lost on its way.
 #[derive(Debug)]
 pub enum Input {
     /// The peer of a stream sends no more.

@@ -798,7 +798,7 @@ impl Default for TurnLimits {
 /// Secrets that all shards share and that must never be told.
 #[derive(Clone)]
 pub struct Keys {
-    /// Signs TURN nonces.
+    /// Signs TURN nonces and what TURN gives out to be shown again, and seeds the hashes that all shards compute alike.
     pub nonce: [u8; 32],
     /// Signs SIP flow tokens: the first is used, all are accepted.
     pub flow: Vec<[u8; 32]>,

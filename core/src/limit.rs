@@ -41,7 +41,7 @@ pub enum Verdict {
 
 /// One rate, and how much of it each client has used.
 #[derive(Debug)]
-pub struct Zone {
+pub(crate) struct Zone {
     /// Time from one request to the next in the long run; 2 s are 30 a minute.
     interval: Duration,
     entries_max: usize,
@@ -74,7 +74,7 @@ struct Entry {
 
 impl Zone {
     /// A zone that remembers so many clients, at least one. The memory is taken as they come.
-    pub fn new(interval: Duration, entries_max: usize, hasher: RandomState) -> Self {
+    pub(crate) fn new(interval: Duration, entries_max: usize, hasher: RandomState) -> Self {
         Self {
             interval,
             entries_max: entries_max.max(1),
@@ -85,7 +85,7 @@ impl Zone {
     }
 
     /// Counts a request of this client, unless it is refused.
-    pub fn check(&mut self, now: Instant, account: Account, tolerance: Tolerance) -> Verdict {
+    pub(crate) fn check(&mut self, now: Instant, account: Account, tolerance: Tolerance) -> Verdict {
         let verdict = self.peek(now, account, tolerance);
         if !matches!(verdict, Verdict::Refuse(_)) {
             let interval = self.interval;
@@ -96,7 +96,7 @@ impl Zone {
     }
 
     /// What [`Zone::check`] would say, without counting.
-    pub fn peek(&mut self, now: Instant, account: Account, tolerance: Tolerance) -> Verdict {
+    pub(crate) fn peek(&mut self, now: Instant, account: Account, tolerance: Tolerance) -> Verdict {
         let Some(at) = self.index.get(&account) else {
             return Verdict::Admit;
         };

@@ -37,11 +37,11 @@ mod trunk_role;
 mod turn_role;
 pub(crate) mod web_role;
 
-/// One CPU core's part of the edge. Nothing in it is shared, nothing is locked; what it does follows from its
-/// configuration, its seed and its inputs.
+/// One CPU core's part of the edge. It shares its configuration with others, and through that what TLS knows: certificates,
+/// the time, sessions. What it does follows from its configuration, its seed and its inputs.
 ///
-/// A runtime calls one of the doors (`accept`, `accept_peer`, `adopt`, `receive`, `datagrams`, `handle`, `timeout`), then takes
-/// actions until there are none, then sends the [`Egress`] and clears it.
+/// A runtime calls one of the doors (`accept`, `accept_peer`, `adopt` and `resume`, `receive`, `datagrams`, `handle`,
+/// `timeout`), then takes actions until there are none, then sends the [`Egress`] and clears it.
 #[derive(Debug)]
 pub struct Shard {
     config: SharedConfig,
@@ -745,6 +745,20 @@ impl Shard {
             | Stage::Trunk(_) => self.config.https.as_ref().map(|https| https.limits.buffer_bytes_max),
         };
         conn.backlog() < limit.unwrap_or(FALLBACK_BUFFER_BYTES)
+    }
+
+    /// Moves a connection to the shard that it belongs to, with what has come and is not understood yet.
+    fn send_to_shard(&mut self, id: ConnId, to: ShardId, bytes: &[u8]) -> Step {
+        let Some(mut conn) = self.conns.remove(id.0) else {
+            return Step::Gone;
+        };
+        self.release_client(&mut conn);
+        conn.put_rest(BytesMut::from(bytes));
+        self.actions.push_back(Action::Forward {
+            to,
+            parcel: Parcel::Conn(id, Box::new(conn)),
+        });
+        Step::Gone
     }
 
     /// What a machine needs at hand.

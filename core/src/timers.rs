@@ -10,14 +10,14 @@ use crate::time::Instant;
 /// There is no removal: whoever pops a deadline compares it with what the owner wants by then, and arms it again or
 /// lets it go. An owner that keeps one entry in the heap and only ever moves its own wish costs nothing per packet.
 #[derive(Debug)]
-pub struct Timers<K> {
+pub(crate) struct Timers<K> {
     heap: BinaryHeap<Reverse<(Instant, u64, K)>>,
     armed: u64,
 }
 
 impl<K: Ord> Timers<K> {
     /// No deadline.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             heap: BinaryHeap::new(),
             armed: 0,
@@ -25,13 +25,13 @@ impl<K: Ord> Timers<K> {
     }
 
     /// Wakes `owner` at `at`.
-    pub fn arm(&mut self, at: Instant, owner: K) {
+    pub(crate) fn arm(&mut self, at: Instant, owner: K) {
         self.armed += 1;
         self.heap.push(Reverse((at, self.armed, owner)));
     }
 
     /// The next owner whose deadline has come, if any.
-    pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, K)> {
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(Instant, K)> {
         if self.next()? > now {
             return None;
         }
@@ -39,18 +39,14 @@ impl<K: Ord> Timers<K> {
     }
 
     /// The soonest deadline, in O(1).
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
     /// How many entries the heap holds.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.heap.len()
-    }
-
-    /// Whether nothing is armed.
-    pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
     }
 }
 

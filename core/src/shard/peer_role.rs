@@ -3,12 +3,10 @@
 
 use core::{net::SocketAddr, time::Duration};
 
-use bytes::BytesMut;
-
 use crate::{
-    action::{Action, ConnId, Egress, Endpoints, IoKind, Parcel, Refused, RelayId, ShardId},
+    action::{Action, ConnId, Egress, Endpoints, IoKind, Refused, RelayId},
     conn::{Conn, Side, Stage, Tunnel},
-    shard::{Shard, Step},
+    shard::Shard,
     time::{Instant, Now},
     turn::{BIND_TIMEOUT, CONNECT_TIMEOUT, ConnectionId},
 };
@@ -92,20 +90,6 @@ impl Shard {
         let verdict = turn.connect_failed(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), id);
         self.carry_made(verdict, out);
         self.close(now, id, out);
-    }
-
-    /// Moves a connection to the shard that its message is for, with the message and all that came behind it.
-    pub(super) fn send_to_shard(&mut self, id: ConnId, to: ShardId, bytes: &[u8]) -> Step {
-        let Some(mut conn) = self.conns.remove(id.0) else {
-            return Step::Gone;
-        };
-        self.release_client(&mut conn);
-        conn.put_rest(BytesMut::from(bytes));
-        self.actions.push_back(Action::Forward {
-            to,
-            parcel: Parcel::Conn(id, Box::new(conn)),
-        });
-        Step::Gone
     }
 
     /// Makes one tunnel of a client's and a peer's connection. What has come already passes at once.

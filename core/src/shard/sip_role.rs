@@ -26,16 +26,7 @@ impl Shard {
         if home == self.id {
             return self.open_sip(now, id, out);
         }
-        let Some(mut conn) = self.conns.remove(id.0) else {
-            return Step::Gone;
-        };
-        self.release_client(&mut conn);
-        conn.put_rest(early.into());
-        self.actions.push_back(Action::Forward {
-            to: home,
-            parcel: Parcel::Conn(id, Box::new(conn)),
-        });
-        Step::Gone
+        self.send_to_shard(id, home, early)
     }
 
     /// Answers the handshake, or refuses it while the mediaserver does not answer or there is no room.

@@ -1,6 +1,6 @@
 //! Which bytes go into the TURN server, and where do its verdicts go?
 
-use core::ops::Range;
+use core::{net::SocketAddr, ops::Range};
 
 use crate::{
     action::{
@@ -12,7 +12,6 @@ use crate::{
     time::{Instant, Now},
     turn::{self, Ask, Client, IpHeader, Payload, To, Verdict},
 };
-use core::net::SocketAddr;
 
 /// Where the bytes are that a verdict speaks of.
 #[derive(Clone, Copy)]
@@ -130,7 +129,7 @@ impl Shard {
     ) {
         let Some(turn) = &mut self.turn else { return };
         let verdict = turn.bound(&mut Self::cx(now, &mut self.rng, &mut self.stats, out), relay, result);
-        self.carry(verdict, Input::Nothing, out);
+        self.carry_made(verdict, out);
         self.turn_asks(now, out);
     }
 
@@ -147,7 +146,7 @@ impl Shard {
         };
         let cx = &mut Self::cx(now, &mut self.rng, &mut self.stats, out);
         let verdict = turn.socket_error(cx, relay, peer, icmp);
-        self.carry(verdict, Input::Nothing, out);
+        self.carry_made(verdict, out);
     }
 
     pub(super) fn turn_stream_gone(&mut self, now: Now, id: ConnId, out: &mut Egress) {

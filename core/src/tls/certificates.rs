@@ -12,8 +12,8 @@ use rustls::{
 
 use super::{Certificate, Clock};
 
-/// All certificates. They are replaced as a whole: the only thing that shards share and that changes, looked at once in a
-/// handshake.
+/// All certificates, which shards share. They are replaced as a whole, and looked at in a handshake and for a request that
+/// names another host than its connection did.
 #[derive(Debug)]
 pub(super) struct Certificates {
     all: RwLock<Arc<[Certificate]>>,

@@ -35,7 +35,7 @@ impl Stream {
         Self { begun: false }
     }
 
-    /// The first message of `bytes`; `None` when more bytes are needed, of which no more than 65,556 ever are.
+    /// The first message of `bytes`; `None` when more bytes are needed, of which a message has 65,552 at the most.
     ///
     /// # Errors
     /// As soon as the bytes can no longer become a message.

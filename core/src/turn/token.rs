@@ -26,7 +26,7 @@ pub(super) const TOKEN_LIFETIME_SECS: u64 = 60;
 /// Grain of the time in a token, in seconds.
 pub(super) const STEP_SECS: u64 = 4;
 
-/// Sets these authenticated bytes apart from all others under the same key; no nonce is as long as this and the rest.
+/// Sets these authenticated bytes apart from all others under the same key, which begin otherwise.
 const PURPOSE: &[u8] = b"RESERVATION-TOKEN";
 
 /// A port of ours that somebody may have.

@@ -93,7 +93,7 @@ impl Relay {
         if let Some((channel, payload)) = channel_data(bytes) {
             let peers: Vec<SocketAddr> = client.peers_of(channel, now).collect();
             for peer in peers {
-                *client.up.entry((peer, payload.to_vec())).or_default() += 1;
+                self.sent(now, from, peer, payload);
             }
             return;
         }
@@ -105,13 +105,26 @@ impl Relay {
                     message.attribute(attribute::DATA),
                 );
                 if let (Some(peer), Some(data)) = (peer, data) {
-                    *client.up.entry((peer, data.to_vec())).or_default() += 1;
+                    self.sent(now, from, peer, data);
                 }
             }
             (Class::Request, _) if is_signed(bytes) => {
                 client.asked.insert(message.transaction, message);
             }
             _ => {}
+        }
+    }
+
+    /// A client has something for a peer. Where the peer is relayed as well, it need not cross the network.
+    fn sent(&mut self, now: Time, from: SocketAddr, peer: SocketAddr, payload: &[u8]) {
+        let client = self.clients.entry(from).or_default();
+        *client.up.entry((peer, payload.to_vec())).or_default() += 1;
+        let own = self.relays.iter().filter(|(_, owner)| **owner == from);
+        let own: Vec<SocketAddr> = own.map(|(relayed, _)| *relayed).collect();
+        if client.may_talk(now, peer) {
+            for relayed in own {
+                self.from_peer(now, peer, relayed, payload);
+            }
         }
     }
 
