@@ -89,7 +89,8 @@ pub struct Server {
     pub connections_max: usize,
     /// TCP connections that one client may hold on one shard: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections_per_address_max: usize,
-    /// How long datagrams may wait so as to be taken together, while they come often; zero is not at all.
+    /// How long datagrams may wait so as to be taken together, while they come often; zero is not at all. Bytes of streams
+    /// may wait twice as long.
     pub coalesce: Duration,
 }
 
@@ -182,6 +183,8 @@ pub struct HttpLimits {
     pub tunnel_idle: Duration,
     /// An idle upstream connection is closed after this.
     pub upstream_idle: Duration,
+    /// An upstream connection that is as old as this takes no further request, so that a name that has moved is followed.
+    pub upstream_age: Duration,
     /// Request or status line.
     pub line_bytes_max: usize,
     /// A whole head.
@@ -190,6 +193,9 @@ pub struct HttpLimits {
     pub fields_max: usize,
     /// Bytes that wait for a slow reader in one direction before its source is no longer read.
     pub buffer_bytes_max: usize,
+    /// Bytes that wait in one shard for one client address, on all its connections and those to upstreams on its behalf,
+    /// before all their sources are no longer read.
+    pub buffer_bytes_per_address_max: usize,
     /// Idle connections kept to one upstream by one shard.
     pub upstream_idle_max: usize,
 }
@@ -206,10 +212,12 @@ impl Default for HttpLimits {
             response: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(120),
             upstream_idle: Duration::from_secs(30),
+            upstream_age: Duration::from_secs(600),
             line_bytes_max: 8 * 1024,
             head_bytes_max: 32 * 1024,
             fields_max: 100,
             buffer_bytes_max: 64 * 1024,
+            buffer_bytes_per_address_max: 32 * 1024 * 1024,
             upstream_idle_max: 32,
         }
     }
@@ -369,8 +377,8 @@ pub struct Route {
     pub path: String,
     /// Whether paths below it (`/path/...`) are meant too. `/` with this set is everything.
     pub below: bool,
-    /// Index in [`Web::upstreams`].
-    pub upstream: usize,
+    /// Index in [`Web::upstreams`]; `None` is answered 404.
+    pub upstream: Option<usize>,
     /// Whether a WebSocket may be opened there; other requests are let through as well.
     pub websocket: bool,
     /// Largest request body.

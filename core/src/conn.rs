@@ -13,6 +13,7 @@ pub(crate) use stage::{
 
 use crate::{
     config::Offer,
+    limit::Account,
     time::Instant,
     tls::{Tls, TlsError},
     wire::proxy::Ends,
@@ -35,6 +36,8 @@ pub struct Conn {
     pub(crate) listed: bool,
     /// Whether the peer sends no more.
     pub(crate) ended: bool,
+    /// Bytes of its backlog that are counted, and for which client.
+    pub(crate) counted: Option<(Account, usize)>,
     /// Whether it has met a fault of ours, so that it has to go.
     pub(crate) is_broken: bool,
     accepted: bool,
@@ -42,6 +45,8 @@ pub struct Conn {
     rest: BytesMut,
     outgoing: BytesMut,
     sealed: BytesMut,
+    /// Bytes of that which go along with others, and not before there are any.
+    patient: usize,
     link: Link,
     in_flight: usize,
     flush_raised: bool,
@@ -118,12 +123,14 @@ impl Conn {
             armed: None,
             listed: false,
             ended: false,
+            counted: None,
             is_broken: false,
             accepted: false,
             tls,
             rest: BytesMut::new(),
             outgoing: BytesMut::new(),
             sealed: BytesMut::new(),
+            patient: 0,
             link,
             in_flight: 0,
             flush_raised: false,
@@ -153,6 +160,7 @@ impl Conn {
         let last = core::mem::replace(self, fresh);
         self.stage = last.stage;
         self.outgoing = last.outgoing;
+        self.counted = last.counted;
     }
 
     pub(crate) const fn tls(&self) -> Option<&Tls> {
@@ -171,8 +179,13 @@ impl Conn {
     /// Decrypts what came from the wire into `plain`; only for a connection with TLS.
     pub(crate) fn open(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
+        let (was_ready, before) = (tls.is_ready(), self.sealed.len());
         let result = tls.receive(bytes, plain, &mut self.sealed);
         self.ended |= tls.peer_closed();
+        if !was_ready && tls.has_given_tickets() {
+            // They are for another connection: this one need not wait for a write of their own.
+            self.patient = self.sealed.len() - before;
+        }
         result
     }
 
@@ -203,7 +216,7 @@ impl Conn {
 
     /// Bytes that the peer has not taken yet, as far as we can tell.
     pub(crate) fn backlog(&self) -> usize {
-        self.outgoing.len() + self.sealed.len() + self.in_flight
+        self.outgoing.len() + self.sealed.len() - self.patient + self.in_flight
     }
 
     /// Ends our direction when everything is written.
@@ -225,7 +238,7 @@ impl Conn {
             }
             self.shut = Shut::Said;
         }
-        let has_output = !self.sealed.is_empty() || (self.can_seal() && !self.outgoing.is_empty());
+        let has_output = self.sealed.len() > self.patient || (self.can_seal() && !self.outgoing.is_empty());
         let flush = has_output && self.in_flight == 0 && !self.flush_raised;
         self.flush_raised |= flush;
         let shut = self.shut == Shut::Said && self.backlog() == 0;
@@ -252,6 +265,11 @@ impl Conn {
         self.accepted
     }
 
+    /// Whether the runtime was last told to read it.
+    pub(crate) const fn is_read(&self) -> bool {
+        self.reading
+    }
+
     /// Whether our direction has ended.
     pub(crate) fn is_shut(&self) -> bool {
         self.shut == Shut::Done
@@ -260,6 +278,7 @@ impl Conn {
     /// Everything to be written, encrypted. It counts as backlog until [`Conn::written`].
     pub(crate) fn take_output(&mut self) -> Option<BytesMut> {
         self.flush_raised = false;
+        self.patient = 0;
         self.seal();
         let bytes = core::mem::take(&mut self.sealed);
         self.in_flight += bytes.len();
@@ -273,6 +292,7 @@ impl Conn {
 
     /// The last bytes of a connection that is given up, with the goodbye of TLS.
     pub(crate) fn last_words(&mut self) -> BytesMut {
+        self.patient = 0;
         self.seal();
         if let Some(tls) = &mut self.tls
             && matches!(self.shut, Shut::No | Shut::Wanted)

@@ -1,13 +1,8 @@
 //! Everything that one CPU core owns, and the doors to it.
 
 use alloc::collections::VecDeque;
-use core::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
-use std::collections::HashMap;
+use core::{net::SocketAddr, time::Duration};
 
-use ahash::RandomState;
 use bytes::{Buf as _, BytesMut};
 
 use crate::{
@@ -31,6 +26,7 @@ use crate::{
     turn,
 };
 
+mod clients;
 mod configure;
 mod drain;
 mod peer_role;
@@ -61,8 +57,7 @@ pub struct Shard {
     actions: VecDeque<Action>,
     /// What TLS decrypts into.
     plain: Vec<u8>,
-    /// Accepted connections by client.
-    clients: HashMap<Account, usize, RandomState>,
+    clients: clients::Clients,
     /// What each name that is being looked up is wanted for.
     questions: Slab<Question>,
     web: web_role::Web,
@@ -107,7 +102,7 @@ impl Shard {
             .is_some()
             .then(|| Bridge::new(config.clone(), id, shards, &mut rng));
         let web = web_role::Web::new(&config, &mut rng);
-        let clients = HashMap::with_hasher(rng.hasher());
+        let clients = clients::Clients::new(rng.hasher());
         let shard = Self {
             config,
             id,
@@ -189,7 +184,7 @@ impl Shard {
             return Err(Refused);
         }
         if conn.is_accepted() {
-            *self.clients.entry(Account::of(conn.peer.ip())).or_default() += 1;
+            self.clients.add(Account::of(conn.peer.ip()));
         }
         let deadline = conn.deadline;
         let mut conn = *conn;
@@ -498,11 +493,15 @@ impl Shard {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         conn.written();
         let pair = conn.stage.pair();
+        self.count_waiting(id);
         self.browser_reads(now, id);
         self.turn_stream_reads(id);
-        // The other end may have been left unread because of us.
+        // The other end may have been left unread because of us. Whoever is read has nothing left to go on with.
         for id in [Some(id), pair].into_iter().flatten() {
-            self.go_on(now, id, out);
+            match self.conns.get(id.0).is_some_and(Conn::is_read) {
+                true => self.list(id),
+                false => self.go_on(now, id, out),
+            }
         }
     }
 
@@ -599,7 +598,7 @@ impl Shard {
     }
 
     fn forget(&mut self, now: Now, id: ConnId, mut conn: Conn, out: &mut Egress) {
-        self.release_client(&conn);
+        self.release_client(&mut conn);
         let is_cut = matches!(&conn.stage, Stage::Http(browser) if browser.server.is_cut());
         self.actions.push_back(match is_cut {
             true => Action::Reset(id),
@@ -624,41 +623,6 @@ impl Shard {
             Stage::Turn(_) => self.turn_stream_gone(now, id, out),
             Stage::Opening(opening) => self.log(now, opening.exchange, End::ClientGone),
             Stage::Proxied(_) | Stage::Sniff(_) => {}
-        }
-    }
-
-    /// Counts one more connection of a client, unless it has too many.
-    fn admit(&mut self, client: IpAddr) -> bool {
-        let account = Account::of(client);
-        let held = self.clients.get(&account).copied().unwrap_or(0);
-        // A proxy in front of us brings the connections of many.
-        let trusted = self
-            .config
-            .https
-            .as_ref()
-            .map_or(&[][..], |https| &https.trusted_proxies);
-        let is_trusted = trusted.iter().any(|net| net.contains(&client));
-        let is_admitted = is_trusted || held < self.config.server.connections_per_address_max;
-        if is_admitted {
-            self.clients.insert(account, held + 1);
-        } else {
-            refused(
-                Role::Edge,
-                client,
-                "connections",
-                "one address holds too many connections",
-            );
-        }
-        is_admitted
-    }
-
-    fn release_client(&mut self, conn: &Conn) {
-        let client = Account::of(conn.peer.ip());
-        if let Some(held) = self.clients.get_mut(&client).filter(|_| conn.is_accepted()) {
-            *held -= 1;
-            if *held == 0 {
-                self.clients.remove(&client);
-            }
         }
     }
 
@@ -699,6 +663,10 @@ impl Shard {
     /// Asks the runtime for whatever the connections of this call now need.
     fn settle(&mut self, now: Now, out: &mut Egress) {
         self.settle_listed(now, out);
+        while let Some(client) = self.clients.next_changed() {
+            self.contain(now, None, out, |shard, out| shard.feed(now, client, out));
+            self.settle_listed(now, out);
+        }
         while let Some(waiting) = self.next_with_room() {
             self.contain(now, Some(waiting), out, |shard, out| shard.release(now, waiting, out));
             self.settle_listed(now, out);
@@ -716,6 +684,7 @@ impl Shard {
         if self.conns.get(id.0).is_some_and(|conn| conn.is_broken) {
             return self.close(now, id, out);
         }
+        self.count_waiting(id);
         let want_read = self.wants_bytes(id);
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         conn.listed = false;
@@ -752,12 +721,13 @@ impl Shard {
         is_wanted && conn.rest_len() < REST_BYTES_MAX && has_room && !self.is_held_up(id) && !self.is_held(id)
     }
 
-    /// Whether the other half of an exchange or tunnel has too much to write already, or may not be given more now.
+    /// Whether the other half of an exchange or tunnel has too much to write already, or all halves together that are
+    /// there for the same client, or may not be given more now.
     fn is_held_up(&self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id.0) else { return false };
         let pair = conn.stage.pair().and_then(|pair| self.conns.get(pair.0));
         let waits = matches!(&conn.stage, Stage::Tunnel(tunnel) if tunnel.waits);
-        waits || pair.is_some_and(|pair| !self.has_room(pair))
+        waits || pair.is_some_and(|pair| !self.has_room(pair) || self.is_starved(conn))
     }
 
     /// Whether more may be written to a connection, as far as what makes it can wait.
@@ -782,7 +752,7 @@ impl Shard {
         let Some(mut conn) = self.conns.remove(id.0) else {
             return Step::Gone;
         };
-        self.release_client(&conn);
+        self.release_client(&mut conn);
         conn.put_rest(BytesMut::from(bytes));
         self.actions.push_back(Action::Forward {
             to,

@@ -10,6 +10,7 @@ use crate::shard::{Driver, SharedDriver};
 
 mod dial;
 mod mesh;
+mod nap;
 mod relay;
 mod shard;
 mod stream;
@@ -25,9 +26,11 @@ fn main() -> ExitCode {
 
 /// The thread of one shard: everything that happens on it is a task of one runtime.
 fn run(start: Start, listeners: Vec<TcpListener>, letters: Letters) -> io::Result<()> {
+    nap::begin(start.config.server.coalesce)?;
     // A `LocalSet` in a runtime would be woken by a system call whenever the runtime wakes one of its tasks.
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(nap::nap)
         .build_local(LocalOptions::default())?;
     runtime.block_on(live(start, listeners, letters))
 }
@@ -70,7 +73,7 @@ async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: Letters) -
 async fn accept(driver: SharedDriver, on: ListenerId, listener: tokio::net::TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => driver.borrow_mut().accepted(on, socket),
+            Ok((socket, peer)) => driver.borrow_mut().accepted(on, socket, peer),
             Err(error) => tokio::time::sleep(accept_failed(&error)).await,
         }
     }

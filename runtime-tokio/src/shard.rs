@@ -110,10 +110,8 @@ impl Driver {
     }
 
     /// A client has connected.
-    pub(crate) fn accepted(&mut self, on: ListenerId, socket: TcpStream) {
-        let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) else {
-            return;
-        };
+    pub(crate) fn accepted(&mut self, on: ListenerId, socket: TcpStream, peer: SocketAddr) {
+        let Ok(local) = socket.local_addr() else { return };
         // A full shard closes the socket, which the client sees at once.
         let Ok(conn) = self.shard.accept(self.clock.now(), on, local, peer) else {
             return;

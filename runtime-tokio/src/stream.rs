@@ -23,7 +23,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::shard::{Counted, SharedDriver};
+use crate::{
+    nap,
+    shard::{Counted, SharedDriver},
+};
 
 /// The half of a stream that its driver holds: written to from the turn that made the bytes.
 #[derive(Debug)]
@@ -293,6 +296,7 @@ fn poll_turn(
         let len = buffer.filled().len();
         let turn = match (polled, stream.broken.get()) {
             (Poll::Ready(Ok(())), _) if len > 0 => {
+                nap::found();
                 driver.receive(conn, &mut scratch[..len]);
                 None
             }
@@ -310,7 +314,11 @@ fn poll_turn(
             return Poll::Ready(turn);
         }
     }
-    *stream.waker.borrow_mut() = Some(cx.waker().clone());
+    match &mut *stream.waker.borrow_mut() {
+        // Nothing to do for the one that it has, as a rule.
+        Some(waker) => waker.clone_from(cx.waker()),
+        waker => *waker = Some(cx.waker().clone()),
+    }
     Poll::Pending
 }
 

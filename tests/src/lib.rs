@@ -84,6 +84,16 @@ pub fn ran(what: &str) {
     let _ = writeln!(std::io::stderr(), "RAN: {what}");
 }
 
+/// Whether there is such a program, and else a word on the terminal.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if !found {
+        skipped(&format!("no {program}: what it would see is not looked at"));
+    }
+    found
+}
+
 /// Says on the terminal that a test could not be done here, past the capture of the test harness.
 pub fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");

@@ -8,6 +8,7 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -98,14 +99,18 @@ impl Authority {
     /// # Panics
     /// When it makes no TLS.
     pub fn client_with(&self, provider: Arc<CryptoProvider>) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate(&self.pem)).expect("a certificate authority");
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("a provider with usual cipher suites")
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         Arc::new(config)
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(&self.pem)).expect("a certificate authority");
+        roots
     }
 }
 
@@ -115,11 +120,25 @@ impl Identity {
     /// # Panics
     /// When certificate and key do not belong together.
     pub fn server(&self) -> Arc<ServerConfig> {
+        self.server_for(WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// The same for clients only that this authority has signed a certificate for.
+    ///
+    /// # Panics
+    /// When certificate and key do not belong together.
+    pub fn server_for_clients_of(&self, authority: &Authority) -> Arc<ServerConfig> {
+        let roots = Arc::new(authority.roots());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        self.server_for(verifier.build().expect("an authority"))
+    }
+
+    fn server_for(&self, clients: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a private key");
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("a provider with usual cipher suites")
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![certificate(&self.certificate)], key)
             .expect("a certificate and its key");
         Arc::new(config)

@@ -11,6 +11,7 @@ use std::{
 use edgeward_tests::{
     deadline,
     edge::{Edge, run},
+    has,
     peers::{
         http::Message as HttpMessage,
         http_client::Connection,
@@ -582,18 +583,4 @@ fn output(folder: &Path, program: &str, arguments: &[&str], input: &str) -> Stri
 
 fn normal(text: &str) -> String {
     text.replace('\r', "")
-}
-
-/// Whether there is such a program, and else a word on the terminal.
-fn has(program: &str) -> bool {
-    let found = is_there(program);
-    if !found {
-        skipped(&format!("no {program}: what it would see is not looked at"));
-    }
-    found
-}
-
-fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }

@@ -8,6 +8,8 @@ use std::{
 
 use edgeward_tests::{
     PATIENCE, deadline,
+    edge::Edge,
+    eventually,
     peers::{
         http::pattern,
         http_client::{Connection, agent},
@@ -15,7 +17,7 @@ use edgeward_tests::{
         websocket::{Event, Handshake},
     },
     scene::{CONFIG, Scene},
-    site::NAME,
+    site::{NAME, Site},
 };
 use ureq::{Agent, SendBody};
 
@@ -337,6 +339,80 @@ fn an_upstream_with_a_certificate_of_somebody_else_is_not_believed() {
 }
 
 #[test]
+fn an_upstream_may_ask_who_we_are() {
+    let site = Site::new();
+    let names = [site.host(2).to_string()];
+    let identity = site.authority().identity(&[&names[0]]);
+    let strict = Upstream::start_tls(site.at(2, 8445), identity.server_for_clients_of(site.authority()));
+    let ours = site.authority().identity(&["edge.lan"]);
+    site.write("client.pem", &ours.certificate);
+    site.write("client.key", &ours.key);
+    let _edge = Edge::start(&site, MUTUAL);
+    let mut client = Connection::tls(site.host(100), site.at(1, 8443), site.client(), NAME);
+    assert_eq!(client.ask(&get("/known/")).text(), "hello");
+    assert_eq!(client.ask(&get("/unknown/")).status(), Some(502));
+    let asked = strict.requests().len();
+    assert_eq!(asked, 1, "nothing is said to who does not know us");
+}
+
+/// One upstream, called with a certificate of ours and without.
+const MUTUAL: &str = r#"
+[https]
+listen = "$net.1:8443"
+certificates = [{ cert = "edge.pem", key = "edge.key" }]
+hosts = ["edge.test"]
+
+[[web.upstream]]
+name = "known"
+url = "https://$net.2:8445"
+ca = "ca.pem"
+certificate = { cert = "client.pem", key = "client.key" }
+
+[[web.upstream]]
+name = "unknown"
+url = "https://$net.2:8445"
+ca = "ca.pem"
+
+[[web.route]]
+path = "/known"
+upstream = "known"
+
+[[web.route]]
+path = "/unknown"
+upstream = "unknown"
+"#;
+
+#[test]
+fn a_client_that_breaks_its_connection_ends_its_exchange_and_no_other() {
+    let scene = Scene::new();
+    let mut listener = scene.connect(100);
+    listener.send(get("/app/events"));
+    listener.head();
+    let mut reader = scene.connect(101);
+    reader.send(get("/app/fixed/50000000"));
+    reader.head();
+    let mut writer = scene.connect(102);
+    writer.send("POST /app/echo HTTP/1.1\r\nHost: edge.test:8443\r\nContent-Length: 1000000\r\n\r\nhalf");
+    let mut other = scene.connect(103);
+    assert_eq!(other.ask(&get("/app/")).text(), "hello");
+    assert_eq!(scene.upstream.event("one"), 1);
+    for broken in [listener, reader, writer] {
+        broken.reset();
+    }
+    // The upstream is told at once, although it has no more to say.
+    eventually("the end of the event stream", || {
+        (scene.upstream.event("more") == 0).then_some(())
+    });
+    assert_eq!(other.ask(&get("/app/")).text(), "hello");
+    let half = scene
+        .upstream
+        .requests()
+        .iter()
+        .any(|seen| seen.request.target() == "/app/echo");
+    assert!(!half, "half a request is none");
+}
+
+#[test]
 fn an_upstream_is_found_by_its_name() {
     let upstream = Upstream::start("127.0.0.1:0".parse().expect("an address"));
     let url = format!("url = \"http://localhost:{}\"", upstream.address().port());
@@ -386,7 +462,7 @@ fn a_slow_reader_costs_no_memory_and_nobody_else_waits() {
     let mut slow: Vec<Connection> = (100..104)
         .map(|client| {
             let mut connection = scene.connect(client);
-            connection.send(get("/app/fixed/50000000"));
+            connection.send(get("/app/fixed/20000000"));
             connection
         })
         .collect();
@@ -401,7 +477,7 @@ fn a_slow_reader_costs_no_memory_and_nobody_else_waits() {
     assert!(grown < 20_000, "{grown} kB more for four readers that do not read");
     // And what was held back comes in the end.
     let mut length = slow[0].rest().len();
-    while length < 50_000_000 {
+    while length < 20_000_000 {
         length += slow[0].read_some(deadline()).len();
     }
 }

@@ -52,6 +52,7 @@
 mod arena;
 mod bind;
 mod counters;
+mod napper;
 mod outbox;
 mod pace;
 mod poller;
@@ -63,6 +64,7 @@ mod table;
 
 pub use bind::bind_shared;
 pub use counters::Counters;
+pub use napper::Napper;
 pub use poller::{Event, Options, Poller, Turn};
 pub use socket::Buffers;
 pub use steer::steer;

@@ -5,7 +5,6 @@ use std::{
     io, mem,
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -19,10 +18,9 @@ use crate::{
     arena::{Arena, BATCH_MAX},
     bind::bind_exclusive,
     counters::Counters,
+    napper::Napper,
     outbox::Outbox,
-    pace::Pace,
     socket::{Buffers, Socket},
-    sys,
     table::{Table, token},
 };
 
@@ -40,7 +38,7 @@ pub struct Poller {
     batches: Vec<Batch>,
     /// How many of those are in use.
     pending: usize,
-    pace: Pace,
+    napper: Napper,
     counters: Counters,
 }
 
@@ -121,9 +119,6 @@ impl Poller {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn new(options: Options) -> io::Result<Self> {
-        if !options.coalesce.is_zero() {
-            sys::sharpen_timers()?;
-        }
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
@@ -133,7 +128,7 @@ impl Poller {
             arena: Arena::new(),
             batches: Vec::new(),
             pending: 0,
-            pace: Pace::new(options.coalesce, Instant::now()),
+            napper: Napper::new(options.coalesce)?,
             counters: Counters::default(),
         })
     }
@@ -179,9 +174,10 @@ impl Poller {
         self.counters.turns += 1;
         let mut now = Instant::now();
         if self.ready.is_empty()
-            && let Some(nap) = self.pace.nap(now)
+            && let Some(woken) = self.napper.nap(now)?
         {
-            now = self.nap(now, nap)?;
+            self.counters.naps += 1;
+            now = woken;
         }
         let all = self.look()?;
         let (mut runs, mut batches) = (0, 0);
@@ -192,7 +188,7 @@ impl Poller {
             batches += 1;
         }
         self.flush();
-        let napping = self.pace.looked(now, runs);
+        let napping = self.napper.looked(now, runs);
         Ok(match all && self.ready.is_empty() && !napping {
             true => Turn::Idle,
             false => Turn::More,
@@ -224,17 +220,6 @@ impl Poller {
             .register(&mut SourceFd(&fd), token(id), Interest::READABLE)?;
         self.sockets.insert(id, socket);
         Ok(())
-    }
-
-    /// Sleeps, and learns what that costs; returns the time after.
-    fn nap(&mut self, now: Instant, nap: Duration) -> io::Result<Instant> {
-        self.counters.naps += 1;
-        let spent = sys::thread_time()?;
-        thread::sleep(nap);
-        let cost = sys::thread_time()?.saturating_sub(spent);
-        let woken = Instant::now();
-        self.pace.napped((woken - now).saturating_sub(nap), cost);
-        Ok(woken)
     }
 
     /// Puts the sockets that the kernel tells of on the ready list; returns whether it told of all.

@@ -179,6 +179,8 @@ impl Downstream {
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) client: Client,
+    /// When it was made.
+    pub(crate) since: Instant,
     /// The configuration that it was dialled under, and its place there.
     pub(crate) config: SharedConfig,
     pub(crate) index: usize,

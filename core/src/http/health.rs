@@ -37,6 +37,11 @@ impl Health {
         }
     }
 
+    /// Whether its last calls or checks have failed.
+    pub fn is_failing(&self) -> bool {
+        self.is_down || self.rests_until.is_some()
+    }
+
     /// A call was taken.
     pub fn call_taken(&mut self) {
         self.failed_calls = 0;
@@ -92,11 +97,13 @@ mod tests {
         assert!(!health.call_failed(now, 2, SECOND));
         assert_eq!(health.standing(now), Standing::Doubtful);
         assert_eq!(health.standing(now + SECOND), Standing::Up);
+        assert!(health.is_failing(), "nobody has called it since");
         // One more failure after the rest is enough.
         assert!(!health.call_failed(now + SECOND, 2, SECOND));
         assert_eq!(health.standing(now + SECOND), Standing::Doubtful);
         health.call_taken();
         assert_eq!(health.standing(now + SECOND), Standing::Up);
+        assert!(!health.is_failing());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub enum Decision<'c> {
     Forward {
         /// The route that lets it through.
         route: &'c Route,
+        /// Index in [`Web::upstreams`](crate::config::Web::upstreams).
+        upstream: usize,
         /// The WebSocket that it may open there.
         upgrade: Option<Accept>,
     },
@@ -73,13 +75,18 @@ fn decide<'c>(
         let accept = sip_websocket(sip, hosts, request)?;
         return Ok(Decision::Sip { mediaserver, accept });
     }
-    let route = longest_match(routes, path).ok_or_else(Answer::not_found)?;
+    let found = longest_match(routes, path).and_then(|route| Some((route, route.upstream?)));
+    let (route, upstream) = found.ok_or_else(Answer::not_found)?;
     if matches!(request.body, BodyLength::Known(bytes) if bytes > route.body_bytes_max) {
         return Err(Answer::new(413));
     }
     check_token(request, route.token)?;
     let upgrade = if route.websocket { tunnel(request)? } else { None };
-    Ok(Decision::Forward { route, upgrade })
+    Ok(Decision::Forward {
+        route,
+        upstream,
+        upgrade,
+    })
 }
 
 fn is_listed(host: &Authority<'_>, hosts: &[String]) -> bool {

@@ -44,6 +44,11 @@ impl Shard {
                     "Ends of tunnels: two for each WebSocket and TCP relay",
                     tunnel,
                 ),
+                Sample::new(
+                    "web_backends_failing",
+                    "Servers of upstreams whose last calls or checks have failed, as each worker finds",
+                    self.web.backends_failing() as u64,
+                ),
                 Sample::new("sip_connections", "WebSockets for SIP", sip),
                 Sample::new("turn_connections", "Connections of TURN clients", turn),
                 Sample::new("mediaserver_connections", "TCP connections to mediaservers", trunk),

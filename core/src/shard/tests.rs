@@ -1,7 +1,8 @@
 //! The web role through the doors of a shard: a browser over TLS on one side, an upstream in plain text on the other.
 
 use alloc::sync::Arc;
-use core::time::Duration;
+use core::{net::IpAddr, time::Duration};
+use std::collections::HashMap;
 
 use super::*;
 use crate::{
@@ -186,7 +187,7 @@ impl World {
         let mut config = self.files.parse(CONFIG);
         let web = config.web.as_mut().expect("a web role");
         let broken = web.routes.iter_mut().filter(|route| route.path == path);
-        broken.for_each(|route| route.upstream = usize::MAX);
+        broken.for_each(|route| route.upstream = Some(usize::MAX));
         self.handle(Input::Configure(Arc::new(config)));
     }
 
@@ -478,6 +479,57 @@ fn a_slow_browser_holds_its_upstream_up_and_nothing_more() {
 }
 
 #[test]
+fn a_client_has_no_more_than_its_share_wait() {
+    let limits = "[https.limits]\nbuffer_bytes_per_address_max = \"1 MiB\"\n\n[[web.upstream]]";
+    let mut world = World::with(&CONFIG.replacen("[[web.upstream]]", limits, 1), 1).remove(0);
+    let download = |world: &mut World, peer: &str| {
+        let mut browser = world.browser_of(peer);
+        world.send(&mut browser, &get("/ucassistant"));
+        (browser, world.answer_dial())
+    };
+    let slow: Vec<_> = (0..100)
+        .map(|port| download(&mut world, &format!("198.51.100.1:{}", 50_000 + port)))
+        .collect();
+    let (mut other, others) = download(&mut world, "198.51.100.2:50000");
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n";
+    let piece = vec![b'x'; 50_000];
+    // None of them has more waiting than it may; together they do, and from then on none is read for.
+    let mut waiting = 0_usize;
+    for (browser, upstream) in &slow {
+        world.receive_stuck(*upstream, head, Some(browser.conn));
+        if !world.unread.contains(upstream) {
+            world.receive_stuck(*upstream, &piece, Some(browser.conn));
+            waiting += 1;
+        }
+    }
+    assert!((20..25).contains(&waiting), "{waiting} pieces of 50 kB make 1 MiB");
+    assert!(slow.iter().all(|(_, upstream)| world.unread.contains(upstream)));
+    world.receive(others, head);
+    world.receive(others, &vec![b'x'; 200_000]);
+    assert!(world.read(&mut other).ends_with('x'), "another client does not feel it");
+    // They read: when half of it is gone, all go on.
+    let flush = |world: &mut World, browser: &Browser| {
+        if let Some(bytes) = world.shard.take_output(browser.conn) {
+            world.written.entry(browser.conn).or_default().extend_from_slice(&bytes);
+            world.handle(Input::Written(browser.conn));
+        }
+    };
+    for (read, (browser, _)) in slow.iter().enumerate() {
+        let is_starved = slow.iter().all(|(_, upstream)| world.unread.contains(upstream));
+        assert_eq!(is_starved, waiting > read + 10, "{read} of {waiting} have read");
+        flush(&mut world, browser);
+    }
+    assert!(world.unread.is_empty());
+    for (mut browser, upstream) in slow {
+        let already = world.read(&mut browser).bytes().filter(|byte| *byte == b'x').count();
+        world.receive(upstream, &vec![b'x'; 200_000 - already]);
+        let rest = world.read(&mut browser).bytes().filter(|byte| *byte == b'x').count();
+        assert_eq!(already + rest, 200_000);
+        assert!(!world.closed.contains(&browser.conn));
+    }
+}
+
+#[test]
 fn the_end_of_a_body_that_fills_the_buffer_is_found() {
     let mut world = World::new();
     let mut browser = world.browser();
@@ -570,7 +622,7 @@ fn whoever_says_nothing_is_let_go() {
     world.send(&mut idle, &get("/"));
     world.pass(Duration::from_secs(66));
     assert!(world.closed.contains(&idle.conn));
-    assert_eq!(world.shard.clients.len(), 0);
+    assert!(world.shard.clients.is_empty());
 }
 
 #[test]

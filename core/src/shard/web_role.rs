@@ -62,6 +62,11 @@ impl Web {
         waiting
     }
 
+    /// Servers of upstreams whose last calls or checks have failed.
+    pub(super) fn backends_failing(&self) -> usize {
+        self.backends.failing()
+    }
+
     /// When something is to be done by itself.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.backends.poll_timeout()
@@ -156,8 +161,8 @@ impl Shard {
             Passage::Held => return Step::Wait,
             Passage::Refused(answer) => Decision::Refuse(answer),
         };
-        if let Decision::Forward { route, .. } = &decision
-            && let Some(passage) = self.find_room(now, id, route.upstream)
+        if let Decision::Forward { upstream, .. } = &decision
+            && let Some(passage) = self.find_room(now, id, *upstream)
         {
             let Passage::Refused(answer) = passage else {
                 return Step::Wait;
@@ -192,7 +197,11 @@ impl Shard {
             Decision::Sip { mediaserver, accept } => {
                 self.open_for_sip(id, request, client, subject, mediaserver, accept)
             }
-            Decision::Forward { route, upgrade } => self.forward(now, id, request, route, upgrade, out),
+            Decision::Forward {
+                route,
+                upstream,
+                upgrade,
+            } => self.forward(now, id, request, (route, upstream), upgrade, out),
         }
     }
 
@@ -248,7 +257,7 @@ impl Shard {
         now: Now,
         id: ConnId,
         request: &Request<'_>,
-        route: &Route,
+        (route, upstream): (&Route, usize),
         upgrade: Option<Accept>,
         out: &mut Egress,
     ) -> Step {
@@ -268,18 +277,18 @@ impl Shard {
         browser.server.continue_(write);
         if let Some(exchange) = &mut browser.exchange {
             exchange.access.route = Some(route.path.as_str().into());
-            exchange.access.upstream = Some(web.upstreams[route.upstream].name.as_str().into());
+            exchange.access.upstream = Some(web.upstreams[upstream].name.as_str().into());
             exchange.access.request_id = request_id;
         }
         let forward = Forward {
             peer,
             trusted_proxies: &https.trusted_proxies,
-            host: web.upstreams[route.upstream].host_header.as_deref(),
+            host: web.upstreams[upstream].host_header.as_deref(),
             request_id,
             upgrade,
         };
         self.stats.web.forwarded += 1;
-        self.connect_upstream(now, id, route.upstream, request, &forward, out);
+        self.connect_upstream(now, id, upstream, request, &forward, out);
         self.list(id);
         if self.conns.get(id.0).is_some() {
             Step::Used(0)

@@ -4,6 +4,7 @@ use core::fmt;
 
 use bytes::{Buf as _, BytesMut};
 use rustls::{
+    ProtocolVersion,
     client::UnbufferedClientConnection,
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
@@ -142,6 +143,16 @@ impl Tls {
     /// Whether the handshake is over, so that data can be sent.
     pub const fn is_ready(&self) -> bool {
         self.ready
+    }
+
+    /// Whether all that we have said since the other side was through with its handshake are tickets (RFC 8446 section
+    /// 4.6.1). Before TLS 1.3 the handshake ends with words of ours.
+    pub fn has_given_tickets(&self) -> bool {
+        let version = match &self.side {
+            Side::Server(connection) => connection.protocol_version(),
+            Side::Client(_) => None,
+        };
+        self.ready && version == Some(ProtocolVersion::TLSv1_3)
     }
 
     /// Whether the other side has said that it sends no more.

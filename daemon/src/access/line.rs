@@ -7,52 +7,43 @@ use edgeward_core::{action::Access, time::UnixTime};
 /// The combined format, with what is ours behind it as `name=value`.
 pub(super) fn combined(access: &Access, out: &mut Vec<u8>) {
     let Access {
-        at,
         client,
-        method,
-        path,
-        referrer,
-        agent,
-        route,
-        upstream,
         status,
-        received_bytes,
         sent_bytes,
-        wait,
-        total,
-        end,
+        received_bytes,
         request_id,
+        ..
     } = access;
-    let (year, month, day, [hour, minute, second]) = calendar(*at);
+    let (year, month, day, [hour, minute, second]) = calendar(access.at);
     let month = MONTHS[month as usize - 1];
     // Writing to a vector cannot fail.
     let _ = write!(
         out,
         "{client} - - [{day:02}/{month}/{year}:{hour:02}:{minute:02}:{second:02} +0000] \""
     );
-    match *method {
+    match access.method {
         "" => out.push(b'-'),
         method => {
             let _ = write!(out, "{method} ");
-            quote(path, out);
+            quote(&access.path, out);
             out.extend_from_slice(b" HTTP/1.1");
         }
     }
     let _ = write!(out, "\" {status:03} {sent_bytes} \"");
-    quote(or_dash(referrer), out);
+    quote(or_dash(&access.referrer), out);
     out.extend_from_slice(b"\" \"");
-    quote(or_dash(agent), out);
+    quote(or_dash(&access.agent), out);
     out.extend_from_slice(b"\" route=");
-    quote(route.as_deref().unwrap_or("-"), out);
+    quote(access.route.as_deref().unwrap_or("-"), out);
     out.extend_from_slice(b" upstream=");
-    quote(upstream.as_deref().unwrap_or("-"), out);
-    match wait {
+    quote(access.upstream.as_deref().unwrap_or("-"), out);
+    match access.wait {
         Some(wait) => {
             let _ = write!(out, " wait={:.3}", wait.as_secs_f64());
         }
         None => out.extend_from_slice(b" wait=-"),
     }
-    let (total, end) = (total.as_secs_f64(), end.as_str());
+    let (total, end) = (access.total.as_secs_f64(), access.end.as_str());
     let _ = write!(out, " total={total:.3} received={received_bytes} end={end} id=");
     let _ = match request_id {
         0 => writeln!(out, "-"),
@@ -63,32 +54,23 @@ pub(super) fn combined(access: &Access, out: &mut Vec<u8>) {
 /// One JSON object; what there is not is `null`.
 pub(super) fn json(access: &Access, out: &mut Vec<u8>) {
     let Access {
-        at,
         client,
-        method,
-        path,
-        referrer,
-        agent,
-        route,
-        upstream,
         status,
-        received_bytes,
         sent_bytes,
-        wait,
-        total,
-        end,
+        received_bytes,
         request_id,
+        ..
     } = access;
-    let (year, month, day, [hour, minute, second]) = calendar(*at);
+    let (year, month, day, [hour, minute, second]) = calendar(access.at);
     let _ = write!(
         out,
         "{{\"time\":\"{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z\",\"client\":\"{client}\",\
          \"status\":{status},\"received_bytes\":{received_bytes},\"sent_bytes\":{sent_bytes},\
          \"total_secs\":{:.6},\"end\":\"{}\",\"wait_secs\":",
-        total.as_secs_f64(),
-        end.as_str(),
+        access.total.as_secs_f64(),
+        access.end.as_str(),
     );
-    match wait {
+    match access.wait {
         Some(wait) => {
             let _ = write!(out, "{:.6}", wait.as_secs_f64());
         }
@@ -97,12 +79,12 @@ pub(super) fn json(access: &Access, out: &mut Vec<u8>) {
     let id = format!("{request_id:032x}");
     for (name, value) in [
         ("id", Some(&*id).filter(|_| *request_id != 0)),
-        ("method", Some(*method).filter(|method| !method.is_empty())),
-        ("path", Some(&**path)),
-        ("route", route.as_deref()),
-        ("upstream", upstream.as_deref()),
-        ("referrer", Some(&**referrer).filter(|text| !text.is_empty())),
-        ("agent", Some(&**agent).filter(|text| !text.is_empty())),
+        ("method", Some(access.method).filter(|method| !method.is_empty())),
+        ("path", Some(&*access.path)),
+        ("route", access.route.as_deref()),
+        ("upstream", access.upstream.as_deref()),
+        ("referrer", Some(&*access.referrer).filter(|text| !text.is_empty())),
+        ("agent", Some(&*access.agent).filter(|text| !text.is_empty())),
     ] {
         let _ = write!(out, ",\"{name}\":");
         // Text can always be written.

@@ -85,7 +85,11 @@ fn upstreams(config: &Config, for_sip: bool, usage: &str) -> Vec<Flow> {
     let mut flows = Vec::new();
     if let Some(web) = &config.web {
         for (index, upstream) in web.upstreams.iter().enumerate() {
-            let mut routes = web.routes.iter().filter(|route| route.upstream == index).peekable();
+            let mut routes = web
+                .routes
+                .iter()
+                .filter(|route| route.upstream == Some(index))
+                .peekable();
             let is_for_sip = routes.peek().is_some() && routes.all(|route| route.path.starts_with("/wssip"));
             for backend in upstream.backends.iter().filter(|_| is_for_sip == for_sip) {
                 let to = format!("{} ({})", upstream.name, host(&backend.host));

@@ -134,7 +134,9 @@ fn web_lines(web: &Web, rates: &Rates) -> Vec<Line> {
             TokenRule::Segments => ", with a token of three segments",
         };
         let counted = route.limit.map_or_else(String::new, |limit| counted(rates, limit));
-        let upstream = &web.upstreams[route.upstream];
+        let Some(upstream) = route.upstream.map(|upstream| &web.upstreams[upstream]) else {
+            return format!("{path:<width$}  -> nobody: 404");
+        };
         let body = match route.body_bytes_max {
             BODY_BYTES_DEFAULT => String::new(),
             most => format!(", bodies up to {most} bytes"),

@@ -4,10 +4,11 @@ use std::{
     io::Write,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustls::ClientConfig;
+use socket2::SockRef;
 use ureq::{
     Agent,
     config::Config,
@@ -127,6 +128,15 @@ impl Connection {
         let mut said = self.reader.rest().to_vec();
         said.extend(self.stream.read_to_close(deadline()));
         said
+    }
+
+    /// Breaks the connection (RST).
+    ///
+    /// # Panics
+    /// Never: any socket can be told so.
+    pub fn reset(self) {
+        let socket = SockRef::from(self.stream.socket());
+        socket.set_linger(Some(Duration::ZERO)).expect("a socket");
     }
 
     /// The stream below.

@@ -191,10 +191,17 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
     let response = seconds(cx, "response_secs", default.response);
     let tunnel_idle = seconds(cx, "tunnel_idle_secs", default.tunnel_idle);
     let upstream_idle = seconds(cx, "upstream_idle_secs", default.upstream_idle);
+    let upstream_age = seconds(cx, "upstream_age_secs", default.upstream_age);
     let mut bytes = |cx: &mut Reader<'_>, key, default, most| section.or(cx, key, default, values::bytes(1024..=most));
     let line_bytes_max = bytes(cx, "line_bytes_max", default.line_bytes_max, HEAD_BYTES_MAX as u64);
     let head_bytes_max = bytes(cx, "head_bytes_max", default.head_bytes_max, HEAD_BYTES_MAX as u64);
     let buffer_bytes_max = bytes(cx, "buffer_bytes_max", default.buffer_bytes_max, BYTES_MAX);
+    let buffer_bytes_per_address_max = section.or(
+        cx,
+        "buffer_bytes_per_address_max",
+        default.buffer_bytes_per_address_max,
+        values::bytes(buffer_bytes_max as u64..=BYTES_MAX_OF_ALL),
+    );
     let body_bytes_per_second_min = section.or(
         cx,
         "body_bytes_per_second_min",
@@ -231,16 +238,21 @@ fn limits(cx: &mut Reader<'_>, value: &Value<'_>) -> Option<HttpLimits> {
         response,
         tunnel_idle,
         upstream_idle,
+        upstream_age,
         line_bytes_max,
         head_bytes_max,
         fields_max,
         buffer_bytes_max,
+        buffer_bytes_per_address_max,
         upstream_idle_max,
     })
 }
 
 /// A limit above this is a mistake, since it holds for each connection.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The same for a limit that holds for all connections of an address.
+const BYTES_MAX_OF_ALL: u64 = 64 * 1024 * 1024 * 1024;
 
 /// Ten years.
 const HSTS_SECS_MAX: u64 = 315_360_000;

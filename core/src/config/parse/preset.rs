@@ -117,7 +117,7 @@ pub(super) fn routes(
                 routes.push(Route {
                     path: (*path).into(),
                     below,
-                    upstream,
+                    upstream: Some(upstream),
                     websocket: block.websocket,
                     body_bytes_max: block.body_bytes_max,
                     limit: limit(rates, block.zone, block.tolerance),

@@ -291,10 +291,10 @@ fn everything_can_be_said() {
     assert_eq!(
         routes,
         [
-            ("/video", true, 1, true),
-            ("/", true, 1, true),
-            ("/.well-known/x%20y", true, 1, true),
-            ("/video/", false, 0, false),
+            ("/video", true, Some(1), true),
+            ("/", true, Some(1), true),
+            ("/.well-known/x%20y", true, Some(1), true),
+            ("/video/", false, Some(0), false),
         ]
     );
     assert_eq!(web.routes[0].body_bytes_max, 50 << 20);
@@ -978,7 +978,7 @@ t:29: there is no upstream `othre`
 t:32: there is no upstream `elsewhere`
     fix: write one of these: uc, uc, other, third, fourth
 t:33: [[web.route]] has no `upstream`
-    fix: add upstream = "NAME", one of [[web.upstream]]
+    fix: add upstream = "NAME", one of [[web.upstream]], or "none"
 "#,
     );
 }
@@ -1438,10 +1438,10 @@ fn route_lines(config: &Config) -> Vec<String> {
         } else {
             ""
         };
-        format!(
-            "{}{below} {}{limit}{websocket}{token}",
-            route.path, web.upstreams[route.upstream].name
-        )
+        let upstream = route
+            .upstream
+            .map_or("nobody", |upstream| &web.upstreams[upstream].name);
+        format!("{}{below} {upstream}{limit}{websocket}{token}", route.path)
     };
     web.routes.iter().map(line).collect()
 }
@@ -1520,6 +1520,10 @@ path = "/ccagent"
 upstream = "cc"
 
 [[web.route]]
+path = "/install/win64"
+upstream = "none"
+
+[[web.route]]
 path = "/xuc"
 upstream = "cc"
 zone = "apis"
@@ -1532,6 +1536,7 @@ mode = "nodelay"
     let lines = route_lines(&config);
     for expected in [
         "/ccagent/... cc",
+        "/install/win64/... nobody",
         "/xuc/... cc apis 100 NoDelay",
         "/assets/... cc webapp 80 NoDelay",
         "/invitation/video/... cc auth 30 NoDelay",

@@ -93,6 +93,13 @@ fn upstreams(cx: &mut Reader<'_>, value: &Value<'_>) -> Vec<(String, Option<Upst
     let mut upstreams: Vec<(String, Option<Upstream>)> = Vec::new();
     let _ = section::list(cx, value, |cx, value| {
         let (name, upstream) = upstream(cx, value)?;
+        if name == NOBODY {
+            cx.refuse::<()>(
+                value.span().start,
+                "no upstream can have the name `none`: it is what a route says that is answered 404",
+                "give it another name",
+            );
+        }
         if upstreams.iter().any(|(other, _)| *other == name) {
             cx.refuse::<()>(
                 value.span().start,
@@ -296,11 +303,17 @@ fn route(
         // Where there is no choice, none has to be made.
         [_] if !section.has("upstream") => {
             section.known("upstream");
-            Some(0)
+            Some(Some(0))
         }
-        _ => section.required(cx, "upstream", "\"NAME\", one of [[web.upstream]]", |cx, value| {
-            upstream_index(cx, value, upstreams)
-        }),
+        _ => section.required(
+            cx,
+            "upstream",
+            "\"NAME\", one of [[web.upstream]], or \"none\"",
+            |cx, value| match values::name(cx, value)?.as_str() {
+                NOBODY => Some(None),
+                _ => upstream_index(cx, value, upstreams).map(Some),
+            },
+        ),
     };
     let below = !section.or(cx, "exact", false, values::flag);
     let websocket = section.or(cx, "websocket", false, values::flag);
@@ -370,4 +383,6 @@ fn without_port(host: &str) -> &str {
 
 pub(super) const BODY_BYTES_DEFAULT: u64 = 1024 * 1024;
 const BODY_BYTES_MAX: u64 = 1 << 40;
+/// Named in place of an upstream: what is answered 404, though a wider route or the preset would serve it.
+const NOBODY: &str = "none";
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);

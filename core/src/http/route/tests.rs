@@ -35,12 +35,12 @@ fn sip(origins: &[&str], token_required: bool) -> Sip {
     }
 }
 
-/// Routes as `path`, a `*` behind it for what is below, a `!` for WebSockets.
+/// Routes as `path`, a `*` behind it for what is below, a `!` for WebSockets, a `-` for what nobody serves.
 fn routes(specs: &[&str]) -> Vec<Route> {
     let route = |spec: &&str| Route {
-        path: spec.trim_end_matches(['*', '!']).into(),
+        path: spec.trim_end_matches(['*', '!', '-']).into(),
         below: spec.contains('*'),
-        upstream: 0,
+        upstream: (!spec.ends_with('-')).then_some(0),
         websocket: spec.contains('!'),
         body_bytes_max: 10,
         limit: None,
@@ -64,10 +64,13 @@ fn decided(sip: Option<&Sip>, specs: &[&str], stream: &str) -> String {
         Err(answer) => answer.status.to_string(),
         Ok(Decision::Refuse(answer)) => format!("refused {}", answer.status),
         Ok(Decision::Sip { mediaserver, .. }) => format!("sip {mediaserver}"),
-        Ok(Decision::Forward { route, upgrade: None }) => route.path.clone(),
+        Ok(Decision::Forward {
+            route, upgrade: None, ..
+        }) => route.path.clone(),
         Ok(Decision::Forward {
             route,
             upgrade: Some(_),
+            ..
         }) => format!("{} ws", route.path),
     }
 }
@@ -86,6 +89,7 @@ fn the_longest_path_wins() {
         "/xuc/api*",
         "/a/",
         "/a*",
+        "/xuc/private*-",
     ];
     for (target, expected) in [
         ("/xuc", "/xuc"),
@@ -94,6 +98,9 @@ fn the_longest_path_wins() {
         ("/xuc/b", "/xuc"),
         ("/xucs", "404"),
         ("/XUC", "404"),
+        ("/xuc/private", "404"),
+        ("/xuc/private/b", "404"),
+        ("/xuc/privateer", "/xuc"),
         ("/xuc/api/2.0/ct", "/xuc/api"),
         ("/xuc/api/2.0/cti", "/xuc/api/2.0/cti"),
         ("/xuc/api/2.0/cti/x", "/xuc/api"),

@@ -1,6 +1,29 @@
 //! What does a browser see when an upstream is tired, slow, deaf, talkative or hard to find?
 
 use super::*;
+
+#[test]
+fn an_old_connection_serves_its_last_request() {
+    let mut world = World::new();
+    let mut browser = world.browser();
+    let mut ask = |world: &mut World| {
+        world.send(&mut browser, &get("/ucassistant"));
+        match world.dialed.is_empty() {
+            true => None,
+            false => Some(world.answer_dial()),
+        }
+    };
+    let old = ask(&mut world).expect("a first call");
+    for _ in 0..24 {
+        world.receive(old, ANSWER.as_bytes());
+        world.pass(Duration::from_secs(25));
+        assert_eq!(ask(&mut world), None);
+    }
+    // Ten minutes old by now.
+    world.receive(old, ANSWER.as_bytes());
+    assert!(world.closed.contains(&old));
+    assert!(ask(&mut world).is_some());
+}
 use crate::action::{Addresses, ResolveError};
 
 #[test]

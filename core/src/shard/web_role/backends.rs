@@ -115,6 +115,12 @@ impl Backends {
         self.upstreams.iter().filter_map(|state| state.check_at).min()
     }
 
+    /// How many have failed lately.
+    pub(super) fn failing(&self) -> usize {
+        let health = self.upstreams.iter().flat_map(|state| &state.health);
+        health.filter(|health| health.is_failing()).count()
+    }
+
     fn place(&self, upstream: usize, backend: usize) -> usize {
         self.upstreams
             .get(upstream)
@@ -250,7 +256,7 @@ impl Shard {
         if may_be_used && let Some(id) = self.idle_upstream(now, index, first, out) {
             return Some((id, true));
         }
-        let id = self.new_upstream(self.config.clone(), index, first, backends)?;
+        let id = self.new_upstream(now, self.config.clone(), index, first, backends)?;
         Some((id, false))
     }
 
@@ -293,6 +299,7 @@ impl Shard {
 
     pub(super) fn new_upstream(
         &mut self,
+        now: Now,
         config: SharedConfig,
         index: usize,
         backend: usize,
@@ -303,6 +310,7 @@ impl Shard {
         }
         let upstream = Upstream {
             client: Client::new(&config.https.as_ref()?.limits),
+            since: now.mono,
             config,
             index,
             backend,
@@ -499,7 +507,7 @@ impl Shard {
 
     fn check_backend(&mut self, now: Now, index: usize, backend: usize, path: &str, out: &mut Egress) {
         // A connection of its own: whether others can be made is what matters.
-        if let Some(id) = self.new_upstream(self.config.clone(), index, backend, Vec::new()) {
+        if let Some(id) = self.new_upstream(now, self.config.clone(), index, backend, Vec::new()) {
             self.send_errand(now, id, false, path, None, Errand::Check { status: 0 }, out);
         }
     }

@@ -173,10 +173,15 @@ impl Shard {
         upstream.pair = None;
         let (index, was_counted) = (upstream.index, core::mem::take(&mut upstream.is_counted));
         let (is_current, is_reusable) = (Arc::ptr_eq(&upstream.config, &config), upstream.client.reusable());
+        let age = now.mono.saturating_since(upstream.since);
+        let is_old = config
+            .https
+            .as_ref()
+            .is_some_and(|https| age >= https.limits.upstream_age);
         if was_counted && is_current {
             self.leave(&config, index);
         }
-        if draining || !is_current || !is_reusable {
+        if draining || !is_current || !is_reusable || is_old {
             self.close(now, id, out);
             return Step::Gone;
         }
@@ -257,7 +262,7 @@ impl Shard {
             true => self.other_backends(now, index, backend),
             false => Vec::new(),
         };
-        let Some(id) = self.new_upstream(config, index, backend, others) else {
+        let Some(id) = self.new_upstream(now, config, index, backend, others) else {
             return self.give_up(now, dead, 503, out);
         };
         let Some((old, _)) = self.upstream(dead) else { return };
