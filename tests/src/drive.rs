@@ -136,7 +136,10 @@ impl Drive {
         let bell = Arc::new(Bell(mio::Waker::new(poll.registry(), MAIL)?));
 
         // The poller is a poll set of its own; its descriptor is readable when a socket in it is.
-        let mut udp = Poller::new(Options::default())?;
+        let mut udp = Poller::new(Options {
+            coalesce: start.config.server.coalesce,
+            ..Options::default()
+        })?;
         for (id, socket) in start.sockets {
             udp.add(id, socket)?;
         }

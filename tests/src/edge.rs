@@ -167,6 +167,24 @@ pub fn build(driver: &str) -> PathBuf {
     profile_folder().join(format!("{driver}{}", env::consts::EXE_SUFFIX))
 }
 
+/// What keeps a driver from running on this machine: it says so before it finds out that an address is not ours.
+///
+/// # Panics
+/// When it cannot be started, or takes that address.
+pub fn obstacle(binary: &Path) -> Option<String> {
+    let site = Site::new();
+    let turn = "[turn]\nlisten = \"192.0.2.1:3478\"\nrelay = \"192.0.2.1\"\nrelay_ports = \"30000-30099\"\n\
+                realm = \"edge.test\"\nsecrets = [\"a secret of thirty-two characters\"]\n";
+    site.write("edge.toml", turn);
+    let mut command = Command::new(binary);
+    command.args(["run", "--config", "edge.toml"]);
+    let output = command.current_dir(site.folder()).output();
+    let output = output.expect("a binary that starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    said.contains("io_uring").then_some(said)
+}
+
 /// A test of one package does not build the binaries of another, so this asks cargo: in the same target folder and
 /// profile, and for the whole workspace, since that is how `cargo test --workspace` chooses features.
 ///

@@ -10,7 +10,6 @@ use std::{
 
 use edgeward_tests::{
     edge::{self, BINARY, DRIVERS},
-    site::Site,
     skipped,
 };
 use serde_json::Value;
@@ -45,7 +44,7 @@ fn check(driver: &str) {
         return skipped(&format!("{driver}: the tests are about {} alone", asked.display()));
     }
     let binary = edge::build(driver);
-    if let Some(obstacle) = obstacle(&binary) {
+    if let Some(obstacle) = edge::obstacle(&binary) {
         return skipped(&format!("{driver}: {obstacle}"));
     }
     let mut failed = Vec::new();
@@ -69,22 +68,6 @@ fn check(driver: &str) {
         failed.join(", "),
         failed[0],
     );
-}
-
-/// What keeps a driver from running on this machine: it says so before it finds out that an address is not ours.
-fn obstacle(binary: &Path) -> Option<String> {
-    let site = Site::new();
-    let turn = "[turn]\nlisten = \"192.0.2.1:3478\"\nrelay = \"192.0.2.1\"\nrelay_ports = \"30000-30099\"\n\
-                realm = \"edge.test\"\nsecrets = [\"a secret of thirty-two characters\"]\n";
-    site.write("edge.toml", turn);
-    let mut command = Command::new(binary);
-    command
-        .args(["run", "--config", "edge.toml"])
-        .current_dir(site.folder());
-    let output = command.output().expect("a binary that starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{said}");
-    said.contains("io_uring").then_some(said)
 }
 
 /// The test executables that are run again, by name; built already, where all tests are run.

@@ -155,20 +155,20 @@ impl Drop for Server<'_> {
     }
 }
 
-/// The edge, or each of the edges that the plan names, on hosts from 1 on. `config` gives the configuration for a host.
+/// The edge on both runtimes, or each of the edges that the plan names, on hosts from 1 on. `config` gives the
+/// configuration for a host.
 pub fn edges<'a>(site: &'a Site, plan: &Plan, port: u16, config: impl Fn(u8) -> String) -> Vec<Recipe<'a>> {
-    let binaries: Vec<PathBuf> = match plan.edges.is_empty() {
-        true => vec![edge::binary().to_owned()],
-        false => plan.edges.clone(),
+    let edges = match &plan.edges[..] {
+        [] => runtimes(),
+        [edge] => vec![("edge".to_owned(), edge.clone())],
+        edges => (1..)
+            .zip(edges)
+            .map(|(number, edge)| (format!("edge {number}"), edge.clone()))
+            .collect(),
     };
     (1..)
-        .zip(binaries)
-        .map(|(host, binary)| {
-            let name = if host == 1 {
-                "edge".to_owned()
-            } else {
-                format!("edge {host}")
-            };
+        .zip(edges)
+        .map(|(host, (name, binary))| {
             let file = format!("edge{host}.toml");
             site.write(&file, &site.fill(&config(host)));
             Recipe {
@@ -185,6 +185,17 @@ pub fn edges<'a>(site: &'a Site, plan: &Plan, port: u16, config: impl Fn(u8) -> 
             }
         })
         .collect()
+}
+
+/// The binaries of both runtimes, where this machine lets them run, by their names in the tables.
+fn runtimes() -> Vec<(String, PathBuf)> {
+    let glommio = edge::build("edgeward-glommio");
+    let mut runtimes = vec![("edge".to_owned(), edge::binary().to_owned())];
+    match edge::obstacle(&glommio) {
+        Some(obstacle) => skipped(&format!("edge on glommio: {obstacle}")),
+        None => runtimes.push(("edge on glommio".into(), glommio)),
+    }
+    runtimes
 }
 
 /// Where nginx is installed.
