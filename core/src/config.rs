@@ -89,8 +89,8 @@ pub struct Server {
     pub connections_max: usize,
     /// TCP connections that one client may hold on one shard: an IPv4 address, or an IPv6 network of 64 bits.
     pub connections_per_address_max: usize,
-    /// How long datagrams may wait so as to be taken together, while they come often; zero is not at all. Bytes of streams
-    /// may wait twice as long.
+    /// How long datagrams may wait so as to be taken together, while they come often; zero is not at all. While bytes
+    /// of streams come often, whatever comes may wait twice as long.
     pub coalesce: Duration,
 }
 

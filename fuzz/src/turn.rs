@@ -417,10 +417,16 @@ impl World {
             (false, true) => Err(BindError::InUse),
             (false, false) => Err(BindError::Failed),
         };
+        // A bind that failed is tried again with another port.
+        let owner = self
+            .open
+            .iter()
+            .find(|(open, _)| *open == relay)
+            .map(|(_, owner)| *owner);
         if result.is_err() {
             self.open.retain(|(open, _)| *open != relay);
         }
-        self.call(None, |server, cx| server.bound(cx, relay, result));
+        self.call(owner, |server, cx| server.bound(cx, relay, result));
     }
 
     /// Calls the server, carries out what it asks and takes note of what it grants.
@@ -442,8 +448,7 @@ impl World {
             match ask {
                 Ask::Bind { relay, at, .. } => {
                     self.asked.push((relay, at));
-                    let owner = client.or_else(|| self.owner_of_retry());
-                    self.open.push((relay, owner.expect("somebody asked for a socket")));
+                    self.open.push((relay, client.expect("somebody asked for a socket")));
                 }
                 Ask::Close(relay) => {
                     self.asked.retain(|(asked, _)| *asked != relay);
@@ -458,14 +463,6 @@ impl World {
             self.read_answer(&made[range.clone()]);
         }
         (verdict, made)
-    }
-
-    /// A bind that failed is tried again with another port, for the client of the oldest request that waits.
-    fn owner_of_retry(&self) -> Option<usize> {
-        let waiting = self.requests.iter().filter(|(_, (_, bytes))| {
-            Message::parse(bytes).is_ok_and(|message| message.header().method == Method::ALLOCATE)
-        });
-        waiting.min_by_key(|(id, _)| id.0).map(|(_, (client, _))| *client)
     }
 
     fn read_answer(&mut self, bytes: &[u8]) {

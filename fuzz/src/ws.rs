@@ -25,7 +25,8 @@ enum Event {
 /// Frames from a client, whole and in pieces, and as tungstenite understands them.
 ///
 /// Known differences are three, where it comes to a violation: what counts as a Close, when it is told, and that we refuse
-/// a length in more bytes than it needs (RFC 6455 section 5.2: "the minimal number of bytes MUST be used").
+/// a length in more bytes than it needs (RFC 6455 section 5.2: "the minimal number of bytes MUST be used"). A fourth is
+/// none: 1014 is a code that the registry of section 11.7 has got since, and tungstenite does not know.
 pub fn frames(bytes: &[u8]) {
     let (pattern, stream) = split::pattern(bytes);
     let whole = ours(std::iter::once(stream));
@@ -41,6 +42,9 @@ pub fn frames(bytes: &[u8]) {
         // What came before is understood alike; from there on they go on.
         assert!(theirs.starts_with(before), "{theirs:?} {before:?}");
         return;
+    }
+    if let (Some(Event::Close(Some(1014))), Some(last @ Event::Close(Some(1002)))) = (whole.last(), theirs.last_mut()) {
+        *last = Event::Close(Some(1014));
     }
     if whole.last() == Some(&Event::Violation) {
         if let Some(last @ Event::Close(Some(1002))) = theirs.last_mut() {
