@@ -21,7 +21,10 @@ const LEFT_OUT: [(&str, &str); 6] = [
     ("peers", "no edge takes part"),
     ("tidy", "it reads the sources"),
     ("world", "it drives the core itself"),
-    ("web_tools", "it looks for minutes at what is the core's: heads, deadlines, TLS"),
+    (
+        "web_tools",
+        "it looks for minutes at what is the core's: heads, deadlines, TLS",
+    ),
 ];
 
 #[test]
