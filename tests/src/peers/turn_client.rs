@@ -17,7 +17,7 @@ use turn_client_proto::{
     prelude::{DelayedTransmitBuild as _, TurnClientApi as _},
     stun::types::message::IntegrityAlgorithm,
     tcp::TurnClientTcp,
-    types::{Instant as ProtocolInstant, TransportType, TurnCredentials},
+    types::{AddressFamily, Instant as ProtocolInstant, TransportType, TurnCredentials},
     udp::TurnClientUdp,
 };
 
@@ -96,10 +96,24 @@ impl TurnClient {
     /// # Panics
     /// When there is no such local address.
     pub fn udp(from: IpAddr, to: SocketAddr, credentials: &Credentials) -> Self {
+        Self::with(from, to, config(credentials))
+    }
+
+    /// A client over UDP that asks for a relayed address of each family (RFC 8656 section 7.1).
+    ///
+    /// # Panics
+    /// When there is no such local address.
+    pub fn dual(from: IpAddr, to: SocketAddr, credentials: &Credentials) -> Self {
+        let mut config = config(credentials);
+        config.add_address_family(AddressFamily::IPV6);
+        Self::with(from, to, config)
+    }
+
+    fn with(from: IpAddr, to: SocketAddr, config: TurnConfig) -> Self {
         let socket = UdpSocket::bind((from, 0)).expect("a socket");
         socket.connect(to).expect("an address");
         let local = socket.local_addr().expect("a bound socket");
-        let protocol = TurnClientUdp::allocate(local, to, config(credentials));
+        let protocol = TurnClientUdp::allocate(local, to, config);
         Self::new(Link::Udp(socket), protocol.into())
     }
 
@@ -139,7 +153,7 @@ impl TurnClient {
         }
     }
 
-    /// Allocates and returns the relayed transport address.
+    /// Allocates and returns the relayed transport address; one of two comes with each call.
     ///
     /// # Errors
     /// When the server refuses.
