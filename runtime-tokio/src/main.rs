@@ -31,6 +31,7 @@ fn run(start: Start, listeners: Vec<TcpListener>, letters: Letters) -> io::Resul
     let runtime = Builder::new_current_thread()
         .enable_all()
         .on_thread_park(nap::nap)
+        .on_thread_unpark(nap::wake)
         .build_local(LocalOptions::default())?;
     runtime.block_on(live(start, listeners, letters))
 }

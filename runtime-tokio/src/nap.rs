@@ -33,11 +33,21 @@ pub(crate) fn nap() {
     let now = Instant::now();
     let found = FOUND.take();
     NAPPER.with_borrow_mut(|napper| {
-        if let Some(napper) = napper
-            && napper.looked(now, found)
-        {
-            // Who cannot nap blocks.
-            let _ = napper.nap(now);
+        if let Some(napper) = napper {
+            // Who cannot nap blocks, and who cannot measure does without.
+            let _ = match napper.looked(now, found) {
+                true => napper.nap(now).map(drop),
+                false => napper.blocks(),
+            };
+        }
+    });
+}
+
+/// Something has happened.
+pub(crate) fn wake() {
+    NAPPER.with_borrow_mut(|napper| {
+        if let Some(napper) = napper {
+            let _ = napper.goes_on();
         }
     });
 }

@@ -12,6 +12,10 @@ use crate::{pace::Pace, sys};
 #[derive(Debug)]
 pub struct Napper {
     pace: Pace,
+    /// Naps and wake-ups since one was measured.
+    unmeasured: u32,
+    /// What the thread had used before it blocked, while that is measured.
+    used: Option<Duration>,
 }
 
 impl Napper {
@@ -26,6 +30,8 @@ impl Napper {
         }
         Ok(Self {
             pace: Pace::new(interval_max, Instant::now()),
+            unmeasured: 0,
+            used: None,
         })
     }
 
@@ -35,16 +41,54 @@ impl Napper {
     /// When the kernel does not tell what it cost.
     pub fn nap(&mut self, now: Instant) -> io::Result<Option<Instant>> {
         let Some(nap) = self.pace.nap(now) else { return Ok(None) };
-        let spent = sys::thread_time()?;
+        let used = self.begin_measure()?;
         thread::sleep(nap);
-        let cost = sys::thread_time()?.saturating_sub(spent);
+        let cost = used.map(since).transpose()?;
         let woken = Instant::now();
         self.pace.napped((woken - now).saturating_sub(nap), cost);
         Ok(Some(woken))
+    }
+
+    /// Tells that the thread blocks next, unless something has happened.
+    ///
+    /// # Errors
+    /// When the kernel does not tell what it has used.
+    pub fn blocks(&mut self) -> io::Result<()> {
+        self.used = self.begin_measure()?;
+        Ok(())
+    }
+
+    /// Tells that it goes on.
+    ///
+    /// # Errors
+    /// When the kernel does not tell what it has used.
+    pub fn goes_on(&mut self) -> io::Result<()> {
+        if let Some(used) = self.used.take() {
+            self.pace.woken(since(used)?);
+        }
+        Ok(())
     }
 
     /// Tells how much a look found; returns whether the next look is by the clock.
     pub fn looked(&mut self, now: Instant, found: usize) -> bool {
         self.pace.looked(now, found)
     }
+
+    /// What the thread has used until now, if it is time to measure.
+    fn begin_measure(&mut self) -> io::Result<Option<Duration>> {
+        self.unmeasured += 1;
+        if self.unmeasured < MEASURED_EACH {
+            return Ok(None);
+        }
+        self.unmeasured = 0;
+        sys::thread_time().map(Some)
+    }
 }
+
+/// What the thread has used since it had used so much.
+fn since(used: Duration) -> io::Result<Duration> {
+    Ok(sys::thread_time()?.saturating_sub(used))
+}
+
+/// One of so many naps and wake-ups is measured, since that takes two system calls.
+const MEASURED_EACH: u32 = 8;

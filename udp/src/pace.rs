@@ -6,27 +6,36 @@ use std::time::{Duration, Instant};
 /// Decides between waiting for the kernel and napping. A function of what it is told: it reads no clock.
 ///
 /// It counts wake-ups for a while. When enough of them would fall into one nap to pay for it, it naps, until a nap
-/// finds next to nothing, or has gone on for so long that it is time to count again: many datagrams in one nap may be
-/// one train, which is worth one wake-up, and only waking tells.
+/// finds nothing, or too little for some time, or naps have gone on for so long that it is time to count again: many
+/// datagrams in one nap may be one train, which is worth one wake-up, and only waking tells.
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// The longest nap.
     interval_max: Duration,
     mode: Mode,
-    /// When the last look was.
-    looked: Instant,
     /// What a nap costs in processor time, as measured: where timers are emulated, as much as several wake-ups.
     nap_cost: Duration,
+    /// What it costs to block and to be woken, as measured.
+    wake_cost: Duration,
     /// How much later than asked for a nap ends.
     lag: Duration,
+    /// When the last look was.
+    looked: Instant,
 }
 
 #[derive(Debug)]
 enum Mode {
-    /// Waiting for the kernel, and counting wake-ups.
-    Waking { since: Instant, wakes: u32 },
+    /// Waiting for the kernel, and counting wake-ups and what they found.
+    Waking { since: Instant, wakes: u32, runs: usize },
     /// Looking once each interval.
-    Napping { interval: Duration, naps: u32 },
+    Napping {
+        interval: Duration,
+        naps: u32,
+        /// Runs that a nap finds, on average.
+        found: f32,
+        /// Runs that a wake-up found.
+        runs_each: f32,
+    },
 }
 
 impl Pace {
@@ -34,10 +43,11 @@ impl Pace {
     pub(crate) const fn new(interval_max: Duration, now: Instant) -> Self {
         Self {
             interval_max,
-            mode: Mode::Waking { since: now, wakes: 0 },
-            looked: now,
-            nap_cost: WAKE_COST,
+            mode: Mode::counting(now),
+            nap_cost: COST_ASSUMED,
+            wake_cost: COST_ASSUMED,
             lag: Duration::ZERO,
+            looked: now,
         }
     }
 
@@ -51,54 +61,91 @@ impl Pace {
             .filter(|nap| !nap.is_zero())
     }
 
-    /// Tells that a nap ended `lag` later than asked for, and what it cost.
-    pub(crate) fn napped(&mut self, lag: Duration, cost: Duration) {
+    /// Tells that a nap ended `lag` later than asked for, and what it cost, if that was measured.
+    pub(crate) fn napped(&mut self, lag: Duration, cost: Option<Duration>) {
         // Once in a while a thread is not let run for long, which says nothing about naps.
         self.lag = (self.lag * 7 + lag.min(self.interval_max / 2)) / 8;
-        self.nap_cost = (self.nap_cost * 7 + cost.min(NAP_COST_MAX)) / 8;
+        if let Some(cost) = cost {
+            self.nap_cost = average(self.nap_cost, cost);
+        }
+    }
+
+    /// Tells what it cost to block and to be woken.
+    pub(crate) fn woken(&mut self, cost: Duration) {
+        self.wake_cost = average(self.wake_cost, cost);
     }
 
     /// Tells what a look found, in runs; returns whether the next look is by the clock.
     pub(crate) fn looked(&mut self, now: Instant, runs: usize) -> bool {
         self.looked = now;
-        self.mode = match self.mode {
-            Mode::Waking { since, wakes } if wakes < WAKES_COUNTED => Mode::Waking {
-                since,
-                wakes: wakes + u32::from(runs > 0),
-            },
-            Mode::Waking { since, wakes } => self.decide((now - since) / wakes, now),
-            Mode::Napping { interval, naps } if self.paid(runs) && naps < NAPS_MAX => Mode::Napping {
-                interval,
-                naps: naps + 1,
-            },
-            Mode::Napping { .. } => Mode::Waking { since: now, wakes: 0 },
-        };
+        let worth = self.worth();
+        match &mut self.mode {
+            Mode::Waking { wakes, runs: all, .. } if *wakes < WAKES_COUNTED => {
+                *wakes += u32::from(runs > 0);
+                *all += runs;
+            }
+            Mode::Waking { since, wakes, runs } => {
+                let (gap, runs_each) = ((now - *since) / *wakes, *runs as f32 / *wakes as f32);
+                self.decide(gap, runs_each, now);
+            }
+            Mode::Napping {
+                naps, found, runs_each, ..
+            } => {
+                *naps += 1;
+                *found += (runs as f32 - *found) / AVERAGED as f32;
+                if runs == 0 || *found < worth * *runs_each || *naps > NAPS_MAX {
+                    self.mode = Mode::counting(now);
+                }
+            }
+        }
         matches!(self.mode, Mode::Napping { .. })
     }
 
-    /// Whether a nap that found so many runs was worth it, had each been a wake-up.
-    fn paid(&self, runs: usize) -> bool {
-        runs >= FOUND_MIN && WAKE_COST * runs.min(RUNS_ENOUGH) as u32 >= self.nap_cost
-    }
-
-    /// Chooses a mode when wake-ups are `gap` apart.
-    fn decide(&mut self, gap: Duration, now: Instant) -> Mode {
-        // Wake-ups that cost as much as a nap.
-        let worth = self.nap_cost.div_duration_f32(WAKE_COST).max(1.0);
+    /// Chooses a mode when wake-ups are `gap` apart and find so many runs each.
+    fn decide(&mut self, gap: Duration, runs_each: f32, now: Instant) {
+        let worth = self.worth();
         let interval = gap.mul_f32(worth * WORTH_WANTED).min(self.interval_max);
         if interval >= gap.mul_f32(worth * WORTH_MIN).max(gap * WAKES_MIN) {
-            return Mode::Napping { interval, naps: 0 };
+            self.mode = Mode::Napping {
+                interval,
+                naps: 0,
+                found: interval.div_duration_f32(gap) * runs_each,
+                runs_each,
+            };
+            return;
         }
         // What has been measured long ago may be wrong: this leads to another try.
         self.nap_cost -= self.nap_cost / 256;
-        Mode::Waking { since: now, wakes: 0 }
+        self.mode = Mode::counting(now);
+    }
+
+    /// Wake-ups that cost as much as a nap.
+    fn worth(&self) -> f32 {
+        self.nap_cost.div_duration_f32(self.wake_cost).max(1.0)
     }
 }
 
-/// What it costs to block and to be woken by a datagram, in processor time: 4 to 7 µs were measured.
-const WAKE_COST: Duration = Duration::from_micros(5);
-/// No nap costs more.
-const NAP_COST_MAX: Duration = Duration::from_micros(50);
+impl Mode {
+    const fn counting(since: Instant) -> Self {
+        Self::Waking {
+            since,
+            wakes: 0,
+            runs: 0,
+        }
+    }
+}
+
+fn average(so_far: Duration, cost: Duration) -> Duration {
+    // Once in a while a measurement has something else in it.
+    (so_far * (AVERAGED - 1) + cost.min(COST_MAX)) / AVERAGED
+}
+
+/// What both a nap and a wake-up cost, until they are measured.
+const COST_ASSUMED: Duration = Duration::from_micros(5);
+/// Neither costs more.
+const COST_MAX: Duration = Duration::from_micros(50);
+/// Averages go over about so many.
+const AVERAGED: u32 = 8;
 /// Wake-ups after which a decision is taken.
 const WAKES_COUNTED: u32 = 8;
 /// A nap must take the place of so many wake-ups.
@@ -107,10 +154,6 @@ const WAKES_MIN: u32 = 3;
 const WORTH_MIN: f32 = 1.25;
 /// A nap that saves so many times what it costs need not be longer.
 const WORTH_WANTED: f32 = 5.0;
-/// Runs that a nap must find for another to follow.
-const FOUND_MIN: usize = 2;
-/// Runs that pay for any nap.
-const RUNS_ENOUGH: usize = 1000;
 /// Naps after which wake-ups are counted again.
 const NAPS_MAX: u32 = 256;
 
@@ -129,7 +172,7 @@ mod tests {
             if let Some(nap) = pace.nap(now) {
                 naps += 1;
                 now += nap;
-                pace.napped(Duration::ZERO, nap_cost);
+                pace.napped(Duration::ZERO, Some(nap_cost));
             } else {
                 wakes += 1;
                 now = now.max(start + gap * train * (taken / train + 1));

@@ -172,6 +172,7 @@ impl Poller {
     /// When the poll set itself fails. Failures of sockets are counted, or reported as [`Event::Error`].
     pub fn turn(&mut self, mut handle: impl FnMut(Instant, Event<'_>, &mut Egress)) -> io::Result<Turn> {
         self.counters.turns += 1;
+        self.napper.goes_on()?;
         let mut now = Instant::now();
         if self.ready.is_empty()
             && let Some(woken) = self.napper.nap(now)?
@@ -189,10 +190,11 @@ impl Poller {
         }
         self.flush();
         let napping = self.napper.looked(now, runs);
-        Ok(match all && self.ready.is_empty() && !napping {
-            true => Turn::Idle,
-            false => Turn::More,
-        })
+        if !all || !self.ready.is_empty() || napping {
+            return Ok(Turn::More);
+        }
+        self.napper.blocks()?;
+        Ok(Turn::Idle)
     }
 
     /// Sends and clears what the shard wrote outside of a turn; it can name no run.
