@@ -44,6 +44,13 @@ pub(crate) struct Message {
     pub(crate) slices: Range<usize>,
 }
 
+impl Message {
+    /// Whether the kernel must be told more than bytes and destination.
+    fn has_control(&self) -> bool {
+        self.segment.is_some() || self.local.is_some() || self.traffic_class != 0
+    }
+}
+
 /// What the kernel tells about a datagram that came to nothing.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -102,6 +109,12 @@ pub(crate) fn receive(
 
 /// Sends messages in order, as many as the kernel takes; returns how many. An error is that of the first one.
 pub(crate) fn send(socket: BorrowedFd<'_>, messages: &[Message], slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    if let [message] = messages
+        && !message.has_control()
+        && let [bytes] = &slices[message.slices.clone()]
+    {
+        return send_alone(socket, message.peer, bytes).map(|()| 1);
+    }
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES_MAX];
     let mut names = [const { MaybeUninit::<Name>::uninit() }; MESSAGES_MAX];
     let mut controls = [const { MaybeUninit::<Control>::uninit() }; MESSAGES_MAX];
@@ -117,7 +130,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, messages: &[Message], slices: &[IoSli
             ptr::null_mut::<Control>(),
             0,
         );
-        if message.segment.is_some() || message.local.is_some() || message.traffic_class != 0 {
+        if message.has_control() {
             let control = controls[n].write(Control([0; CONTROL_BYTES]));
             header.msg_hdr.msg_controllen = write_control(control, message) as _;
             header.msg_hdr.msg_control = ptr::from_mut(control).cast();
@@ -129,11 +142,29 @@ pub(crate) fn send(socket: BorrowedFd<'_>, messages: &[Message], slices: &[IoSli
     // read, despite the type of the pointers. An `IoSlice` is an `iovec`, and an `mmsghdr` begins with its `msghdr`.
     unsafe {
         match count {
-            // What leaves by a relay is mostly alone, and a little cheaper this way.
             1 => check(libc::sendmsg(fd, headers.cast(), libc::MSG_DONTWAIT) as c_int).map(|_bytes| 1),
             _ => check(libc::sendmmsg(fd, headers.cast(), count as _, libc::MSG_DONTWAIT)),
         }
     }
+}
+
+/// Sends one datagram as it lies there. What leaves by a relay is mostly alone, and cheaper without headers for the kernel
+/// to copy.
+fn send_alone(socket: BorrowedFd<'_>, peer: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    let mut name = MaybeUninit::<Name>::uninit();
+    let name_len = write_name(&mut name, peer);
+    // SAFETY: bytes and name are as long as said, and are only read.
+    check(unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            libc::MSG_DONTWAIT,
+            name.as_ptr().cast(),
+            name_len as _,
+        ) as c_int
+    })
+    .map(drop)
 }
 
 /// Takes one report from the error queue, which `IP_RECVERR` fills.
