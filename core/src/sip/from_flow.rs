@@ -289,6 +289,7 @@ impl Bridge {
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Up);
         }
         rewrite::max_forwards(splices, message, request.max_forwards);
+        rewrite::max_breadth(splices, message);
         rewrite::distrust(splices, message, &self.strip);
         rewrite::route(splices, message, route, None);
         rewrite::content_length(splices, message);

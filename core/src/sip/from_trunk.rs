@@ -342,6 +342,7 @@ impl Bridge {
         let below = stamped.then_some((&request.via, &self.stamped[..]));
         rewrite::via(splices, message, [protocol, self.names.ws.as_bytes(), branch], below);
         if request.method.is_recorded() {
+        rewrite::max_breadth(splices, message);
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Down);
         }
         rewrite::max_forwards(splices, message, request.max_forwards);

@@ -24,6 +24,9 @@ use crate::wire::sip::{
 pub(super) const ROUTES_MAX: usize = 20;
 
 /// A browser is no proxy: what only proxies write would lead mediaservers astray.
+/// RFC 5393 section 5.3.3: the most that is recommended, as a number and as text.
+const BREADTH_MAX: (u64, &[u8]) = (60, b"60");
+
 const OF_PROXIES: [Name; 3] = [Name::Path, Name::ServiceRoute, Name::RecordRoute];
 
 /// One value of the Route fields.
@@ -288,6 +291,18 @@ pub(super) fn content_length(splices: &mut Splices, message: &Message<'_>) {
 /// Takes out what browsers have no say in; `strip` is what the configuration adds.
 pub(super) fn distrust(splices: &mut Splices, message: &Message<'_>, strip: &FieldSet) {
     for name in OF_PROXIES {
+/// Every request that is passed on says how many others may come of it at once, and no more than we let it (RFC 5393
+/// section 5.3.3). None comes of it here.
+pub(super) fn max_breadth(splices: &mut Splices, message: &Message<'_>) {
+    match message.field(Name::MaxBreadth) {
+        None => add_last(splices, message, &[b"Max-Breadth: ", BREADTH_MAX.1, b"\r\n"]),
+        Some(field) if field::number(message.text(field)).is_none_or(|breadth| breadth > BREADTH_MAX.0) => {
+            splices.replace(field.value(), &[BREADTH_MAX.1]);
+        }
+        Some(_) => {}
+    }
+}
+
         remove_all(splices, message, name);
     }
     strip.remove(splices, message);
