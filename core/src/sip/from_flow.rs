@@ -297,13 +297,7 @@ impl Bridge {
             rewrite::cap_expires(splices, message, register_max.as_secs());
             match registering.path {
                 None => rewrite::hide_contacts(splices, message, &self.names, registering),
-                Some(token) => rewrite::path(
-                    splices,
-                    message,
-                    &self.names,
-                    token.as_bytes(),
-                    registering.path_supported,
-                ),
+                Some(token) => rewrite::path(splices, message, &self.names, &token, registering),
             }
         }
         rewrite::finish(splices, message, cx.made)

@@ -11,6 +11,7 @@ use super::{
     flow::{Registering, Registration},
     names::{Names, text},
     strip::FieldSet,
+    token::TokenText,
     transaction::Side,
 };
 use crate::wire::sip::{
@@ -23,10 +24,10 @@ use crate::wire::sip::{
 /// Route values of one message at most.
 pub(super) const ROUTES_MAX: usize = 20;
 
-/// A browser is no proxy: what only proxies write would lead mediaservers astray.
 /// RFC 5393 section 5.3.3: the most that is recommended, as a number and as text.
 const BREADTH_MAX: (u64, &[u8]) = (60, b"60");
 
+/// A browser is no proxy: what only proxies write would lead mediaservers astray.
 const OF_PROXIES: [Name; 3] = [Name::Path, Name::ServiceRoute, Name::RecordRoute];
 
 /// One value of the Route fields.
@@ -156,14 +157,25 @@ pub(super) fn record_route(splices: &mut Splices, message: &Message<'_>, names: 
 }
 
 /// Our Path on a REGISTER (RFC 3327 section 5.2), and the browser's support of it: Asterisk answers 420 to a Path
-/// without.
-pub(super) fn path(splices: &mut Splices, message: &Message<'_>, names: &Names, token: &[u8], supported: bool) {
+/// without. RFC 5626 section 5.1: `ob` tells a registrar that keeps flows, and refuses them otherwise, that we do too.
+pub(super) fn path(
+    splices: &mut Splices,
+    message: &Message<'_>,
+    names: &Names,
+    token: &TokenText,
+    registering: &Registering,
+) {
+    let end: &[u8] = if registering.is_of_flow {
+        b";lr;ob>\r\n"
+    } else {
+        b";lr>\r\n"
+    };
     add_top(
         splices,
         message,
-        &[b"Path: <sip:", token, b"@", names.udp.as_bytes(), b";lr>\r\n"],
+        &[b"Path: <sip:", token.as_bytes(), b"@", names.udp.as_bytes(), end],
     );
-    if !supported {
+    if !registering.path_supported {
         add_top(splices, message, &[b"Supported: path\r\n"]);
     }
 }
@@ -279,18 +291,6 @@ pub(super) fn max_forwards(splices: &mut Splices, message: &Message<'_>, now: Op
     }
 }
 
-/// A `Content-Length` where there is none: a datagram should have one (RFC 3261 section 18.3), a WebSocket message need
-/// not (RFC 7118 section 5).
-pub(super) fn content_length(splices: &mut Splices, message: &Message<'_>) {
-    if message.content_length().is_none() {
-        let length = text(message.body().len());
-        add_last(splices, message, &[b"Content-Length: ", length.as_bytes(), b"\r\n"]);
-    }
-}
-
-/// Takes out what browsers have no say in; `strip` is what the configuration adds.
-pub(super) fn distrust(splices: &mut Splices, message: &Message<'_>, strip: &FieldSet) {
-    for name in OF_PROXIES {
 /// Every request that is passed on says how many others may come of it at once, and no more than we let it (RFC 5393
 /// section 5.3.3). None comes of it here.
 pub(super) fn max_breadth(splices: &mut Splices, message: &Message<'_>) {
@@ -303,6 +303,18 @@ pub(super) fn max_breadth(splices: &mut Splices, message: &Message<'_>) {
     }
 }
 
+/// A `Content-Length` where there is none: a datagram should have one (RFC 3261 section 18.3), a WebSocket message need
+/// not (RFC 7118 section 5).
+pub(super) fn content_length(splices: &mut Splices, message: &Message<'_>) {
+    if message.content_length().is_none() {
+        let length = text(message.body().len());
+        add_last(splices, message, &[b"Content-Length: ", length.as_bytes(), b"\r\n"]);
+    }
+}
+
+/// Takes out what browsers have no say in; `strip` is what the configuration adds.
+pub(super) fn distrust(splices: &mut Splices, message: &Message<'_>, strip: &FieldSet) {
+    for name in OF_PROXIES {
         remove_all(splices, message, name);
     }
     strip.remove(splices, message);
