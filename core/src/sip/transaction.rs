@@ -272,10 +272,10 @@ impl Transaction {
         self.trying = is_tried.then(|| now + TRYING);
     }
 
-    /// Cannot be forwarded yet; fails at `until` if nothing changes.
+    /// Cannot be forwarded yet; fails at `until` if nothing changes. RFC 4320 section 4.1: whoever waits for it, and not for
+    /// an INVITE, is told 100 when it gets late.
     pub(super) fn hold(&mut self, until: Instant) {
         self.state = State::Held;
-        self.repeat = None;
         self.deadline = until;
     }
 
@@ -370,11 +370,12 @@ impl Transaction {
         self.trying = self.trying.filter(|_| status == 100);
         match (self.method, self.state, status) {
             (Method::Invite, State::Trying | State::Proceeding, ..200) => {
+                let is_first = self.state == State::Trying;
                 self.state = State::Proceeding;
                 self.repeat = None;
-                // RFC 3261 section 16.7, item 2: provisional responses reset Timer C. Not so once it was cancelled: it
-                // ends 64*T1 later (section 9.1).
-                if !matches!(self.cancel, Cancel::Sent(_)) {
+                // RFC 3261 section 16.7, item 2: provisional responses but 100 reset Timer C. Not so once it was cancelled:
+                // it ends 64*T1 later (section 9.1).
+                if (is_first || status > 100) && !matches!(self.cancel, Cancel::Sent(_)) {
                     self.deadline = now + TIMER_C;
                 }
                 // RFC 3261 section 16.7, item 5: 100 is never forwarded.

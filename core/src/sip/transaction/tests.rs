@@ -121,6 +121,16 @@ fn an_ack_ends_the_repeats_of_a_refusal() {
 }
 
 #[test]
+fn a_100_does_not_reset_timer_c() {
+    let mut up = transaction(Side::Up, Method::Invite);
+    // When responses come, and since when Timer C runs by then.
+    for (after, status, since) in [(1, 100, 1), (2, 100, 1), (3, 180, 3), (4, 100, 3), (5, 183, 5)] {
+        up.response(START + T1 * after, status);
+        assert_eq!(up.deadline, START + T1 * since + TIMER_C, "{status} at {after}");
+    }
+}
+
+#[test]
 fn a_cancel_gives_the_invite_32_seconds() {
     let mut up = transaction(Side::Up, Method::Invite);
     up.response(START, 180);
