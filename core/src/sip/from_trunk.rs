@@ -482,7 +482,7 @@ impl Bridge {
             }
         }
         let accepted = transaction.registering.take().filter(|_| (200..300).contains(&status));
-        self.send_flow(cx, flow, bytes, None);
+        self.answer_browser(cx, key, status, bytes);
         if is_register
             && matches!(status, 200..300 | 401 | 407)
             && let Some(flow) = self.flows.get_mut(flow.0)

@@ -177,7 +177,7 @@ pub(super) struct Transaction {
     pub(super) request: Vec<u8>,
     /// Of that, start line and header.
     head_len: usize,
-    /// Down only: the last response, for repeats.
+    /// Down, the last response, for repeats. Up, a refusal of an INVITE, until the browser's ACK shows that it has come.
     pub(super) response: Vec<u8>,
     pub(super) cancel: Cancel,
     /// Who will be locked out if this is refused too.
@@ -338,15 +338,21 @@ impl Transaction {
         self.side == Side::Up && self.state == State::Trying
     }
 
-    /// Whether a browser that comes back may know nothing of it: it has not said anything to it, or it rings, and JsSIP
-    /// for one forgets calls that ring when its WebSocket breaks. Whoever remembers takes it for a repeat.
-    pub(super) fn is_to_be_told_again(&self) -> bool {
-        let may_be_forgotten = match self.state {
-            State::Trying => true,
-            State::Proceeding => !matches!(self.cancel, Cancel::Sent(_)),
-            State::Held | State::Completed | State::Confirmed | State::Accepted => false,
-        };
-        self.side == Side::Down && may_be_forgotten
+    /// What a browser that comes back may know nothing of: a request that it has not said anything to, or that rings, since
+    /// JsSIP for one forgets calls that ring when its WebSocket breaks; and a refusal that it has not acknowledged. Whoever
+    /// remembers takes it for a repeat.
+    pub(super) fn to_be_told_again(&self) -> Option<&[u8]> {
+        match (self.side, self.state, &self.cancel) {
+            (Side::Down, State::Trying, _) => Some(&self.request),
+            (Side::Down, State::Proceeding, Cancel::None | Cancel::Wanted(_)) => Some(&self.request),
+            (Side::Up, _, _) => Some(&self.response[..]).filter(|refusal| !refusal.is_empty()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a call of the browser's that waits for an answer. The 100 that says so may not have come.
+    pub(super) fn is_call_under_way(&self) -> bool {
+        self.side == Side::Up && self.method == Method::Invite && self.is_pending()
     }
 
     /// Whether a browser has been told to stop ringing, and has not stopped yet.
@@ -439,6 +445,9 @@ impl Transaction {
     pub(super) fn acknowledged(&mut self, now: Instant) -> bool {
         if self.state == State::Accepted {
             return false;
+        }
+        if self.side == Side::Up {
+            self.response = Vec::new();
         }
         if self.side == Side::Down && self.state == State::Completed {
             // RFC 3261 section 17.2.1: Timer I absorbs more ACKs.

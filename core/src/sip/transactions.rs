@@ -390,15 +390,32 @@ impl Bridge {
         };
         let start = cx.made.len();
         answer.write(&message, TopVia::Ours, cx.made);
-        let (bytes, flow) = (start..cx.made.len(), transaction.flow);
+        let bytes = start..cx.made.len();
         let (to, by_stream) = (transaction.remote, transaction.by_stream);
         match transaction.side {
-            Side::Up => self.send_flow(cx, flow, bytes, None),
+            Side::Up => self.answer_browser(cx, key, status, bytes),
             Side::Down => {
                 transaction.response.clear();
                 transaction.response.extend_from_slice(&cx.made[bytes.clone()]);
                 self.send_remote(cx, to, by_stream, bytes);
             }
+        }
+    }
+
+    /// A response goes to the browser that asked. A refusal of an INVITE is kept until it is acknowledged, for one that is
+    /// lost, or seems to be there and is not: nobody else would say it again.
+    pub(super) fn answer_browser(&mut self, cx: &mut Cx<'_>, key: Key, status: u16, bytes: Range<usize>) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        let flow = transaction.flow;
+        let is_kept = transaction.method.is_invite() && status >= 300;
+        if is_kept {
+            transaction.response = cx.made[bytes.clone()].to_vec();
+        }
+        let is_lost = self.flows.get(flow.0).is_some_and(|flow| flow.conn.is_none());
+        if !(is_kept && is_lost) {
+            self.send_flow(cx, flow, bytes, None);
         }
     }
 

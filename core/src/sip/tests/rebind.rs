@@ -1,6 +1,6 @@
 //! A WebSocket breaks, and the browser comes back on another one.
 
-use super::calls::{invite, trunk_in_dialog, trunk_invite};
+use super::calls::{in_dialog, invite, trunk_in_dialog, trunk_invite};
 use super::*;
 
 const CONTACT: &str = "x1@df7jal23ls0d.invalid";
@@ -88,6 +88,49 @@ fn what_was_under_way_goes_on() {
     assert_eq!(
         heads(&world.browser(new, &reply(&held, "180 Ringing", ""))),
         ["trunk: SIP/2.0 180 Ringing"]
+    );
+}
+
+#[test]
+fn what_a_half_open_websocket_has_swallowed_is_said_again() {
+    let mut world = World::new(Reach::Path);
+    let (flow, _) = registered(&mut world, 1);
+    let call = |world: &mut World, flow, number: u32, status: &str| {
+        let invite = invite(&format!("z9hG4bKi{number}")).replace("call-1", &format!("call-{number}"));
+        let forwarded = world.browser(flow, &invite).remove(0).trunk();
+        world.trunk(&reply(&forwarded, status, ""));
+        forwarded
+    };
+    call(&mut world, flow, 1, "180 Ringing");
+    call(&mut world, flow, 2, "486 Busy Here");
+    let acknowledged = call(&mut world, flow, 3, "404 Not Found");
+    world.browser(
+        flow,
+        &in_dialog("ACK", 7, "z9hG4bKi3", &acknowledged).replace("call-1", "call-3"),
+    );
+    call(&mut world, flow, 4, "200 OK");
+    let answered = |sent: &[Sent]| {
+        let text = |sent: &Sent| sent.clone().browser();
+        let of = |text: String| format!("{} {}", fields(&text, "Call-ID")[0], start_line(&text));
+        sent.iter().map(|sent| of(text(sent))).collect::<Vec<_>>()
+    };
+    come_back(&mut world, 2, CONTACT);
+    let sent = lose(&mut world, flow);
+    // Of these, only the mediaserver repeats what it has said, until the ACK comes.
+    assert_eq!(
+        answered(&sent),
+        ["call-1 SIP/2.0 100 Trying", "call-2 SIP/2.0 486 Busy Here"]
+    );
+    // What comes while it is known to be away is said once.
+    let mut world = World::new(Reach::Path);
+    let (flow, _) = registered(&mut world, 1);
+    let forwarded = call(&mut world, flow, 5, "180 Ringing");
+    lose(&mut world, flow);
+    let sent = world.trunk(&reply(&forwarded, "486 Busy Here", ""));
+    assert_eq!(heads(&sent), ["trunk: ACK sip:200@xivo SIP/2.0"]);
+    assert_eq!(
+        answered(&come_back(&mut world, 2, CONTACT).1),
+        ["call-5 SIP/2.0 486 Busy Here"]
     );
 }
 
