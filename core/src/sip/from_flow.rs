@@ -322,7 +322,11 @@ impl Bridge {
         let Some(flow) = self.flows.get_mut(id.0) else {
             return Ok(());
         };
-        if !flow.admit_stateless(cx.now.mono) || request.max_forwards == Some(0) {
+        if !flow.admit_stateless(cx.now.mono) {
+            cx.stats.sip.dropped += 1;
+            return Ok(());
+        }
+        if request.max_forwards == Some(0) {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
