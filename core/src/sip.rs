@@ -22,6 +22,7 @@
 mod branch;
 pub mod bridge;
 mod check;
+mod failover;
 mod flow;
 mod flows;
 mod from_flow;

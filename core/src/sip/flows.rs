@@ -75,7 +75,7 @@ impl Bridge {
         self.forget(id);
         for Held { bytes, .. } in &held {
             if let Some(answer) = Message::read(bytes, Framing::Message).filter(is_answer) {
-                self.hang_up(cx, id, trunk, &answer);
+                self.hang_up(cx, (id, trunk, None), &answer);
             }
         }
     }

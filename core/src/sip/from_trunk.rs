@@ -342,10 +342,10 @@ impl Bridge {
         let below = stamped.then_some((&request.via, &self.stamped[..]));
         rewrite::via(splices, message, [protocol, self.names.ws.as_bytes(), branch], below);
         if request.method.is_recorded() {
-        rewrite::max_breadth(splices, message);
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Down);
         }
         rewrite::max_forwards(splices, message, request.max_forwards);
+        rewrite::max_breadth(splices, message);
         self.hide.remove(splices, message);
         rewrite::route(splices, message, &target.route, target.uri.as_deref());
         rewrite::finish(splices, message, cx.made)
@@ -367,10 +367,12 @@ impl Bridge {
         let Answered::Request(key) = self.answered(&response, is_asked)? else {
             return Some(());
         };
-        if response.status == 503 && self.try_another(cx, key, message) {
-            return Some(());
-        }
-        let transaction = self.transactions.get_mut(key)?;
+        // RFC 3261 section 21.5.4: a proxy that receives 503 should try an alternate server. That of a server which has said
+        // something else before is about the call.
+        let goes_elsewhere = response.status == 503 && self.fail_over(cx, key);
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return goes_elsewhere.then_some(());
+        };
         let reply = transaction.response(cx.now.mono, response.status);
         match reply {
             Reply::Drop => {}
@@ -384,29 +386,6 @@ impl Bridge {
         }
         self.after_response(cx, key);
         Some(())
-    }
-
-    /// RFC 3261 section 21.5.4: a proxy that receives 503 should try an alternate server. That of a server which has said
-    /// something else before is about the call. Tells whether another one is being tried.
-    fn try_another(&mut self, cx: &mut Cx<'_>, key: Key, message: &Message<'_>) -> bool {
-        let Some(transaction) = self.transactions.get(key) else {
-            return false;
-        };
-        let (to, by_stream) = (transaction.remote, transaction.by_stream);
-        let start = cx.made.len();
-        if transaction.method == Method::Invite
-            && let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram)
-        {
-            hop_request(b"ACK", &forwarded, message.value(Name::To), b"", cx.made);
-        }
-        let acknowledgement = start..cx.made.len();
-        if !self.fail_over(cx, key) {
-            return false;
-        }
-        if !acknowledgement.is_empty() {
-            self.send_remote(cx, to, by_stream, acknowledgement);
-        }
-        true
     }
 
     /// RFC 3261 section 17.1.1.3: the ACK to a final response that is not 2xx goes one hop.
@@ -446,9 +425,9 @@ impl Bridge {
             return;
         };
         if self.flows.get(transaction.flow.0).is_none() {
-            let (flow, trunk) = (transaction.flow, transaction.trunk);
+            let (flow, trunk, from) = (transaction.flow, transaction.trunk, transaction.remote);
             if is_answer(message) {
-                self.hang_up(cx, flow, trunk, message);
+                self.hang_up(cx, (flow, trunk, Some(from)), message);
             }
             return;
         }

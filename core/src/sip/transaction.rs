@@ -279,6 +279,34 @@ impl Transaction {
         self.deadline = until;
     }
 
+    /// The same request for another address. What was sent is left to itself, as nobody's: should it be heard of after
+    /// all, it is cancelled, and a call that comes of it is hung up (RFC 3261 section 16.7, item 10).
+    pub(super) fn redirect(&mut self, now: Instant, remote: SocketAddr) -> Self {
+        let mut elsewhere = Self::new(
+            now,
+            Beginning {
+                side: self.side,
+                method: self.method,
+                flow: self.flow,
+                trunk: self.trunk,
+                remote,
+                by_stream: self.by_stream,
+                server: self.server,
+            },
+        );
+        elsewhere.request = self.request.clone();
+        elsewhere.head_len = self.head_len;
+        elsewhere.tried = core::mem::take(&mut self.tried);
+        elsewhere.attempt = self.attempt.take();
+        elsewhere.registering = self.registering.take();
+        self.flow = FlowId::NOBODY;
+        self.cancel = Cancel::Wanted(Box::default());
+        (self.repeat, self.trying, self.overdue) = (None, None, None);
+        self.request.truncate(self.head_len);
+        self.request.shrink_to_fit();
+        elsewhere
+    }
+
     /// Another address is tried then unless something has come.
     pub(super) fn overdue_at(&mut self, at: Instant) {
         self.overdue = Some(at);
@@ -336,6 +364,11 @@ impl Transaction {
     /// Whether it went to a mediaserver that has not said anything to it.
     pub(super) fn is_unanswered(&self) -> bool {
         self.side == Side::Up && self.state == State::Trying
+    }
+
+    /// Whether it may be sent in another way: nothing has come of it, and nobody has taken it back.
+    pub(super) fn may_go_elsewhere(&self) -> bool {
+        self.is_unanswered() && self.cancel == Cancel::None
     }
 
     /// What a browser that comes back may know nothing of: a request that it has not said anything to, or that rings, since

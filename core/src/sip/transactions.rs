@@ -106,16 +106,12 @@ impl Bridge {
 
     /// Forgets a transaction.
     pub(super) fn end(&mut self, key: Key) {
-        self.take(key);
-    }
-
-    fn take(&mut self, key: Key) -> Option<Transaction> {
         self.delist(key);
-        let transaction = self.transactions.remove(key)?;
-        if self.servers.get(&transaction.server) == Some(&key) {
+        if let Some(transaction) = self.transactions.remove(key)
+            && self.servers.get(&transaction.server) == Some(&key)
+        {
             self.servers.remove(&transaction.server);
         }
-        Some(transaction)
     }
 
     /// The request of a transaction leaves for the mediaserver, by TCP where that is due and can be had. `bytes` is the
@@ -141,80 +137,6 @@ impl Bridge {
         transaction.overdue_at(overdue_at);
         self.send_onward(cx, key, bytes);
         self.settle(key);
-    }
-
-    /// A request was sent by TCP, and the connection is no more: it goes by UDP (RFC 3261 section 18.1.1).
-    pub(super) fn go_by_datagram(&mut self, cx: &mut Cx<'_>, key: Key) {
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return;
-        };
-        rewrite::set_transport(&mut transaction.request, rewrite::UDP);
-        transaction.by_stream = false;
-        transaction.start(cx.now.mono);
-        let start = cx.made.len();
-        cx.made.extend_from_slice(&transaction.request);
-        let end = cx.made.len();
-        self.send_onward(cx, key, start..end);
-        self.settle(key);
-    }
-
-    /// Sends a request that has no response yet to another address of its mediaserver, as a new transaction with a branch
-    /// of its own (RFC 3263 section 4.3); tells whether there is one.
-    pub(super) fn fail_over(&mut self, cx: &mut Cx<'_>, key: Key) -> bool {
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return false;
-        };
-        if !transaction.is_unanswered() || transaction.cancel != Cancel::None {
-            return false;
-        }
-        if !transaction.tried.contains(&transaction.remote) {
-            transaction.tried.push(transaction.remote);
-        }
-        let (trunk, tried) = (&self.trunks[transaction.trunk.index()], &transaction.tried);
-        let Some(next) = trunk.pick(cx.now.mono, None, tried) else {
-            return false;
-        };
-        tracing::debug!(mediaserver = %trunk.name, from = %transaction.remote, to = %next, "a request goes elsewhere");
-        let Some(mut transaction) = self.take(key) else {
-            return false;
-        };
-        cx.stats.sip.failed_over += 1;
-        transaction.remote = next;
-        transaction.armed = None;
-        let key = self.begin(transaction);
-        let branch = self.branch(Kind::Transaction, key);
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return false;
-        };
-        rewrite::set_branch(&mut transaction.request, &branch);
-        rewrite::set_transport(&mut transaction.request, rewrite::UDP);
-        let asks_stream = transaction.by_stream;
-        let start = cx.made.len();
-        cx.made.extend_from_slice(&transaction.request);
-        let end = cx.made.len();
-        self.depart(cx, key, asks_stream, start..end);
-        true
-    }
-
-    /// A request has no response for a while: another address is better, unless this one has spoken meanwhile.
-    fn overdue(&mut self, cx: &mut Cx<'_>, key: Key) {
-        let Some(transaction) = self.transactions.get(key) else {
-            return;
-        };
-        let (now, limits) = (cx.now.mono, &self.sip().health);
-        let (trunk, remote, started) = (transaction.trunk, transaction.remote, transaction.started());
-        let node = self.trunk(trunk).node(remote);
-        let lives = node.is_some_and(|node| node.health.has_spoken_since(started, now, limits));
-        if !lives {
-            self.avoid(now, trunk, remote);
-        }
-        if lives || !self.fail_over(cx, key) {
-            // By then this one may be dead, or one that is dead may be back.
-            let again = now + self.sip().health.failover;
-            if let Some(transaction) = self.transactions.get_mut(key) {
-                transaction.overdue_at(again);
-            }
-        }
     }
 
     /// Puts a transaction on the list of a flow.
@@ -361,7 +283,8 @@ impl Bridge {
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
-        if transaction.side == Side::Up && transaction.method != Method::Invite {
+        let is_heard = self.flows.get(transaction.flow.0).is_some();
+        if transaction.side == Side::Up && !(is_heard && transaction.method.is_invite()) {
             // Nobody will repeat the request.
             self.end(key);
             return;
