@@ -297,11 +297,7 @@ impl Edge {
     fn datagram(&mut self, cx: &mut Cx<'_>, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         let (shard, socket) = match self.relays.get(&to) {
             Some((shard, relay)) => (*shard, SocketId::Relay(*relay)),
-            None => {
-                let turn = self.config.turn_sockets().iter().position(|at| *at == to);
-                let socket = turn.map_or(SocketId::Sip, |place| SocketId::Turn(place as u16));
-                (self.shard_of(from), socket)
-            }
+            None => (self.shard_of(from), self.shared_socket(to)),
         };
         let inbox = self.cores[shard].inboxes.entry(socket).or_default();
         if inbox.len() >= INBOX_MAX {
@@ -313,6 +309,12 @@ impl Edge {
             let delay = cx.net.from_to(0, 300) * US;
             cx.net.agenda.after(delay, Event::Edge(Task::Poll(shard, socket)));
         }
+    }
+
+    /// The name of a socket that each shard has.
+    fn shared_socket(&self, at: SocketAddr) -> SocketId {
+        let turn = self.config.turn_sockets().iter().position(|turn| *turn == at);
+        turn.map_or(SocketId::Sip, |place| SocketId::Turn(place as u16))
     }
 
     /// A 4-tuple stays with one shard, as the kernel hashes it.
@@ -376,16 +378,12 @@ impl Edge {
     fn unreachable(&mut self, cx: &mut Cx<'_>, from: SocketAddr, to: SocketAddr) {
         let (shard, socket) = match self.relays.get(&from) {
             Some((shard, relay)) => (*shard, SocketId::Relay(*relay)),
-            None if Some(from) == self.config.sip.as_ref().map(|sip| sip.listen) => (self.shard_of(to), SocketId::Sip),
-            None => (self.shard_of(to), SocketId::Turn(0)),
+            None => (self.shard_of(to), self.shared_socket(from)),
         };
         cx.net.met.count("a datagram came to nothing");
-        // RFC 792: destination unreachable, port unreachable.
-        let icmp = Icmp {
-            kind: 3,
-            code: 3,
-            mtu: 0,
-        };
+        // Port unreachable, by RFC 792 and RFC 4443 section 3.1.
+        let (kind, code) = if to.is_ipv6() { (1, 4) } else { (3, 3) };
+        let icmp = Icmp { kind, code, mtu: 0 };
         self.handle(cx, shard, Input::SocketError(socket, to, IoKind::Refused, Some(icmp)));
     }
 

@@ -50,7 +50,7 @@ impl Trace {
     pub fn datagram(&mut self, time: Time, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.digest(time, bytes);
         if self.is_kept {
-            let port = |at: SocketAddr| match site::name(at).split_once(':') {
+            let port = |at: SocketAddr| match site::name(at).rsplit_once(':') {
                 Some((_, port)) => format!(":{port} "),
                 None => String::new(),
             };

@@ -16,7 +16,7 @@ use crate::{
         http,
         net::{End, Notice},
         secure::Stream,
-        site, ws,
+        site, token, ws,
     },
 };
 
@@ -29,6 +29,8 @@ pub struct Phone {
     config: Arc<ClientConfig>,
     stream: Option<Stream>,
     stage: Stage,
+    /// What it shows of who sits at it, which may be a lie.
+    token: String,
     flow: u64,
     flows: u64,
     frames: ws::Reader,
@@ -77,6 +79,7 @@ impl Phone {
             config,
             stream: None,
             stage: Stage::Away,
+            token: String::new(),
             flow: 0,
             flows: 0,
             frames: ws::Reader::default(),
@@ -112,6 +115,10 @@ impl Phone {
             self.contact = format!("sip:{}@{};transport=ws", word(), self.host);
             self.registration = (word(), word(), 0);
         }
+        self.token = match cx.dice.happens(800) {
+            true => token::bad(&self.user(), cx.dice),
+            false => token::good(&self.user()),
+        };
         let from = SocketAddr::new(site::client(self.number), 0);
         self.stream = Some(Stream::secure(cx, from, site::HTTPS, &self.config));
         self.stage = Stage::Opening(http::Reader::default());
@@ -122,10 +129,10 @@ impl Phone {
         let path = ["/wssip", "/wssip-contacts"][self.mediaserver()];
         let key = BASE64_STANDARD.encode(random::<16>());
         let request = format!(
-            "GET {path}?token=user{}.of.world HTTP/1.1\r\nHost: {name}\r\nOrigin: https://{name}\r\nConnection: Upgrade\r\n\
+            "GET {path}?token={token} HTTP/1.1\r\nHost: {name}\r\nOrigin: https://{name}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
              Sec-WebSocket-Protocol: sip\r\n\r\n",
-            self.number,
+            token = self.token,
             name = site::NAME,
         );
         self.stream.as_mut().expect("a connection").connected(cx);
@@ -148,7 +155,13 @@ impl Phone {
                 Err(_) => return cx.checkers.fail(format!("phone {}: no HTTP came", self.number)),
             };
             plain = reader.take_rest();
-            if answer.head.status() != Some(101) {
+            let status = answer.head.status().unwrap_or_default();
+            let holds = token::user(&self.token).is_some();
+            cx.see(&Seen::TokenShown { status, holds });
+            if status != 101 {
+                if !holds && status == 401 {
+                    cx.met("a token that does not hold was refused");
+                }
                 self.outcome.push(format!("WebSocket refused: {}", answer.head.start));
                 return self.lost(cx, "no WebSocket");
             }
@@ -200,6 +213,19 @@ impl Phone {
         if let Some(authorization) = authorization {
             request = request.with("Authorization", authorization);
         }
+        self.say(cx, request);
+    }
+
+    /// Would like to get the calls of somebody else.
+    fn register_as_another(&mut self, cx: &mut Cx<'_>) {
+        let uri = format!("sip:user{}@pbx.test", self.number + 1);
+        let request = Message::request("REGISTER", "sip:pbx.test")
+            .with("Max-Forwards", 70)
+            .with("From", format_args!("<{uri}>;tag={}", word()))
+            .with("To", format_args!("<{uri}>"))
+            .with("Call-ID", word())
+            .with("CSeq", "1 REGISTER")
+            .with("Contact", format_args!("<{}>;expires=600", self.contact));
         self.say(cx, request);
     }
 
@@ -349,6 +375,7 @@ impl Phone {
                     cx.between(10 * MS, 3 * SEC, GO_ON);
                 }
             }
+            ("REGISTER", 403) => cx.met("a telephone could not register as another"),
             ("INVITE", 200..300) => {
                 // Each 200 is acknowledged (RFC 3261 section 13.2.2.4).
                 let mut dialog = Dialog::of_caller(answer);
@@ -440,7 +467,7 @@ impl Phone {
         if self.is_resting || !self.is_registered || !matches!(self.stage, Stage::Open) {
             return;
         }
-        match self.choices.from_to(0, 11) {
+        match self.choices.from_to(0, 12) {
             0..=3 => self.invite(cx),
             4 => self.cancel(cx),
             5 => self.message(cx),
@@ -448,6 +475,7 @@ impl Phone {
             8 => self.within(cx, "INFO"),
             9 => self.register(cx, None),
             10 => self.frame(cx, ws::PING, b"there?"),
+            11 => self.register_as_another(cx),
             _ => {}
         }
         let wait = self.choices.from_to(50 * MS, 15 * SEC);
