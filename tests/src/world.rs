@@ -137,6 +137,7 @@ impl World {
             net: &mut net,
             checkers: &mut checkers,
             trace: &mut trace,
+            mono: 0,
             unix: site::BEGINNING,
         };
         let mut edge = Edge::start(&mut cx, site::config(0), scenario.shards, scenario.seed);
@@ -354,11 +355,12 @@ impl World {
     }
 
     fn with_edge(&mut self, act: impl FnOnce(&mut Edge, &mut driver::Cx<'_>)) {
-        let unix = self.unix();
+        let (mono, unix) = (self.edge.mono(self.net.now()), self.unix());
         let cx = &mut driver::Cx {
             net: &mut self.net,
             checkers: &mut self.checkers,
             trace: &mut self.trace,
+            mono,
             unix,
         };
         act(&mut self.edge, cx);

@@ -18,6 +18,7 @@ use crate::world::{
     check::Checkers,
     history::Seen,
     net::{End, Net, Notice, Owner, Refusal},
+    site,
     trace::Trace,
 };
 
@@ -57,6 +58,8 @@ pub struct Cx<'a> {
     pub checkers: &'a mut Checkers,
     /// What is kept of it.
     pub trace: &'a mut Trace,
+    /// What the shards take for the time.
+    pub mono: Time,
     /// Seconds since 1970.
     pub unix: u64,
 }
@@ -73,6 +76,8 @@ pub struct Edge {
     mesh: BTreeMap<(usize, usize), Time>,
     /// A mutation that the checkers must find.
     pub sabotage: Option<Sabotage>,
+    /// The Via of the last response, for [`Sabotage::CrossVia`].
+    last_via: String,
 }
 
 /// A fault that is put in on purpose, so that it is seen that a checker sees it.
@@ -84,6 +89,16 @@ pub enum Sabotage {
     Corrupt,
     /// Relay sockets are never closed.
     KeepRelays,
+    /// The clock of the shards loses an eighth, so that everything lives for too long.
+    SlowClock,
+    /// The alarm of a shard never rings.
+    Sleep,
+    /// Names are looked up, and nobody is told.
+    Mute,
+    /// Who connects is called by another address.
+    Misname,
+    /// A response of a mediaserver names the transaction of the one before.
+    CrossVia,
 }
 
 #[derive(Debug)]
@@ -151,11 +166,28 @@ impl Edge {
             relays: BTreeMap::new(),
             mesh: BTreeMap::new(),
             sabotage: None,
+            last_via: String::new(),
         };
         for shard in 0..edge.cores.len() {
             edge.settle(cx, shard, &[]);
         }
         edge
+    }
+
+    /// What the shards take for the time.
+    pub fn mono(&self, now: Time) -> Time {
+        match self.sabotage {
+            Some(Sabotage::SlowClock) => now - now / 8,
+            _ => now,
+        }
+    }
+
+    /// When it is this time for the shards.
+    fn when(&self, mono: Time) -> Time {
+        match self.sabotage {
+            Some(Sabotage::SlowClock) => mono + mono / 7 + 1,
+            _ => mono,
+        }
     }
 
     /// How many shards there are.
@@ -250,7 +282,7 @@ impl Edge {
         match task {
             Task::Poll(shard, socket) => self.poll(cx, shard, socket),
             Task::Wake(shard, at) => {
-                if self.cores[shard].alarm == Some(at) {
+                if self.cores[shard].alarm == Some(at) && self.sabotage != Some(Sabotage::Sleep) {
                     self.cores[shard].alarm = None;
                     let core = &mut self.cores[shard];
                     core.shard.timeout(now(cx), &mut core.egress);
@@ -278,6 +310,7 @@ impl Edge {
             }
             Task::Parcel(shard, parcel) => self.handle(cx, shard, Input::Parcel(parcel)),
             Task::Adopt(shard, conn, end) => self.adopt(cx, shard, conn, end),
+            Task::Resolved(..) if self.sabotage == Some(Sabotage::Mute) => {}
             Task::Resolved(shard, query, found) => {
                 self.answer(cx, shard, &format!("Resolve {query:?}"));
                 self.handle(cx, shard, Input::Resolved(query, found.ok_or(ResolveError)));
@@ -328,9 +361,12 @@ impl Edge {
     }
 
     fn poll(&mut self, cx: &mut Cx<'_>, shard: usize, socket: SocketId) {
-        let Some(inbox) = self.cores[shard].inboxes.remove(&socket) else {
+        let Some(mut inbox) = self.cores[shard].inboxes.remove(&socket) else {
             return;
         };
+        if self.sabotage == Some(Sabotage::CrossVia) {
+            inbox.iter_mut().for_each(|(_, bytes)| self.cross_via(bytes));
+        }
         let Some(at) = self.address(shard, socket) else { return };
         let now_sim = cx.net.now();
         for (from, bytes) in &inbox {
@@ -367,6 +403,18 @@ impl Edge {
         self.settle(cx, shard, &views);
     }
 
+    fn cross_via(&mut self, bytes: &mut Vec<u8>) {
+        let Some(text) = str::from_utf8(bytes).ok().filter(|text| text.starts_with("SIP/2.0")) else {
+            return;
+        };
+        let via = text.lines().find(|line| line.starts_with("Via:"));
+        let via = via.unwrap_or_default().to_owned();
+        let other = std::mem::replace(&mut self.last_via, via.clone());
+        if !other.is_empty() {
+            *bytes = text.replacen(&via, &other, 1).into_bytes();
+        }
+    }
+
     fn address(&self, shard: usize, socket: SocketId) -> Option<SocketAddr> {
         match socket {
             SocketId::Turn(place) => self.config.turn_sockets().get(usize::from(place)).copied(),
@@ -387,8 +435,11 @@ impl Edge {
         self.handle(cx, shard, Input::SocketError(socket, to, IoKind::Refused, Some(icmp)));
     }
 
-    fn accepted(&mut self, cx: &mut Cx<'_>, end: End, local: SocketAddr, peer: SocketAddr) {
+    fn accepted(&mut self, cx: &mut Cx<'_>, end: End, local: SocketAddr, mut peer: SocketAddr) {
         let now = now(cx);
+        if self.sabotage == Some(Sabotage::Misname) {
+            peer.set_ip(site::STRANGER);
+        }
         if let Some((shard, relay)) = self.relays.get(&local).copied() {
             let core = &mut self.cores[shard];
             match core.shard.accept_peer(now, relay, local, peer, &mut core.egress) {
@@ -493,7 +544,7 @@ fn dial_name(conn: ConnId) -> String {
 
 fn now(cx: &Cx<'_>) -> Now {
     Now {
-        mono: Instant::from_nanos(cx.net.now()),
+        mono: Instant::from_nanos(cx.mono),
         unix: UnixTime(cx.unix),
     }
 }

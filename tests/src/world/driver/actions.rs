@@ -58,8 +58,10 @@ impl Edge {
 
     fn set_alarm(&mut self, cx: &mut Cx<'_>, shard: usize) {
         let now = cx.net.now();
+        let due = self.cores[shard].shard.poll_timeout().map(Instant::as_nanos);
+        let due = due.map(|due| self.when(due));
         let core = &mut self.cores[shard];
-        let Some(due) = core.shard.poll_timeout().map(Instant::as_nanos) else {
+        let Some(due) = due else {
             core.alarm = None;
             return;
         };

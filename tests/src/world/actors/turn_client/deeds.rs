@@ -52,7 +52,7 @@ impl TurnClient {
                 }
             }
             12 => {
-                let lifetime = if cx.dice.happens(1_000) { 0 } else { 600 };
+                let lifetime = if cx.dice.happens(2_000) { 0 } else { 600 };
                 let families = [Families::Unsaid, Families::Unsaid, Families::V4, Families::V6];
                 let wish = Wish {
                     lifetime: Some(lifetime),
