@@ -161,7 +161,7 @@ impl World {
             add(None, format!("upstream{place}"), Box::new(Upstream::new(at, None)));
         }
         let secure = Upstream::new(site::UPSTREAM_TLS, Some(crypto::server()));
-        add(None, "upstream-tls".into(), Box::new(secure));
+        add(None, format!("upstream{}", site::UPSTREAMS.len()), Box::new(secure));
         for place in 0..site::MEDIASERVERS.len() {
             let ports = [site::MEDIA_PORTS.0, site::MEDIA_PORTS.0 + 1];
             let ips = [false, true].map(|is_v6| site::media(place, is_v6));

@@ -6,15 +6,15 @@ use bytes::BytesMut;
 use edgeward_core::{
     Shard,
     action::{
-        Addresses, BindError, Conn, ConnId, Egress, Endpoints, Icmp, Input, IoKind, ListenerId, Parcel, QueryId,
-        RelayId, ResolveError, Run, ShardId, SocketId, Transport,
+        Addresses, BindError, Conn, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, QueryId, RelayId,
+        ResolveError, ShardId, SocketId, Transport,
     },
     config::SharedConfig,
     time::{Instant, Now, UnixTime},
 };
 
 use crate::world::{
-    agenda::{Event, Time, US},
+    agenda::Time,
     check::Checkers,
     history::Seen,
     net::{End, Net, Notice, Owner, Refusal},
@@ -23,6 +23,10 @@ use crate::world::{
 };
 
 mod actions;
+mod datagrams;
+mod sabotage;
+
+pub use sabotage::Sabotage;
 
 /// Something that the runtime does later.
 #[derive(Debug)]
@@ -78,27 +82,6 @@ pub struct Edge {
     pub sabotage: Option<Sabotage>,
     /// The Via of the last response, for [`Sabotage::CrossVia`].
     last_via: String,
-}
-
-/// A fault that is put in on purpose, so that it is seen that a checker sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Relayed datagrams go on to somebody else.
-    Misdirect,
-    /// A byte of what an upstream gets is another one.
-    Corrupt,
-    /// Relay sockets are never closed.
-    KeepRelays,
-    /// The clock of the shards loses an eighth, so that everything lives for too long.
-    SlowClock,
-    /// The alarm of a shard never rings.
-    Sleep,
-    /// Names are looked up, and nobody is told.
-    Mute,
-    /// Who connects is called by another address.
-    Misname,
-    /// A response of a mediaserver names the transaction of the one before.
-    CrossVia,
 }
 
 #[derive(Debug)]
@@ -172,22 +155,6 @@ impl Edge {
             edge.settle(cx, shard, &[]);
         }
         edge
-    }
-
-    /// What the shards take for the time.
-    pub fn mono(&self, now: Time) -> Time {
-        match self.sabotage {
-            Some(Sabotage::SlowClock) => now - now / 8,
-            _ => now,
-        }
-    }
-
-    /// When it is this time for the shards.
-    fn when(&self, mono: Time) -> Time {
-        match self.sabotage {
-            Some(Sabotage::SlowClock) => mono + mono / 7 + 1,
-            _ => mono,
-        }
     }
 
     /// How many shards there are.
@@ -325,114 +292,6 @@ impl Edge {
                 self.handle(cx, shard, Input::Drain(Instant::from_nanos(deadline)));
             }
         }
-    }
-
-    fn datagram(&mut self, cx: &mut Cx<'_>, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        let (shard, socket) = match self.relays.get(&to) {
-            Some((shard, relay)) => (*shard, SocketId::Relay(*relay)),
-            None => (self.shard_of(from), self.shared_socket(to)),
-        };
-        let inbox = self.cores[shard].inboxes.entry(socket).or_default();
-        if inbox.len() >= INBOX_MAX {
-            cx.net.met.count("a socket was full");
-            return;
-        }
-        inbox.push((from, bytes));
-        if inbox.len() == 1 {
-            let delay = cx.net.from_to(0, 300) * US;
-            cx.net.agenda.after(delay, Event::Edge(Task::Poll(shard, socket)));
-        }
-    }
-
-    /// The name of a socket that each shard has.
-    fn shared_socket(&self, at: SocketAddr) -> SocketId {
-        let turn = self.config.turn_sockets().iter().position(|turn| *turn == at);
-        turn.map_or(SocketId::Sip, |place| SocketId::Turn(place as u16))
-    }
-
-    /// A 4-tuple stays with one shard, as the kernel hashes it.
-    fn shard_of(&self, from: SocketAddr) -> usize {
-        let ip = match from.ip() {
-            std::net::IpAddr::V4(ip) => u64::from(ip.to_bits()),
-            std::net::IpAddr::V6(ip) => ip.to_bits() as u64,
-        };
-        let mixed = (ip ^ u64::from(from.port()) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        mixed as usize % self.cores.len()
-    }
-
-    fn poll(&mut self, cx: &mut Cx<'_>, shard: usize, socket: SocketId) {
-        let Some(mut inbox) = self.cores[shard].inboxes.remove(&socket) else {
-            return;
-        };
-        if self.sabotage == Some(Sabotage::CrossVia) {
-            inbox.iter_mut().for_each(|(_, bytes)| self.cross_via(bytes));
-        }
-        let Some(at) = self.address(shard, socket) else { return };
-        let now_sim = cx.net.now();
-        for (from, bytes) in &inbox {
-            let (from, to) = (*from, at);
-            cx.checkers.see(now_sim, &Seen::ToEdge { from, to, bytes });
-        }
-        // Datagrams of one sender that are of one length come as one run, as UDP_GRO joins them.
-        let mut runs: Vec<(SocketAddr, usize, Vec<u8>)> = Vec::new();
-        let mut is_open = false;
-        for (from, bytes) in inbox {
-            match runs.last_mut() {
-                Some((peer, stride, run))
-                    if is_open && *peer == from && bytes.len() <= *stride && !bytes.is_empty() =>
-                {
-                    cx.net.met.count("datagrams came as a train");
-                    is_open = bytes.len() == *stride;
-                    run.extend_from_slice(&bytes);
-                }
-                _ => {
-                    is_open = !bytes.is_empty();
-                    runs.push((from, bytes.len(), bytes));
-                }
-            }
-        }
-        let views: Vec<Run<'_>> = runs
-            .iter()
-            .map(|(peer, stride, bytes)| Run {
-                stride: *stride,
-                ..Run::one(*peer, bytes)
-            })
-            .collect();
-        let core = &mut self.cores[shard];
-        core.shard.datagrams(now(cx), socket, &views, &mut core.egress);
-        self.settle(cx, shard, &views);
-    }
-
-    fn cross_via(&mut self, bytes: &mut Vec<u8>) {
-        let Some(text) = str::from_utf8(bytes).ok().filter(|text| text.starts_with("SIP/2.0")) else {
-            return;
-        };
-        let via = text.lines().find(|line| line.starts_with("Via:"));
-        let via = via.unwrap_or_default().to_owned();
-        let other = std::mem::replace(&mut self.last_via, via.clone());
-        if !other.is_empty() {
-            *bytes = text.replacen(&via, &other, 1).into_bytes();
-        }
-    }
-
-    fn address(&self, shard: usize, socket: SocketId) -> Option<SocketAddr> {
-        match socket {
-            SocketId::Turn(place) => self.config.turn_sockets().get(usize::from(place)).copied(),
-            SocketId::Sip => self.config.sip.as_ref().map(|sip| sip.listen),
-            SocketId::Relay(relay) => self.cores[shard].relays.get(&relay).map(|(at, _)| *at),
-        }
-    }
-
-    fn unreachable(&mut self, cx: &mut Cx<'_>, from: SocketAddr, to: SocketAddr) {
-        let (shard, socket) = match self.relays.get(&from) {
-            Some((shard, relay)) => (*shard, SocketId::Relay(*relay)),
-            None => (self.shard_of(to), self.shared_socket(from)),
-        };
-        cx.net.met.count("a datagram came to nothing");
-        // Port unreachable, by RFC 792 and RFC 4443 section 3.1.
-        let (kind, code) = if to.is_ipv6() { (1, 4) } else { (3, 3) };
-        let icmp = Icmp { kind, code, mtu: 0 };
-        self.handle(cx, shard, Input::SocketError(socket, to, IoKind::Refused, Some(icmp)));
     }
 
     fn accepted(&mut self, cx: &mut Cx<'_>, end: End, local: SocketAddr, mut peer: SocketAddr) {
