@@ -76,8 +76,8 @@ impl Napper {
 
     /// What the thread has used until now, if it is time to measure.
     fn begin_measure(&mut self) -> io::Result<Option<Duration>> {
-        self.unmeasured += 1;
-        if self.unmeasured < MEASURED_EACH {
+        self.unmeasured = self.unmeasured.saturating_add(1);
+        if self.unmeasured < MEASURED_EACH || !self.pace.may_nap() {
             return Ok(None);
         }
         self.unmeasured = 0;
