@@ -99,13 +99,15 @@ impl Print {
         Duration::from_nanos(self.last.saturating_sub(self.first.unwrap_or(self.last))).as_secs_f64()
     }
 
-    /// One input and what came of it.
-    fn lines(&mut self, shard: u16, input: &str, outcome: &[String]) {
+    /// One input and what came of it; without an input, more that came of the one before.
+    fn lines(&mut self, shard: u16, input: Option<&str>, outcome: &[String]) {
         let at = self.seconds();
         if self.is_quiet || at < self.from || at > self.until {
             return;
         }
-        let _ = writeln!(self.to, "{at:>12.6} {shard:>2}  {input}");
+        if let Some(input) = input {
+            let _ = writeln!(self.to, "{at:>12.6} {shard:>2}  {input}");
+        }
         for line in outcome {
             let _ = writeln!(self.to, "{:>15}    -> {line}", "");
         }
@@ -187,7 +189,7 @@ impl Replay {
             };
             self.shards.insert(number, replayed);
             let outcome = self.look(number);
-            self.print.lines(number, "begins", &outcome);
+            self.print.lines(number, Some("begins"), &outcome);
             return Ok(());
         }
         let parcel = match event {
@@ -214,12 +216,12 @@ impl Replay {
         if replayed.digest.value() != digest {
             return Err(self.diverged(number, "it did something else"));
         }
+        let is_quiet = describe::is_quiet(&event);
         let line = describe::event(&event, &heard);
         let mut outcome = replayed.tell(now, event, heard, parcel, config);
         outcome.extend(self.look(number));
-        // A clock that wakes a shard for nothing is no news, nor that something was written.
-        if let Some(line) = line.or_else(|| (!outcome.is_empty()).then_some("goes on".into())) {
-            self.print.lines(number, &line, &outcome);
+        if !(is_quiet && outcome.is_empty()) {
+            self.print.lines(number, line.as_deref(), &outcome);
         }
         Ok(())
     }

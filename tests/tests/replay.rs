@@ -48,7 +48,10 @@ fn secret_get(path: &str) -> String {
 /// Uses all roles in all ways.
 fn use_everything(scene: &Scene) {
     let mut page = scene.connect(102);
-    assert_eq!(page.ask(&secret_get(&format!("/app/?token={TOKEN}"))).status(), Some(200));
+    assert_eq!(
+        page.ask(&secret_get(&format!("/app/?token={TOKEN}"))).status(),
+        Some(200)
+    );
     assert_eq!(page.ask(&get("/secure/")).status(), Some(200));
     assert_eq!(page.ask(&get("/nowhere")).status(), Some(404));
     let mut tunnel = scene.handshake(101, "/socket/ws").open().expect("a WebSocket");
@@ -71,7 +74,9 @@ fn use_everything(scene: &Scene) {
         peer.send(relay, b"and back");
         assert_eq!(client.receive_from(peer.address()), b"and back");
     }
-    scene.edge.reload(&scene.site, &CONFIG.replace("path = \"/app\"", "path = \"/new\""));
+    scene
+        .edge
+        .reload(&scene.site, &CONFIG.replace("path = \"/app\"", "path = \"/new\""));
     assert_eq!(scene.connect(111).ask(&get("/new/")).status(), Some(200));
 }
 
@@ -109,9 +114,15 @@ fn what_was_recorded_happens_again() {
         assert!(trace.contains(expected), "no `{expected}` in\n{trace}");
     }
     let (is_same, summary, _) = replay(&scene.site, &["edge.rec", "--quiet"]);
-    assert!(is_same && !summary.contains("INVITE") && summary.contains("3 shards"), "{summary}");
+    assert!(
+        is_same && !summary.contains("INVITE") && summary.contains("3 shards"),
+        "{summary}"
+    );
 
-    assert_eq!(fs::metadata(&file).expect("a recording").permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&file).expect("a recording").permissions().mode() & 0o777,
+        0o600
+    );
     let bytes = fs::read(&file).expect("a recording");
     let key = fs::read_to_string(scene.site.folder().join("edge.key")).expect("a key");
     let private = key.lines().nth(1).expect("a key in PEM form");
@@ -122,7 +133,11 @@ fn what_was_recorded_happens_again() {
         assert!(!is_there, "{secret} is in the recording");
     }
     // TURN could not be replayed without.
-    assert!(bytes.windows(SECRETS[0].len()).any(|window| window == SECRETS[0].as_bytes()));
+    assert!(
+        bytes
+            .windows(SECRETS[0].len())
+            .any(|window| window == SECRETS[0].as_bytes())
+    );
 
     let check = |change: &dyn Fn(&mut Vec<u8>), expected: &str| {
         let mut changed = bytes.clone();

@@ -10,7 +10,15 @@ use crate::record::{Event, Heard, key};
 /// Characters of a text that are shown.
 const TEXT_CHARS_MAX: usize = 100;
 
-/// An input; `None` for what only matters by what comes of it.
+/// Whether an event is no news when nothing comes of it.
+pub(super) const fn is_quiet(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Timeout | Event::Written(_) | Event::Resume(_) | Event::TakeOutput(_)
+    )
+}
+
+/// An input; `None` for what goes on with the one before.
 pub(super) fn event(event: &Event, heard: &[Heard]) -> Option<String> {
     let conn = |conn: &(u32, u32)| name(ConnId(key(*conn)));
     Some(match event {
@@ -18,12 +26,16 @@ pub(super) fn event(event: &Event, heard: &[Heard]) -> Option<String> {
         Event::Accept { on, local, peer } => format!("{peer} connects to {local}, listener {on}"),
         Event::AcceptPeer { local, peer, .. } => format!("peer {peer} connects to relay {local}"),
         Event::Adopt { local, peer } => format!("takes in the connection of {peer} to {local} from another shard"),
-        Event::Resume(_) | Event::Timeout | Event::TakeOutput(_) | Event::Written(_) => return None,
+        Event::TakeOutput(_) => return None,
+        Event::Resume(which) => format!("{} goes on", conn(which)),
+        Event::Timeout => "its alarm rings".into(),
+        Event::Written(to) => format!("what was said to {} is written", conn(to)),
         Event::Receive { conn: from, bytes } => {
             let from = conn(from);
             match heard {
                 [] => format!("{from} says {}", what(bytes)),
-                _ => format!("{from} says by TLS {}", through_tls(heard)),
+                _ if bytes.is_empty() => format!("{from} {}", through_tls(heard)),
+                _ => format!("{from} says {}, {}", what(bytes), through_tls(heard)),
             }
         }
         Event::Datagrams { on, runs } => {
@@ -152,10 +164,13 @@ fn train(run: &Run<'_>) -> String {
 fn through_tls(heard: &[Heard]) -> String {
     let plain: Vec<u8> = heard.iter().flat_map(|heard| &heard.plain).copied().collect();
     let error = heard.iter().find_map(|heard| heard.error.as_ref());
+    let said = match plain.is_empty() {
+        true => "goes on with TLS".into(),
+        false => format!("says by TLS {}", what(&plain)),
+    };
     match error {
-        Some((_, why)) => format!("{}, and fails: {why}", what(&plain)),
-        None if plain.is_empty() => "nothing".into(),
-        None => what(&plain),
+        Some((_, why)) => format!("{said}, and fails: {why}"),
+        None => said,
     }
 }
 
@@ -185,7 +200,10 @@ fn written(bytes: &[u8]) -> String {
 
 /// Bytes in words.
 fn what(bytes: &[u8]) -> String {
-    let kind = stun(bytes).or_else(|| frame(bytes)).or_else(|| text(bytes)).or_else(|| channel_data(bytes));
+    let kind = stun(bytes)
+        .or_else(|| frame(bytes))
+        .or_else(|| text(bytes))
+        .or_else(|| channel_data(bytes));
     match kind {
         Some(kind) => format!("{kind} ({} bytes)", bytes.len()),
         None => format!("{} bytes", bytes.len()),
@@ -194,7 +212,9 @@ fn what(bytes: &[u8]) -> String {
 
 /// ChannelData (RFC 8656 section 12.4).
 fn channel_data(bytes: &[u8]) -> Option<String> {
-    let [first @ 0x40..=0x4f, second, _, _, ..] = bytes else { return None };
+    let [first @ 0x40..=0x4f, second, _, _, ..] = bytes else {
+        return None;
+    };
     Some(format!("ChannelData {first:#04x}{second:02x}"))
 }
 
