@@ -5,11 +5,7 @@
 //! at the form, and hashes it to find the shard of its user: what stands in its place has the same form and leads to the
 //! same shard. Only where the edge itself checks tokens (`[token]`) they have to stay.
 
-use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher as _, Hash as _, Hasher as _},
-    ops::Range,
-};
+use std::{collections::hash_map::RandomState, hash::BuildHasher as _, ops::Range};
 
 use edgeward_core::config::{Config, Keys};
 
@@ -49,9 +45,8 @@ impl Rules {
                 if *byte == b'.' {
                     continue;
                 }
-                let mut hasher = self.salt.build_hasher();
-                (attempt, place, &original).hash(&mut hasher);
-                *byte = ALPHABET[(hasher.finish() % ALPHABET.len() as u64) as usize];
+                let hash = self.salt.hash_one((attempt, place, &original));
+                *byte = ALPHABET[(hash % ALPHABET.len() as u64) as usize];
             }
             if home(token) == goal {
                 return;
