@@ -47,7 +47,10 @@ pub(crate) fn replay(args: &cli::Replay) -> ExitCode {
     let _ = replay.print.to.write_all(replay.summary().as_bytes());
     let _ = replay.print.to.flush();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            cli::print("Each shard did the same again.\n");
+            ExitCode::SUCCESS
+        }
         Err(why) => {
             tell(&format!("{file}: {why}"));
             ExitCode::FAILURE
@@ -270,7 +273,7 @@ impl Replay {
             .map(|sample| format!("{:>12} {}\n", sample.value, sample.help))
             .collect();
         format!(
-            "\n{} inputs of {} shards over {:.6} s; each shard did the same again up to here.\n{numbers}",
+            "\n{} inputs of {} shards over {:.6} s\n{numbers}",
             self.inputs,
             self.shards.len(),
             self.print.seconds()

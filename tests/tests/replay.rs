@@ -109,7 +109,7 @@ fn what_was_recorded_happens_again() {
         "CreatePermission success",
         "from another shard",
         "goes on with another configuration",
-        "each shard did the same again",
+        "Each shard did the same again.",
     ] {
         assert!(trace.contains(expected), "no `{expected}` in\n{trace}");
     }
