@@ -212,9 +212,9 @@ mod tests {
         // 20,000 a second: only where naps are cheap.
         check(micros(50), 1, [4, 5], |naps, _| naps > 4_000);
         check(micros(50), 1, [25, 5], |naps, wakes| naps < 500 && wakes > 18_000);
-        // A nap that costs 3.6 wake-ups must take the place of 4.5, and here it can of 3.3; where waking is dear, 3 do.
-        check(micros(60), 1, [18, 5], |naps, _| naps < 500);
-        check(micros(60), 1, [18, 10], |naps, _| naps > 4_000);
+        // A nap that costs 3.6 wake-ups must take the place of 4.5, and here it can of 3.6; where waking is dear, 3 do.
+        check(micros(55), 1, [18, 5], |naps, wakes| naps < 1_000 && wakes > 15_000);
+        check(micros(55), 1, [18, 10], |naps, _| naps > 4_000);
         // 5,000 a second: never.
         check(micros(200), 1, [4, 5], |naps, wakes| naps == 0 && wakes >= 4_999);
         // Trains are worth one wake-up each.
