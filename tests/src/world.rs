@@ -46,6 +46,7 @@ pub mod scenario;
 pub mod secure;
 pub mod shrink;
 pub mod site;
+pub mod token;
 pub mod trace;
 pub mod ws;
 
@@ -136,6 +137,7 @@ impl World {
             net: &mut net,
             checkers: &mut checkers,
             trace: &mut trace,
+            mono: 0,
             unix: site::BEGINNING,
         };
         let mut edge = Edge::start(&mut cx, site::config(0), scenario.shards, scenario.seed);
@@ -156,14 +158,20 @@ impl World {
             });
         };
         for (place, at) in site::UPSTREAMS.into_iter().enumerate() {
-            add(None, format!("upstream{place}"), Box::new(Upstream::new(at)));
+            add(None, format!("upstream{place}"), Box::new(Upstream::new(at, None)));
         }
-        for (place, at) in site::MEDIASERVERS.into_iter().enumerate() {
-            let ports = site::MEDIA_PORTS.0..site::MEDIA_PORTS.0 + 2;
-            let sockets = ports.map(|port| SocketAddr::new(at.ip(), port)).collect();
-            add(None, format!("media{place}"), Box::new(Peer::new(sockets)));
+        let secure = Upstream::new(site::UPSTREAM_TLS, Some(crypto::server()));
+        add(None, format!("upstream{}", site::UPSTREAMS.len()), Box::new(secure));
+        for place in 0..site::MEDIASERVERS.len() {
+            let ports = [site::MEDIA_PORTS.0, site::MEDIA_PORTS.0 + 1];
+            let ips = [false, true].map(|is_v6| site::media(place, is_v6));
+            let sockets = ips
+                .into_iter()
+                .flat_map(|ip| ports.map(|port| SocketAddr::new(ip, port)));
+            add(None, format!("media{place}"), Box::new(Peer::new(sockets.collect())));
         }
-        let strangers = vec![site::BYSTANDER, SocketAddr::new(site::STRANGER, 5_000)];
+        let strangers = [site::STRANGER, site::STRANGER_V6].map(|ip| SocketAddr::new(ip, 5_000));
+        let strangers = [site::BYSTANDER].into_iter().chain(strangers).collect();
         add(None, "strangers".into(), Box::new(Peer::new(strangers)));
         for (place, at) in site::MEDIASERVERS.into_iter().enumerate() {
             add(None, format!("pbx{place}"), Box::new(Mediaserver::new(at)));
@@ -347,11 +355,12 @@ impl World {
     }
 
     fn with_edge(&mut self, act: impl FnOnce(&mut Edge, &mut driver::Cx<'_>)) {
-        let unix = self.unix();
+        let (mono, unix) = (self.edge.mono(self.net.now()), self.unix());
         let cx = &mut driver::Cx {
             net: &mut self.net,
             checkers: &mut self.checkers,
             trace: &mut self.trace,
+            mono,
             unix,
         };
         act(&mut self.edge, cx);

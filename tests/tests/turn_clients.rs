@@ -26,9 +26,6 @@ use edgeward_tests::{
 };
 use rustls::ClientConnection;
 
-/// RFC 8016 section 3.3.
-const MOBILITY_TICKET: u16 = 0x8030;
-
 /// The configuration of the scene with more lines in `[turn]`.
 fn config(lines: &str) -> String {
     CONFIG.replace("realm = \"edge.test\"", &format!("realm = \"edge.test\"\n{lines}"))
@@ -331,20 +328,20 @@ fn an_allocation_follows_its_client_to_every_shard() {
     let peer = UdpPeer::bind(scene.site.at(120, 20_030));
     let mut client = scene.raw_turn(100);
     let request = Message::request(method::ALLOCATE).with(attribute::REQUESTED_TRANSPORT, UDP);
-    let answer = client.ask_signed(request.with(MOBILITY_TICKET, []));
+    let answer = client.ask_signed(request.with(attribute::MOBILITY_TICKET, []));
     let relayed = answer
         .address(attribute::XOR_RELAYED_ADDRESS)
         .expect("a relayed address");
-    let mut ticket = answer.attribute(MOBILITY_TICKET).expect("a ticket").to_vec();
+    let mut ticket = answer.attribute(attribute::MOBILITY_TICKET).expect("a ticket").to_vec();
     let bind = Message::request(method::CHANNEL_BIND).with(attribute::CHANNEL_NUMBER, [0x40, 0, 0, 0]);
     assert_eq!(client.ask_signed(bind.with_peer(peer.address())).class, Class::Success);
     for number in 101..113 {
         let old = client;
         client = scene.raw_turn(number);
-        let refresh = Message::request(method::REFRESH).with(MOBILITY_TICKET, ticket.clone());
+        let refresh = Message::request(method::REFRESH).with(attribute::MOBILITY_TICKET, ticket.clone());
         let answer = client.ask_signed(refresh);
         assert_eq!((answer.class, answer.error_code()), (Class::Success, None), "{number}");
-        let next = answer.attribute(MOBILITY_TICKET).expect("a ticket").to_vec();
+        let next = answer.attribute(attribute::MOBILITY_TICKET).expect("a ticket").to_vec();
         assert_ne!(next, ticket);
         ticket = next;
         // Until data comes from the new address, the old one is good.
@@ -357,7 +354,7 @@ fn an_allocation_follows_its_client_to_every_shard() {
     }
     let last = Message::request(method::REFRESH).with(attribute::LIFETIME, [0; 4]);
     assert_eq!(client.ask_signed(last).class, Class::Success);
-    let again = Message::request(method::REFRESH).with(MOBILITY_TICKET, ticket);
+    let again = Message::request(method::REFRESH).with(attribute::MOBILITY_TICKET, ticket);
     assert_eq!(scene.raw_turn(120).ask_signed(again).error_code(), Some(437));
 }
 
@@ -373,7 +370,9 @@ fn relays(client: &RawClient, peer: &UdpPeer, relayed: SocketAddr, data: &[u8]) 
 fn mobility_is_off_unless_it_is_wanted() {
     let scene = Scene::new();
     let request = Message::request(method::ALLOCATE).with(attribute::REQUESTED_TRANSPORT, UDP);
-    let answer = scene.raw_turn(100).ask_signed(request.with(MOBILITY_TICKET, []));
+    let answer = scene
+        .raw_turn(100)
+        .ask_signed(request.with(attribute::MOBILITY_TICKET, []));
     assert_eq!(answer.error_code(), Some(405));
 }
 

@@ -327,7 +327,7 @@ pub(crate) enum Reader {
 pub(crate) struct SipSocket {
     pub(crate) ws: ws::Conn,
     pub(crate) flow: FlowId,
-    /// Messages are answered in the kind that the browser uses (RFC 7118 section 5).
+    /// Messages are answered in the kind that the browser uses, where that can carry them (RFC 7118 section 4.2).
     pub(crate) kind: Kind,
     /// Whether an unanswered ping is out.
     pub(crate) pinged: bool,

@@ -116,7 +116,7 @@ fn show(scenario: &Scenario, draws: bool) {
         ..Telling::default()
     };
     let outcome = run(scenario, telling);
-    let _ = writeln!(stdout(), "{scenario:#?}\n{}", outcome.trace);
+    let _ = writeln!(stdout(), "{scenario}{}", outcome.trace);
     let (secs, end) = (
         outcome.time / 1_000_000_000,
         outcome.failure.unwrap_or_else(|| "well".into()),

@@ -62,6 +62,8 @@ pub mod attribute {
     pub const NONCE: u16 = 0x0015;
     /// XOR-RELAYED-ADDRESS.
     pub const XOR_RELAYED_ADDRESS: u16 = 0x0016;
+    /// REQUESTED-ADDRESS-FAMILY.
+    pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
     /// EVEN-PORT.
     pub const EVEN_PORT: u16 = 0x0018;
     /// REQUESTED-TRANSPORT.
@@ -72,8 +74,12 @@ pub mod attribute {
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
     /// CONNECTION-ID (RFC 6062 section 6.2).
     pub const CONNECTION_ID: u16 = 0x002a;
+    /// ADDITIONAL-ADDRESS-FAMILY.
+    pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
     /// ICMP.
     pub const ICMP: u16 = 0x8004;
+    /// MOBILITY-TICKET (RFC 8016 section 3.1).
+    pub const MOBILITY_TICKET: u16 = 0x8030;
 }
 
 /// REQUESTED-TRANSPORT for UDP (RFC 8656 section 18.7).
@@ -81,6 +87,12 @@ pub const UDP: [u8; 4] = [17, 0, 0, 0];
 
 /// REQUESTED-TRANSPORT for TCP (RFC 6062 section 4.1).
 pub const TCP: [u8; 4] = [6, 0, 0, 0];
+
+/// A value of REQUESTED-ADDRESS-FAMILY and ADDITIONAL-ADDRESS-FAMILY (RFC 8656 section 18.6).
+pub const IPV4: [u8; 4] = [1, 0, 0, 0];
+
+/// The other one.
+pub const IPV6: [u8; 4] = [2, 0, 0, 0];
 
 /// RFC 8489 section 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,7 +229,17 @@ impl Message {
 
     /// The address in the first attribute of this type, which is one of the XOR kind.
     pub fn address(&self, kind: u16) -> Option<SocketAddr> {
-        let (family, bytes) = match self.attribute(kind)? {
+        self.read_address(self.attribute(kind)?)
+    }
+
+    /// The addresses in all attributes of this type.
+    pub fn addresses(&self, kind: u16) -> Vec<SocketAddr> {
+        let values = self.attributes.iter().filter(|(other, _)| *other == kind);
+        values.filter_map(|(_, value)| self.read_address(value)).collect()
+    }
+
+    fn read_address(&self, value: &[u8]) -> Option<SocketAddr> {
+        let (family, bytes) = match value {
             [0, family @ 1..=2, rest @ ..] => (*family, rest),
             _ => return None,
         };

@@ -78,8 +78,8 @@ impl Cx<'_> {
 
     /// Sends a datagram.
     pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        self.trace.datagram(self.net.now(), from, to, bytes);
-        self.net.send_datagram(from, to, bytes);
+        let arrives = self.net.send_datagram(from, to, bytes);
+        self.trace.datagram(self.net.now(), from, to, bytes, arrives);
     }
 
     /// Tells the checkers.

@@ -12,7 +12,7 @@ use std::sync::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rcgen::{CertificateParams, DnType, KeyPair, SerialNumber, date_time_ymd};
 use rustls::{
-    ClientConfig, Error, NamedGroup, PeerMisbehaved, RootCertStore,
+    ClientConfig, Error, NamedGroup, PeerMisbehaved, RootCertStore, ServerConfig,
     crypto::{
         ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup, aws_lc_rs,
     },
@@ -76,6 +76,21 @@ pub fn client() -> Arc<ClientConfig> {
         .expect("usual cipher suites")
         .with_root_certificates(roots)
         .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// A web server in the LAN, which shows the same certificate.
+pub fn server() -> Arc<ServerConfig> {
+    let certificate = CertificateDer::from_pem_slice(IDENTITY.certificate.as_bytes()).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(IDENTITY.key.as_bytes()).expect("a private key");
+    let mut config = ServerConfig::builder_with_details(Arc::new(provider()), Arc::new(Clock::default()))
+        .with_safe_default_protocol_versions()
+        .expect("usual cipher suites")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a certificate and its key");
+    // Sessions that are resumed would be one more thing that other runs have not.
+    config.send_tls13_tickets = 0;
     Arc::new(config)
 }
 

@@ -6,22 +6,27 @@ use bytes::BytesMut;
 use edgeward_core::{
     Shard,
     action::{
-        Addresses, BindError, Conn, ConnId, Egress, Endpoints, Icmp, Input, IoKind, ListenerId, Parcel, QueryId,
-        RelayId, ResolveError, Run, ShardId, SocketId, Transport,
+        Addresses, BindError, Conn, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, QueryId, RelayId,
+        ResolveError, ShardId, SocketId, Transport,
     },
     config::SharedConfig,
     time::{Instant, Now, UnixTime},
 };
 
 use crate::world::{
-    agenda::{Event, Time, US},
+    agenda::Time,
     check::Checkers,
     history::Seen,
     net::{End, Net, Notice, Owner, Refusal},
+    site,
     trace::Trace,
 };
 
 mod actions;
+mod datagrams;
+mod sabotage;
+
+pub use sabotage::Sabotage;
 
 /// Something that the runtime does later.
 #[derive(Debug)]
@@ -57,6 +62,8 @@ pub struct Cx<'a> {
     pub checkers: &'a mut Checkers,
     /// What is kept of it.
     pub trace: &'a mut Trace,
+    /// What the shards take for the time.
+    pub mono: Time,
     /// Seconds since 1970.
     pub unix: u64,
 }
@@ -73,17 +80,8 @@ pub struct Edge {
     mesh: BTreeMap<(usize, usize), Time>,
     /// A mutation that the checkers must find.
     pub sabotage: Option<Sabotage>,
-}
-
-/// A fault that is put in on purpose, so that it is seen that a checker sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Relayed datagrams go on to somebody else.
-    Misdirect,
-    /// A byte of what an upstream gets is another one.
-    Corrupt,
-    /// Relay sockets are never closed.
-    KeepRelays,
+    /// The Via of the last response, for [`Sabotage::CrossVia`].
+    last_via: String,
 }
 
 #[derive(Debug)]
@@ -151,6 +149,7 @@ impl Edge {
             relays: BTreeMap::new(),
             mesh: BTreeMap::new(),
             sabotage: None,
+            last_via: String::new(),
         };
         for shard in 0..edge.cores.len() {
             edge.settle(cx, shard, &[]);
@@ -250,7 +249,7 @@ impl Edge {
         match task {
             Task::Poll(shard, socket) => self.poll(cx, shard, socket),
             Task::Wake(shard, at) => {
-                if self.cores[shard].alarm == Some(at) {
+                if self.cores[shard].alarm == Some(at) && self.sabotage != Some(Sabotage::Sleep) {
                     self.cores[shard].alarm = None;
                     let core = &mut self.cores[shard];
                     core.shard.timeout(now(cx), &mut core.egress);
@@ -278,6 +277,7 @@ impl Edge {
             }
             Task::Parcel(shard, parcel) => self.handle(cx, shard, Input::Parcel(parcel)),
             Task::Adopt(shard, conn, end) => self.adopt(cx, shard, conn, end),
+            Task::Resolved(..) if self.sabotage == Some(Sabotage::Mute) => {}
             Task::Resolved(shard, query, found) => {
                 self.answer(cx, shard, &format!("Resolve {query:?}"));
                 self.handle(cx, shard, Input::Resolved(query, found.ok_or(ResolveError)));
@@ -294,103 +294,11 @@ impl Edge {
         }
     }
 
-    fn datagram(&mut self, cx: &mut Cx<'_>, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        let (shard, socket) = match self.relays.get(&to) {
-            Some((shard, relay)) => (*shard, SocketId::Relay(*relay)),
-            None => {
-                let turn = self.config.turn_sockets().iter().position(|at| *at == to);
-                let socket = turn.map_or(SocketId::Sip, |place| SocketId::Turn(place as u16));
-                (self.shard_of(from), socket)
-            }
-        };
-        let inbox = self.cores[shard].inboxes.entry(socket).or_default();
-        if inbox.len() >= INBOX_MAX {
-            cx.net.met.count("a socket was full");
-            return;
-        }
-        inbox.push((from, bytes));
-        if inbox.len() == 1 {
-            let delay = cx.net.from_to(0, 300) * US;
-            cx.net.agenda.after(delay, Event::Edge(Task::Poll(shard, socket)));
-        }
-    }
-
-    /// A 4-tuple stays with one shard, as the kernel hashes it.
-    fn shard_of(&self, from: SocketAddr) -> usize {
-        let ip = match from.ip() {
-            std::net::IpAddr::V4(ip) => u64::from(ip.to_bits()),
-            std::net::IpAddr::V6(ip) => ip.to_bits() as u64,
-        };
-        let mixed = (ip ^ u64::from(from.port()) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        mixed as usize % self.cores.len()
-    }
-
-    fn poll(&mut self, cx: &mut Cx<'_>, shard: usize, socket: SocketId) {
-        let Some(inbox) = self.cores[shard].inboxes.remove(&socket) else {
-            return;
-        };
-        let Some(at) = self.address(shard, socket) else { return };
-        let now_sim = cx.net.now();
-        for (from, bytes) in &inbox {
-            let (from, to) = (*from, at);
-            cx.checkers.see(now_sim, &Seen::ToEdge { from, to, bytes });
-        }
-        // Datagrams of one sender that are of one length come as one run, as UDP_GRO joins them.
-        let mut runs: Vec<(SocketAddr, usize, Vec<u8>)> = Vec::new();
-        let mut is_open = false;
-        for (from, bytes) in inbox {
-            match runs.last_mut() {
-                Some((peer, stride, run))
-                    if is_open && *peer == from && bytes.len() <= *stride && !bytes.is_empty() =>
-                {
-                    cx.net.met.count("datagrams came as a train");
-                    is_open = bytes.len() == *stride;
-                    run.extend_from_slice(&bytes);
-                }
-                _ => {
-                    is_open = !bytes.is_empty();
-                    runs.push((from, bytes.len(), bytes));
-                }
-            }
-        }
-        let views: Vec<Run<'_>> = runs
-            .iter()
-            .map(|(peer, stride, bytes)| Run {
-                stride: *stride,
-                ..Run::one(*peer, bytes)
-            })
-            .collect();
-        let core = &mut self.cores[shard];
-        core.shard.datagrams(now(cx), socket, &views, &mut core.egress);
-        self.settle(cx, shard, &views);
-    }
-
-    fn address(&self, shard: usize, socket: SocketId) -> Option<SocketAddr> {
-        match socket {
-            SocketId::Turn(place) => self.config.turn_sockets().get(usize::from(place)).copied(),
-            SocketId::Sip => self.config.sip.as_ref().map(|sip| sip.listen),
-            SocketId::Relay(relay) => self.cores[shard].relays.get(&relay).map(|(at, _)| *at),
-        }
-    }
-
-    fn unreachable(&mut self, cx: &mut Cx<'_>, from: SocketAddr, to: SocketAddr) {
-        let (shard, socket) = match self.relays.get(&from) {
-            Some((shard, relay)) => (*shard, SocketId::Relay(*relay)),
-            None if Some(from) == self.config.sip.as_ref().map(|sip| sip.listen) => (self.shard_of(to), SocketId::Sip),
-            None => (self.shard_of(to), SocketId::Turn(0)),
-        };
-        cx.net.met.count("a datagram came to nothing");
-        // RFC 792: destination unreachable, port unreachable.
-        let icmp = Icmp {
-            kind: 3,
-            code: 3,
-            mtu: 0,
-        };
-        self.handle(cx, shard, Input::SocketError(socket, to, IoKind::Refused, Some(icmp)));
-    }
-
-    fn accepted(&mut self, cx: &mut Cx<'_>, end: End, local: SocketAddr, peer: SocketAddr) {
+    fn accepted(&mut self, cx: &mut Cx<'_>, end: End, local: SocketAddr, mut peer: SocketAddr) {
         let now = now(cx);
+        if self.sabotage == Some(Sabotage::Misname) {
+            peer.set_ip(site::STRANGER);
+        }
         if let Some((shard, relay)) = self.relays.get(&local).copied() {
             let core = &mut self.cores[shard];
             match core.shard.accept_peer(now, relay, local, peer, &mut core.egress) {
@@ -495,7 +403,7 @@ fn dial_name(conn: ConnId) -> String {
 
 fn now(cx: &Cx<'_>) -> Now {
     Now {
-        mono: Instant::from_nanos(cx.net.now()),
+        mono: Instant::from_nanos(cx.mono),
         unix: UnixTime(cx.unix),
     }
 }

@@ -1,6 +1,6 @@
 //! What has happened in a world? Told to the checkers as it happens.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::{peers::sip, world::agenda::Time};
 
@@ -57,6 +57,8 @@ pub enum Seen<'a> {
     HttpServed {
         /// The number of the exchange.
         id: u64,
+        /// Who asks, as it is told.
+        client: Option<IpAddr>,
         /// The body of the request.
         asked: &'a [u8],
         /// The body that it answers with, where it answers well.
@@ -87,7 +89,14 @@ pub enum Seen<'a> {
         /// The connection that it goes by.
         tcp: u32,
     },
-    /// It is gone, or the browser has no more use for it.
+    /// A browser that wanted a WebSocket for SIP got an answer.
+    TokenShown {
+        /// The status.
+        status: u16,
+        /// Whether its token holds.
+        holds: bool,
+    },
+    /// A WebSocket is gone, or the browser has no more use for it.
     FlowClosed {
         /// Its number.
         flow: u64,

@@ -247,12 +247,12 @@ impl Net {
         self.listeners.get(&at).copied()
     }
 
-    /// Sends a datagram.
-    pub fn send_datagram(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    /// Sends a datagram; tells whether it arrives.
+    pub fn send_datagram(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> bool {
         assert!(bytes.len() <= DATAGRAM_BYTES_MAX, "a datagram that no network takes");
         if self.dice.happens(self.faults.lost) {
             self.met.count("a datagram was lost");
-            return;
+            return false;
         }
         let mut copies = 1;
         if self.dice.happens(self.faults.repeated) {
@@ -268,6 +268,7 @@ impl Net {
             let bytes = bytes.to_vec();
             self.agenda.after(delay, Event::Datagram { from, to, bytes });
         }
+        true
     }
 
     /// Calls a listener from an address, or from any port of it where that is 0.

@@ -1,9 +1,11 @@
 //! Who meets whom, for how long, and what goes wrong? All of it follows from a seed, and can be made smaller.
 
+use std::fmt;
+
 use crate::{
     chance::Dice,
     world::{
-        agenda::{SEC, Time},
+        agenda::{MS, SEC, Time},
         net::Faults,
     },
 };
@@ -152,4 +154,44 @@ impl Scenario {
 
     /// How long the last drain may take.
     pub const LAST_DRAIN: Time = 20 * SEC;
+}
+
+/// For people: who comes, what goes wrong, and when something happens to all.
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secs = |time: Time| time as f64 / SEC as f64;
+        writeln!(
+            f,
+            "seed {}: {} shards, {:.1} s until all leave",
+            self.seed,
+            self.shards,
+            secs(self.length)
+        )?;
+        for (number, role) in &self.cast {
+            writeln!(f, "  client{number}: {role:?}")?;
+        }
+        let faults = &self.faults;
+        let (low, high) = (faults.delay.0 as f64 / MS as f64, faults.delay.1 as f64 / MS as f64);
+        write!(f, "  a way of {low} to {high} ms")?;
+        let rates = [
+            ("lost", faults.lost),
+            ("repeated", faults.repeated),
+            ("late", faults.late),
+            ("stalled", faults.stalled),
+            ("split", faults.split),
+            ("narrow", faults.narrow),
+            ("dial", faults.dial),
+            ("name", faults.name),
+            ("bind", faults.bind),
+            ("parcel", faults.parcel),
+        ];
+        for (fault, rate) in rates.into_iter().filter(|(_, rate)| *rate > 0) {
+            write!(f, ", {fault} {:.1} %", rate as f64 / 100.0)?;
+        }
+        writeln!(f)?;
+        for (at, step) in self.plan.iter().filter(|(at, _)| *at < self.length) {
+            writeln!(f, "  after {:.1} s: {step:?}", secs(*at))?;
+        }
+        Ok(())
+    }
 }

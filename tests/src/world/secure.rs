@@ -2,23 +2,25 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::{
     tls,
     world::{actor::Cx, net::End, site},
 };
 
-/// A connection of an actor that has called the edge.
+/// A connection of an actor, with the edge.
 #[derive(Debug)]
 pub struct Stream {
     /// Its end.
     pub end: End,
-    session: Option<Box<ClientConnection>>,
+    session: Option<Box<Connection>>,
+    /// What a proxy says before everything else.
+    preface: Vec<u8>,
 }
 
 /// TLS that has failed.
@@ -26,12 +28,9 @@ pub struct Stream {
 pub struct Failed;
 
 impl Stream {
-    /// Calls somebody without TLS.
+    /// Calls the edge without TLS.
     pub fn plain(cx: &mut Cx<'_>, from: SocketAddr, to: SocketAddr) -> Self {
-        Self {
-            end: cx.dial(from, to),
-            session: None,
-        }
+        Self::dial(cx, from, to, None)
     }
 
     /// Calls the edge by TLS.
@@ -40,16 +39,57 @@ impl Stream {
     /// Never: the configuration is ours.
     pub fn secure(cx: &mut Cx<'_>, from: SocketAddr, to: SocketAddr, config: &Arc<ClientConfig>) -> Self {
         let session = ClientConnection::new(config.clone(), tls::server_name(site::NAME));
-        let mut session = session.expect("a configuration that can call");
-        session.set_buffer_limit(None);
+        let session = session.expect("a configuration that can call");
+        Self::dial(cx, from, to, Some(session.into()))
+    }
+
+    /// The edge has called, by TLS where there is a configuration for it.
+    ///
+    /// # Panics
+    /// Never: the configuration is ours.
+    pub fn accepted(end: End, config: Option<&Arc<ServerConfig>>) -> Self {
+        let session = config.map(|config| ServerConnection::new(config.clone()));
+        let session = session.map(|session| session.expect("a configuration that can serve").into());
+        Self::new(end, session, Vec::new())
+    }
+
+    /// Some come through a proxy, which says for whom it connects.
+    fn dial(cx: &mut Cx<'_>, from: SocketAddr, to: SocketAddr, session: Option<Connection>) -> Self {
+        let (IpAddr::V4(client), IpAddr::V4(edge), true) = (from.ip(), to.ip(), cx.dice.happens(1_500)) else {
+            return Self::new(cx.dial(from, to), session, Vec::new());
+        };
+        cx.met("a proxy connected for a client");
+        let ports = [cx.dice.from_to(1_024, 65_535) as u16, to.port()];
+        let preface = match cx.dice.happens(5_000) {
+            true => format!("PROXY TCP4 {client} {edge} {} {}\r\n", ports[0], ports[1]).into_bytes(),
+            // The PROXY protocol, section 2.2: version 2, PROXY, TCP over IPv4, 12 bytes.
+            false => {
+                let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+                header.extend(client.octets());
+                header.extend(edge.octets());
+                header.extend(ports.map(u16::to_be_bytes).concat());
+                header
+            }
+        };
+        Self::new(cx.dial(SocketAddr::new(site::PROXY, 0), to), session, preface)
+    }
+
+    fn new(end: End, mut session: Option<Connection>, preface: Vec<u8>) -> Self {
+        if let Some(session) = &mut session {
+            session.set_buffer_limit(None);
+        }
         Self {
-            end: cx.dial(from, to),
-            session: Some(Box::new(session)),
+            end,
+            session: session.map(Box::new),
+            preface,
         }
     }
 
     /// The call was answered: TLS begins.
     pub fn connected(&mut self, cx: &mut Cx<'_>) {
+        if !self.preface.is_empty() {
+            cx.net.send(self.end, &std::mem::take(&mut self.preface));
+        }
         self.flush(cx);
     }
 

@@ -46,11 +46,11 @@ impl Trace {
         }
     }
 
-    /// A datagram goes on its way.
-    pub fn datagram(&mut self, time: Time, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    /// A datagram goes on its way, and arrives or not.
+    pub fn datagram(&mut self, time: Time, from: SocketAddr, to: SocketAddr, bytes: &[u8], arrives: bool) {
         self.digest(time, bytes);
         if self.is_kept {
-            let port = |at: SocketAddr| match site::name(at).split_once(':') {
+            let port = |at: SocketAddr| match site::name(at).rsplit_once(':') {
                 Some((_, port)) => format!(":{port} "),
                 None => String::new(),
             };
@@ -58,7 +58,13 @@ impl Trace {
                 time,
                 from: site::host(from),
                 to: Some(site::host(to)),
-                what: format!("{}> {}{}", port(from), port(to), site::what(bytes)),
+                what: format!(
+                    "{}> {}{}{}",
+                    port(from),
+                    port(to),
+                    site::what(bytes),
+                    if arrives { "" } else { " (lost)" }
+                ),
             });
         }
     }
@@ -148,7 +154,7 @@ mod tests {
         assert_eq!(arrow(2, 1, Some(0)), "     |<---------|     ");
         assert_eq!(arrow(2, 1, None), "     |          o     ");
         let mut trace = Trace::new(true);
-        trace.datagram(1_500 * MS, SocketAddr::new(site::client(3), 99), site::TURN, b"x");
+        trace.datagram(1_500 * MS, SocketAddr::new(site::client(3), 99), site::TURN, b"x", true);
         let diagram = trace.draw();
         assert!(diagram.contains("  client3     edge"), "{diagram}");
         assert!(

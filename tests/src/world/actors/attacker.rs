@@ -58,14 +58,22 @@ impl Attacker {
             0 => {
                 let length = cx.dice.from_to(0, 1_500) as usize;
                 let garbage = cx.dice.bytes(length);
+                let relay = 30_000 + cx.dice.from_to(0, 199) as u16;
                 let at = [
                     site::TURN,
                     site::SIP,
-                    SocketAddr::new(site::EDGE_OUTSIDE, 30_000 + cx.dice.from_to(0, 199) as u16),
+                    SocketAddr::new(site::EDGE_OUTSIDE, relay),
+                    site::TURN_V6,
+                    SocketAddr::new(site::EDGE_OUTSIDE_V6, relay),
                 ];
                 let to = *cx.dice.pick(&at);
+                let from = if to.is_ipv6() {
+                    site::client_v6(self.number)
+                } else {
+                    own.ip()
+                };
                 cx.met("garbage came by UDP");
-                cx.send(own, to, &garbage);
+                cx.send(SocketAddr::new(from, own.port()), to, &garbage);
             }
             1 => {
                 let message = Message::request(*cx.dice.pick(&[method::ALLOCATE, method::REFRESH, method::BINDING]));

@@ -48,8 +48,8 @@ const GIVE_UP: u64 = 1 << 32;
 const PATIENCE: Time = 150 * SEC;
 
 /// How an upstream answers; the path says so.
-pub const WAYS: [&str; 9] = [
-    "length", "chunked", "close", "length", "chunked", "short", "cut", "refuse", "slow",
+pub const WAYS: [&str; 10] = [
+    "length", "chunked", "close", "length", "chunked", "short", "cut", "refuse", "slow", "silence",
 ];
 
 impl Browser {
@@ -87,7 +87,9 @@ impl Browser {
     fn ask(&mut self, cx: &mut Cx<'_>) {
         self.exchanges += 1;
         let id = (self.number as u64) << 32 | self.exchanges;
-        let place = ["/page", "/page", "/page", "/named", "/login", "/absent", "/nowhere"];
+        let place = [
+            "/page", "/page", "/page", "/named", "/secure", "/login", "/absent", "/nowhere",
+        ];
         let place = *cx.dice.pick(&place);
         let way = *cx.dice.pick(&WAYS);
         let length = match cx.dice.from_to(0, 9) {

@@ -56,7 +56,9 @@ impl Actor for Peer {
         if !known.is_empty() {
             let (at, to) = *cx.dice.pick(&known);
             // From the socket that was reached, or from another one, whose address has a permission all the same.
-            let other = *cx.dice.pick(&self.sockets);
+            let others = self.sockets.iter().filter(|other| other.is_ipv6() == at.is_ipv6());
+            let others: Vec<SocketAddr> = others.copied().collect();
+            let other = *cx.dice.pick(&others);
             let from = *cx.dice.pick(&[at, at, other]);
             for _ in 0..cx.dice.from_to(1, 5) {
                 self.sent += 1;

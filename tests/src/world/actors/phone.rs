@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 
 use crate::{
     chance::Dice,
-    peers::sip::{self, Dialog, Digested, Message},
+    peers::sip::{Dialog, Message},
     random, word,
     world::{
         actor::{Actor, Cx},
@@ -16,9 +16,11 @@ use crate::{
         http,
         net::{End, Notice},
         secure::Stream,
-        site, ws,
+        site, token, ws,
     },
 };
+
+mod sip;
 
 /// A telephone.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Phone {
     config: Arc<ClientConfig>,
     stream: Option<Stream>,
     stage: Stage,
+    /// What it shows of who sits at it, which may be a lie.
+    token: String,
     flow: u64,
     flows: u64,
     frames: ws::Reader,
@@ -77,6 +81,7 @@ impl Phone {
             config,
             stream: None,
             stage: Stage::Away,
+            token: String::new(),
             flow: 0,
             flows: 0,
             frames: ws::Reader::default(),
@@ -112,6 +117,10 @@ impl Phone {
             self.contact = format!("sip:{}@{};transport=ws", word(), self.host);
             self.registration = (word(), word(), 0);
         }
+        self.token = match cx.dice.happens(800) {
+            true => token::bad(&self.user(), cx.dice),
+            false => token::good(&self.user()),
+        };
         let from = SocketAddr::new(site::client(self.number), 0);
         self.stream = Some(Stream::secure(cx, from, site::HTTPS, &self.config));
         self.stage = Stage::Opening(http::Reader::default());
@@ -122,10 +131,10 @@ impl Phone {
         let path = ["/wssip", "/wssip-contacts"][self.mediaserver()];
         let key = BASE64_STANDARD.encode(random::<16>());
         let request = format!(
-            "GET {path}?token=user{}.of.world HTTP/1.1\r\nHost: {name}\r\nOrigin: https://{name}\r\nConnection: Upgrade\r\n\
+            "GET {path}?token={token} HTTP/1.1\r\nHost: {name}\r\nOrigin: https://{name}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
              Sec-WebSocket-Protocol: sip\r\n\r\n",
-            self.number,
+            token = self.token,
             name = site::NAME,
         );
         self.stream.as_mut().expect("a connection").connected(cx);
@@ -148,7 +157,13 @@ impl Phone {
                 Err(_) => return cx.checkers.fail(format!("phone {}: no HTTP came", self.number)),
             };
             plain = reader.take_rest();
-            if answer.head.status() != Some(101) {
+            let status = answer.head.status().unwrap_or_default();
+            let holds = token::user(&self.token).is_some();
+            cx.see(&Seen::TokenShown { status, holds });
+            if status != 101 {
+                if !holds && status == 401 {
+                    cx.met("a token that does not hold was refused");
+                }
                 self.outcome.push(format!("WebSocket refused: {}", answer.head.start));
                 return self.lost(cx, "no WebSocket");
             }
@@ -185,111 +200,6 @@ impl Phone {
         self.register(cx, None);
     }
 
-    fn register(&mut self, cx: &mut Cx<'_>, authorization: Option<&str>) {
-        self.registration.2 += 1;
-        let (call_id, tag, cseq) = self.registration.clone();
-        let uri = format!("sip:{}@pbx.test", self.user());
-        let mut request = Message::request("REGISTER", "sip:pbx.test")
-            .with("Max-Forwards", 70)
-            .with("From", format_args!("<{uri}>;tag={tag}"))
-            .with("To", format_args!("<{uri}>"))
-            .with("Call-ID", call_id)
-            .with("CSeq", format_args!("{cseq} REGISTER"))
-            .with("Contact", format_args!("<{}>;expires=600", self.contact))
-            .with("Supported", "path, outbound");
-        if let Some(authorization) = authorization {
-            request = request.with("Authorization", authorization);
-        }
-        self.say(cx, request);
-    }
-
-    fn invite(&mut self, cx: &mut Cx<'_>) {
-        let callee = *self.choices.pick(&CALLEES);
-        let target = format!("sip:{callee}@pbx.test");
-        let uri = format!("sip:{}@pbx.test", self.user());
-        let request = Message::request("INVITE", &target)
-            .with("Max-Forwards", 70)
-            .with("From", format_args!("<{uri}>;tag={}", word()))
-            .with("To", format_args!("<{target}>"))
-            .with("Call-ID", word())
-            .with("CSeq", "1 INVITE")
-            .with("Contact", format_args!("<{}>", self.contact))
-            .with_body("application/sdp", "v=0\r\n");
-        let sent = self.say(cx, request);
-        self.invites.push((sent, false));
-        cx.met("a telephone called");
-    }
-
-    fn cancel(&mut self, cx: &mut Cx<'_>) {
-        let Some((invite, is_cancelled)) = self.invites.iter_mut().find(|(_, is_cancelled)| !is_cancelled) else {
-            return;
-        };
-        *is_cancelled = true;
-        let take = |name: &str| invite.field(name).expect("a complete request").to_owned();
-        let cancel = Message::request("CANCEL", invite.uri().expect("a request"))
-            .with("Via", take("Via"))
-            .with("Max-Forwards", 70)
-            .with("From", take("From"))
-            .with("To", take("To"))
-            .with("Call-ID", take("Call-ID"))
-            .with("CSeq", "1 CANCEL");
-        cx.met("a call was taken back");
-        self.say(cx, cancel);
-    }
-
-    fn within(&mut self, cx: &mut Cx<'_>, method: &str) {
-        if self.calls.is_empty() {
-            return;
-        }
-        let place = self.choices.place(self.calls.len());
-        let request = self.calls[place].request(method);
-        if method == "BYE" {
-            self.calls.remove(place);
-            cx.met("a telephone hung up");
-        }
-        self.say(cx, request);
-    }
-
-    fn message(&mut self, cx: &mut Cx<'_>) {
-        let uri = format!("sip:{}@pbx.test", self.user());
-        let length = match self.choices.from_to(0, 4) {
-            0 => self.choices.from_to(1_000, 9_000),
-            _ => self.choices.from_to(0, 300),
-        };
-        let request = Message::request("MESSAGE", "sip:echo@pbx.test")
-            .with("Max-Forwards", 70)
-            .with("From", format_args!("<{uri}>;tag={}", word()))
-            .with("To", "<sip:echo@pbx.test>")
-            .with("Call-ID", word())
-            .with("CSeq", "1 MESSAGE")
-            .with_body("text/plain", &"m".repeat(length as usize));
-        self.say(cx, request);
-    }
-
-    /// Says something; a request gets a Via where it has none.
-    fn say(&mut self, cx: &mut Cx<'_>, mut message: Message) -> Message {
-        if let Some(method) = message.method().map(str::to_owned) {
-            if message.field("Via").is_none() {
-                let via = format!("SIP/2.0/WSS {};branch={}", self.host, sip::branch());
-                message.fields.insert(0, ("Via".to_owned(), via));
-            }
-            if !matches!(method.as_str(), "ACK" | "CANCEL") {
-                self.tokens += 1;
-                let branch = message.branch().expect("written above").to_owned();
-                self.asked.insert(branch, self.tokens);
-                cx.after(45 * SEC, GIVE_UP + self.tokens);
-            }
-        }
-        let flow = self.flow;
-        cx.see(&Seen::SipUp {
-            flow,
-            message: &message,
-        });
-        cx.note(|| format!("says {}", site::sip_words(&message)));
-        self.frame(cx, ws::TEXT, message.to_string().as_bytes());
-        message
-    }
-
     fn frame(&mut self, cx: &mut Cx<'_>, opcode: u8, payload: &[u8]) {
         let Some(stream) = &mut self.stream else { return };
         // A message may come in parts (RFC 6455 section 5.4).
@@ -303,144 +213,11 @@ impl Phone {
         stream.write(cx, &ws::frame(opcode, true, payload, Some(random())));
     }
 
-    fn hear_sip(&mut self, cx: &mut Cx<'_>, payload: &[u8]) {
-        let Some(message) = std::str::from_utf8(payload).ok().and_then(Message::parse) else {
-            if !payload.iter().all(u8::is_ascii_whitespace) {
-                cx.checkers.fail(format!("phone {}: no SIP came", self.number));
-            }
-            return;
-        };
-        let flow = self.flow;
-        cx.see(&Seen::SipDown {
-            flow,
-            message: &message,
-        });
-        cx.note(|| format!("hears {}", site::sip_words(&message)));
-        match message.status() {
-            Some(status) => self.answered(cx, status, &message),
-            None => self.requested(cx, &message),
-        }
-    }
-
-    fn answered(&mut self, cx: &mut Cx<'_>, status: u16, answer: &Message) {
-        if status < 200 {
-            return;
-        }
-        let branch = answer.branch().unwrap_or_default().to_owned();
-        let method = answer.cseq_method().unwrap_or_default().to_owned();
-        if method != "CANCEL" {
-            self.asked.remove(&branch);
-            // An answer to a challenge comes with the next request.
-            self.outcome.push(format!("{method}: {status}"));
-        }
-        match (method.as_str(), status) {
-            ("REGISTER", 401) => {
-                let challenge = answer.field("WWW-Authenticate").and_then(Digested::parse);
-                let Some(challenge) = challenge else {
-                    return cx.checkers.fail("a challenge without one".into());
-                };
-                let user = self.user();
-                let proof = challenge.answer(&user, &format!("secret of {user}"), "REGISTER", "sip:pbx.test");
-                self.register(cx, Some(&proof));
-            }
-            ("REGISTER", 200) => {
-                cx.met("a telephone registered");
-                if !std::mem::replace(&mut self.is_registered, true) {
-                    cx.between(10 * MS, 3 * SEC, GO_ON);
-                }
-            }
-            ("INVITE", 200..300) => {
-                // Each 200 is acknowledged (RFC 3261 section 13.2.2.4).
-                let mut dialog = Dialog::of_caller(answer);
-                let acknowledgement = dialog.request("ACK");
-                if self.take_invite(&branch).is_some() {
-                    cx.met("a call of a telephone was answered");
-                    self.calls.push(dialog);
-                }
-                self.say(cx, acknowledgement);
-            }
-            ("INVITE", _) => {
-                // RFC 3261 section 17.1.1.3: to the next hop, with the branch of the INVITE.
-                if let Some(invite) = self.take_invite(&branch) {
-                    let take = |name: &str| invite.field(name).expect("a complete request").to_owned();
-                    let acknowledgement = Message::request("ACK", invite.uri().expect("a request"))
-                        .with("Via", take("Via"))
-                        .with("Max-Forwards", 70)
-                        .with("From", take("From"))
-                        .with("To", answer.field("To").unwrap_or_default())
-                        .with("Call-ID", take("Call-ID"))
-                        .with("CSeq", "1 ACK");
-                    self.say(cx, acknowledgement);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn take_invite(&mut self, branch: &str) -> Option<Message> {
-        let place = self
-            .invites
-            .iter()
-            .position(|(invite, _)| invite.branch() == Some(branch))?;
-        Some(self.invites.remove(place).0)
-    }
-
-    fn requested(&mut self, cx: &mut Cx<'_>, request: &Message) {
-        match request.method() {
-            Some("ACK") => {}
-            Some("INVITE") => {
-                cx.met("a telephone was called");
-                self.tokens += 1;
-                let tag = word();
-                self.say(cx, Message::answer(request, 180, "Ringing", &tag));
-                self.ringing.insert(self.tokens, (request.clone(), tag));
-                cx.between(100 * MS, 12 * SEC, PICK_UP + self.tokens);
-            }
-            Some("CANCEL") => {
-                self.say(cx, Message::answer(request, 200, "OK", &word()));
-                let found = self.ringing.iter();
-                let mut found = found.filter(|(_, (invite, _))| invite.branch() == request.branch());
-                if let Some(token) = found.next().map(|(token, _)| *token)
-                    && let Some((invite, tag)) = self.ringing.remove(&token)
-                {
-                    self.say(cx, Message::answer(&invite, 487, "Request Terminated", &tag));
-                }
-            }
-            Some(method) => {
-                if method == "BYE" {
-                    self.calls
-                        .retain(|call| Some(call.call_id.as_str()) != request.call_id());
-                }
-                self.say(cx, Message::answer(request, 200, "OK", &word()));
-            }
-            None => {}
-        }
-    }
-
-    fn pick_up(&mut self, cx: &mut Cx<'_>, token: u64) {
-        let Some((invite, tag)) = self.ringing.remove(&token) else {
-            return;
-        };
-        if !matches!(self.stage, Stage::Open) {
-            return;
-        }
-        if cx.dice.happens(2_000) {
-            self.say(cx, Message::answer(&invite, 603, "Decline", &tag));
-            return;
-        }
-        let accepted = Message::answer(&invite, 200, "OK", &tag)
-            .with("Contact", format_args!("<{}>", self.contact))
-            .with_body("application/sdp", "v=0\r\n");
-        cx.met("a telephone picked up");
-        self.calls.push(Dialog::of_callee(&invite, &accepted));
-        self.say(cx, accepted);
-    }
-
     fn go_on(&mut self, cx: &mut Cx<'_>) {
         if self.is_resting || !self.is_registered || !matches!(self.stage, Stage::Open) {
             return;
         }
-        match self.choices.from_to(0, 11) {
+        match self.choices.from_to(0, 12) {
             0..=3 => self.invite(cx),
             4 => self.cancel(cx),
             5 => self.message(cx),
@@ -448,6 +225,7 @@ impl Phone {
             8 => self.within(cx, "INFO"),
             9 => self.register(cx, None),
             10 => self.frame(cx, ws::PING, b"there?"),
+            11 => self.register_as_another(cx),
             _ => {}
         }
         let wait = self.choices.from_to(50 * MS, 15 * SEC);

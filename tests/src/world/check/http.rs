@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::world::history::Seen;
+use crate::world::{history::Seen, site};
 
 /// Exchanges that are under way.
 #[derive(Debug, Default)]
@@ -42,7 +42,19 @@ impl Http {
                 );
                 Ok(())
             }
-            Seen::HttpServed { id, asked, answer } => self.served(*id, asked, *answer),
+            Seen::HttpServed {
+                id,
+                client,
+                asked,
+                answer,
+            } => {
+                // The number of an exchange begins with that of its browser.
+                let browser = site::client((id >> 32) as usize);
+                match *client == Some(browser) {
+                    true => self.served(*id, asked, *answer),
+                    false => Err(format!("exchange {id:#x} is of {browser}, but {client:?} was named")),
+                }
+            }
             Seen::HttpGot { id, status, body } => self.got(*id, *status, body),
             // It may still reach the upstream; what comes of that nobody sees.
             Seen::HttpFailed { id, silent: Some(tcp) } if !self.is_draining && !self.cut.contains(tcp) => {
@@ -105,7 +117,12 @@ mod tests {
     }
 
     fn served<'a>(asked: &'a [u8], answer: Option<&'a [u8]>) -> Seen<'a> {
-        Seen::HttpServed { id: 1, asked, answer }
+        Seen::HttpServed {
+            id: 1,
+            client: Some(site::client(0)),
+            asked,
+            answer,
+        }
     }
 
     fn got(status: u16, body: &[u8]) -> Seen<'_> {
@@ -127,6 +144,15 @@ mod tests {
         check(&[asked(), served(b"question", None), got(200, b"")]).expect_err("an answer that nobody gave");
         check(&[asked(), served(b"question", None), served(b"question", None)]).expect_err("a body that came twice");
         check(&[got(200, b"")]).expect_err("an answer to nothing");
+        let client = Some(site::client(1));
+        let (asked_body, answer) = (&b"question"[..], None);
+        let of_another = Seen::HttpServed {
+            id: 1,
+            client,
+            asked: asked_body,
+            answer,
+        };
+        check(&[asked(), of_another]).expect_err("somebody else was named");
         let silent = || Seen::HttpFailed { id: 1, silent: Some(7) };
         check(&[asked(), silent()]).expect_err("nothing came");
         assert_eq!(check(&[asked(), Seen::Cut { tcp: 7 }, silent()]), Ok(()));

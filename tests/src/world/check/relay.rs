@@ -6,11 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
+use client::Client;
+
 use crate::{
-    peers::stun::{Class, Message, attribute, hmac_sha1, long_term_key, method},
+    peers::stun::{self, Class, Message, attribute, hmac_sha1, long_term_key, method},
     world::{
         agenda::{SEC, Time},
         history::Seen,
@@ -23,32 +25,30 @@ const PERMISSION: Time = 300 * SEC;
 /// RFC 8656 section 12.
 const CHANNEL: Time = 600 * SEC;
 
+mod client;
+
 /// Everything that is allocated, and what is under way to and from it.
 #[derive(Debug, Default)]
 pub struct Relay {
-    clients: BTreeMap<SocketAddr, Client>,
+    clients: Vec<Client>,
+    /// Which client is there; one that moves is at several addresses (RFC 8016).
+    places: BTreeMap<SocketAddr, usize>,
     /// Whose relayed address this is.
-    relays: BTreeMap<SocketAddr, SocketAddr>,
+    relays: BTreeMap<SocketAddr, usize>,
     /// Relayed addresses whose sockets are open.
     bound: BTreeSet<SocketAddr>,
-}
-
-/// One client, by its address.
-#[derive(Debug, Default)]
-struct Client {
-    is_stream: bool,
-    asked: BTreeMap<[u8; 12], Message>,
-    expires: Time,
-    permissions: BTreeMap<IpAddr, Time>,
-    /// Whom a channel has ever been bound to, and until when.
-    channels: BTreeMap<u16, BTreeMap<SocketAddr, Time>>,
-    /// Payloads that may yet go to a peer, with how often.
-    up: Payloads,
-    /// Payloads that may yet come from a peer.
-    down: Payloads,
+    tickets: BTreeMap<Vec<u8>, Ticket>,
 }
 
 type Payloads = BTreeMap<(SocketAddr, Vec<u8>), u32>;
+
+/// What lets an allocation follow its client.
+#[derive(Debug)]
+struct Ticket {
+    client: usize,
+    /// Where to it has done so.
+    used_at: Option<SocketAddr>,
+}
 
 impl Relay {
     /// Something has happened.
@@ -57,7 +57,7 @@ impl Relay {
     /// With what must not be.
     pub fn see(&mut self, now: Time, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
-            Seen::ToEdge { from, to, bytes } if *to == site::TURN => {
+            Seen::ToEdge { from, to, bytes } if is_server(*to) => {
                 self.said(now, *from, bytes, false);
                 Ok(())
             }
@@ -65,15 +65,13 @@ impl Relay {
                 self.said(now, *client, bytes, true);
                 Ok(())
             }
-            Seen::FromEdge { from, to, bytes } if *from == site::TURN => self.heard(now, *to, bytes),
+            Seen::FromEdge { from, to, bytes } if is_server(*from) => self.heard(now, *to, bytes),
             Seen::TurnDown { client, bytes } => self.heard(now, *client, bytes),
-            Seen::ToEdge { from, to, bytes } if to.ip() == site::EDGE_OUTSIDE => {
+            Seen::ToEdge { from, to, bytes } if site::is_outside(to.ip()) => {
                 self.from_peer(now, *to, *from, bytes);
                 Ok(())
             }
-            Seen::FromEdge { from, to, bytes } if from.ip() == site::EDGE_OUTSIDE => {
-                self.to_peer(now, *from, *to, bytes)
-            }
+            Seen::FromEdge { from, to, bytes } if site::is_outside(from.ip()) => self.to_peer(now, *from, *to, bytes),
             Seen::Relay { at, is_there: true } => {
                 self.bound.insert(*at);
                 Ok(())
@@ -86,14 +84,24 @@ impl Relay {
         }
     }
 
+    /// The client at an address, who may be new.
+    fn at(&mut self, place: SocketAddr) -> usize {
+        let clients = &mut self.clients;
+        *self.places.entry(place).or_insert_with(|| {
+            clients.push(Client::default());
+            clients.len() - 1
+        })
+    }
+
     /// A client has said something to the edge.
     fn said(&mut self, now: Time, from: SocketAddr, bytes: &[u8], is_stream: bool) {
-        let client = self.clients.entry(from).or_default();
-        client.is_stream = is_stream;
+        let number = self.at(from);
+        let client = &mut self.clients[number];
+        client.is_stream |= is_stream;
         if let Some((channel, payload)) = channel_data(bytes) {
             let peers: Vec<SocketAddr> = client.peers_of(channel, now).collect();
             for peer in peers {
-                self.sent(now, from, peer, payload);
+                self.sent(now, number, peer, payload);
             }
             return;
         }
@@ -105,7 +113,7 @@ impl Relay {
                     message.attribute(attribute::DATA),
                 );
                 if let (Some(peer), Some(data)) = (peer, data) {
-                    self.sent(now, from, peer, data);
+                    self.sent(now, number, peer, data);
                 }
             }
             (Class::Request, _) if is_signed(bytes) => {
@@ -116,22 +124,25 @@ impl Relay {
     }
 
     /// A client has something for a peer. Where the peer is relayed as well, it need not cross the network.
-    fn sent(&mut self, now: Time, from: SocketAddr, peer: SocketAddr, payload: &[u8]) {
-        let client = self.clients.entry(from).or_default();
+    fn sent(&mut self, now: Time, number: usize, peer: SocketAddr, payload: &[u8]) {
+        let client = &mut self.clients[number];
         *client.up.entry((peer, payload.to_vec())).or_default() += 1;
-        let own = self.relays.iter().filter(|(_, owner)| **owner == from);
+        if !client.may_talk(now, peer) {
+            return;
+        }
+        let own = self.relays.iter();
+        let own = own.filter(|(relayed, owner)| **owner == number && relayed.is_ipv6() == peer.is_ipv6());
         let own: Vec<SocketAddr> = own.map(|(relayed, _)| *relayed).collect();
-        if client.may_talk(now, peer) {
-            for relayed in own {
-                self.from_peer(now, peer, relayed, payload);
-            }
+        for relayed in own {
+            self.from_peer(now, peer, relayed, payload);
         }
     }
 
     /// A client hears something from the edge.
     fn heard(&mut self, now: Time, to: SocketAddr, bytes: &[u8]) -> Result<(), String> {
+        let number = self.at(to);
+        let client = &mut self.clients[number];
         if let Some((channel, payload)) = channel_data(bytes) {
-            let client = self.clients.entry(to).or_default();
             let peers: Vec<SocketAddr> = client.peers_of(channel, now).collect();
             return match peers.iter().any(|peer| take(&mut client.down, *peer, payload)) {
                 true => Ok(()),
@@ -144,7 +155,6 @@ impl Relay {
         let Some(message) = Message::decode(bytes) else {
             return Ok(());
         };
-        let client = self.clients.entry(to).or_default();
         match (message.class, message.method) {
             (Class::Indication, method::DATA) => {
                 let (Some(peer), Some(data)) = (
@@ -168,9 +178,9 @@ impl Relay {
     }
 
     fn granted(&mut self, now: Time, to: SocketAddr, answer: &Message) -> Result<(), String> {
-        let client = self.clients.entry(to).or_default();
+        let mut number = self.at(to);
         // A request that was lost behind its answer is answered once more, so it stays.
-        let Some(request) = client.asked.get(&answer.transaction).cloned() else {
+        let Some(request) = self.clients[number].asked.get(&answer.transaction).cloned() else {
             return Err(format!("{to} was granted what it had not asked for with a password"));
         };
         let lifetime = answer
@@ -178,27 +188,22 @@ impl Relay {
             .and_then(|value| value.try_into().ok())
             .map(|bytes| Time::from(u32::from_be_bytes(bytes)) * SEC);
         match request.method {
-            method::ALLOCATE => {
-                let relayed = answer.address(attribute::XOR_RELAYED_ADDRESS);
-                let (Some(relayed), Some(lifetime)) = (relayed, lifetime) else {
-                    return Err(format!(
-                        "{to} was granted an allocation without an address or a lifetime"
-                    ));
-                };
-                if self.relays.insert(relayed, to) != Some(to) {
-                    client.permissions.clear();
-                    client.channels.clear();
+            method::ALLOCATE => self.allocated(now, to, &request, answer, lifetime)?,
+            method::REFRESH => {
+                if let Some(ticket) = request.attribute(attribute::MOBILITY_TICKET) {
+                    number = self.moved(now, to, ticket)?;
                 }
-                client.expires = now + lifetime;
+                let family = request.attribute(attribute::REQUESTED_ADDRESS_FAMILY);
+                self.clients[number].refreshed(now, family, lifetime.unwrap_or(0));
             }
-            method::REFRESH => client.expires = now + lifetime.unwrap_or(0),
             method::CREATE_PERMISSION => {
-                for peer in peers(&request) {
-                    client.permissions.insert(peer.ip(), now + PERMISSION);
+                for peer in request.addresses(attribute::XOR_PEER_ADDRESS) {
+                    self.clients[number].permissions.insert(peer.ip(), now + PERMISSION);
                 }
             }
             method::CHANNEL_BIND => {
-                for peer in peers(&request) {
+                let client = &mut self.clients[number];
+                for peer in request.addresses(attribute::XOR_PEER_ADDRESS) {
                     client.permissions.insert(peer.ip(), now + PERMISSION);
                     let channel = channel_number(&request);
                     client.channels.entry(channel).or_default().insert(peer, now + CHANNEL);
@@ -206,17 +211,89 @@ impl Relay {
             }
             _ => {}
         }
+        if let Some(ticket) = answer.attribute(attribute::MOBILITY_TICKET) {
+            let new = Ticket {
+                client: number,
+                used_at: None,
+            };
+            self.tickets.entry(ticket.to_vec()).or_insert(new);
+        }
         Ok(())
     }
 
+    fn allocated(
+        &mut self,
+        now: Time,
+        to: SocketAddr,
+        request: &Message,
+        answer: &Message,
+        lifetime: Option<Time>,
+    ) -> Result<(), String> {
+        let number = self.at(to);
+        let relayed = answer.addresses(attribute::XOR_RELAYED_ADDRESS);
+        let (false, Some(lifetime)) = (relayed.is_empty(), lifetime) else {
+            return Err(format!(
+                "{to} was granted an allocation without an address or a lifetime"
+            ));
+        };
+        // RFC 8656 section 7.2: IPv4 where nothing is asked for; of two families perhaps one.
+        let is_asked = |is_v6| match request.attribute(attribute::REQUESTED_ADDRESS_FAMILY) {
+            Some(family) => family == if is_v6 { stun::IPV6 } else { stun::IPV4 },
+            None => !is_v6 || request.attribute(attribute::ADDITIONAL_ADDRESS_FAMILY).is_some(),
+        };
+        let is_one_each = relayed.len() == 1 || relayed.len() == 2 && relayed[0].is_ipv6() != relayed[1].is_ipv6();
+        if !is_one_each || !relayed.iter().all(|relayed| is_asked(relayed.is_ipv6())) {
+            return Err(format!("{to} was granted {relayed:?}, which is not what it asked for"));
+        }
+        for relayed in relayed {
+            let client = &mut self.clients[number];
+            if self.relays.insert(relayed, number) != Some(number) {
+                client.permissions.clear();
+                client.channels.clear();
+            }
+            client.expires[usize::from(relayed.is_ipv6())] = now + lifetime;
+        }
+        Ok(())
+    }
+
+    /// An allocation has followed its client here; tells whose it is.
+    fn moved(&mut self, now: Time, to: SocketAddr, ticket: &[u8]) -> Result<usize, String> {
+        let Some(ticket) = self.tickets.get_mut(ticket) else {
+            return Err(format!("{to} moved an allocation with a ticket that nobody was given"));
+        };
+        // RFC 8016 section 3.2.2: "The old ticket can only be used for the purposes of retransmission."
+        if *ticket.used_at.get_or_insert(to) != to {
+            return Err(format!(
+                "{to} moved an allocation with a ticket that was used at {:?}",
+                ticket.used_at
+            ));
+        }
+        let (home, here) = (ticket.client, self.at(to));
+        if home == here {
+            return Ok(home);
+        }
+        let found = std::mem::take(&mut self.clients[here]);
+        if !found.is_stream && found.expires.iter().any(|until| now < *until) {
+            return Err(format!("{to} moved an allocation to where it has another one"));
+        }
+        let client = &mut self.clients[home];
+        client.is_stream |= found.is_stream;
+        client.asked.extend(found.asked);
+        for (payloads, more) in [(&mut client.up, found.up), (&mut client.down, found.down)] {
+            for (payload, count) in more {
+                *payloads.entry(payload).or_default() += count;
+            }
+        }
+        self.places.insert(to, home);
+        Ok(home)
+    }
+
     fn from_peer(&mut self, now: Time, relayed: SocketAddr, peer: SocketAddr, bytes: &[u8]) {
-        if let Some(client) = self
-            .relays
-            .get(&relayed)
-            .and_then(|client| self.clients.get_mut(client))
-            && client.may_talk(now, peer)
-        {
-            *client.down.entry((peer, bytes.to_vec())).or_default() += 1;
+        if let Some(owner) = self.relays.get(&relayed) {
+            let client = &mut self.clients[*owner];
+            if client.may_talk(now, peer) {
+                *client.down.entry((peer, bytes.to_vec())).or_default() += 1;
+            }
         }
     }
 
@@ -224,57 +301,31 @@ impl Relay {
         if !self.bound.contains(&relayed) {
             return Err(format!("{relayed} sends to {peer}, but is not there"));
         }
-        if !site::is_allowed_peer(peer) {
+        if !site::is_allowed_peer(peer) || peer.is_ipv6() != relayed.is_ipv6() {
             return Err(format!("{relayed} relays to {peer}, which nobody may"));
         }
-        let owner = self.relays.get(&relayed);
-        let Some((owner, client)) = owner.and_then(|owner| Some((owner, self.clients.get_mut(owner)?))) else {
+        let Some(owner) = self.relays.get(&relayed) else {
             return Err(format!("{relayed} relays to {peer}, but belongs to nobody"));
         };
+        let client = &mut self.clients[*owner];
         if !client.may_talk(now, peer) {
             return Err(format!(
-                "{relayed} relays to {peer} for {owner}, whose permission does not live"
+                "{relayed} relays to {peer} for somebody whose permission does not live"
             ));
         }
         match take(&mut client.up, peer, bytes) {
             true => Ok(()),
             false => Err(format!(
-                "{relayed} relays {} bytes to {peer} that {owner} has not sent",
+                "{relayed} relays {} bytes to {peer} that its client has not sent",
                 bytes.len()
             )),
         }
     }
 }
 
-impl Client {
-    /// Whether this peer and the client may talk now.
-    fn may_talk(&self, now: Time, peer: SocketAddr) -> bool {
-        let is_allocated = now <= self.expires || self.is_stream && self.has_asked(method::REFRESH, |_| true);
-        let is_permitted = self.permissions.get(&peer.ip()).is_some_and(|until| now <= *until);
-        let is_for_peer = |request: &Message| peers(request).iter().any(|other| other.ip() == peer.ip());
-        let is_asked = || {
-            self.has_asked(method::CREATE_PERMISSION, is_for_peer) || self.has_asked(method::CHANNEL_BIND, is_for_peer)
-        };
-        is_allocated && (is_permitted || self.is_stream && is_asked())
-    }
-
-    /// Of a stream nobody knows when the edge takes a request: whether there was such a one.
-    fn has_asked(&self, method: u16, fits: impl Fn(&Message) -> bool) -> bool {
-        self.asked
-            .values()
-            .any(|request| request.method == method && fits(request))
-    }
-
-    /// Whom a channel may stand for.
-    fn peers_of(&self, channel: u16, now: Time) -> impl Iterator<Item = SocketAddr> {
-        let bound = self.channels.get(&channel).into_iter().flatten();
-        let bound = bound.filter(move |(_, until)| now <= **until || self.is_stream);
-        let asked = self.asked.values().filter(move |request| {
-            self.is_stream && request.method == method::CHANNEL_BIND && channel_number(request) == channel
-        });
-        let found: BTreeSet<SocketAddr> = bound.map(|(peer, _)| *peer).chain(asked.flat_map(peers)).collect();
-        found.into_iter()
-    }
+/// Whether TURN clients are served there.
+fn is_server(at: SocketAddr) -> bool {
+    [site::TURN, site::TURN_V6].contains(&at)
 }
 
 fn take(payloads: &mut Payloads, peer: SocketAddr, bytes: &[u8]) -> bool {
@@ -283,20 +334,6 @@ fn take(payloads: &mut Payloads, peer: SocketAddr, bytes: &[u8]) -> bool {
     };
     *count -= 1;
     true
-}
-
-fn peers(request: &Message) -> Vec<SocketAddr> {
-    let values = request.attributes.iter();
-    let values = values.filter(|(kind, _)| *kind == attribute::XOR_PEER_ADDRESS);
-    values
-        .filter_map(|value| {
-            let one = Message {
-                attributes: vec![value.clone()],
-                ..request.clone()
-            };
-            one.address(attribute::XOR_PEER_ADDRESS)
-        })
-        .collect()
 }
 
 fn channel_number(request: &Message) -> u16 {
@@ -339,124 +376,4 @@ fn is_signed(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::peers::stun;
-
-    const CLIENT: &str = "198.51.100.1:1000";
-    const RELAYED: &str = "192.0.2.1:30000";
-    const PEER: &str = "10.0.0.2:10000";
-
-    fn at(text: &str) -> SocketAddr {
-        text.parse().expect("an address")
-    }
-
-    fn request(method: u16) -> Message {
-        Message::request(method).with(attribute::USERNAME, site::TURN_USERS[0].0)
-    }
-
-    fn sign(request: &Message) -> Vec<u8> {
-        let (name, password) = site::TURN_USERS[0];
-        request.encode_signed(&long_term_key(name, site::REALM.as_bytes(), password))
-    }
-
-    /// A client with an allocation and a permission for a peer since time 0.
-    fn allocated() -> Relay {
-        let mut relay = Relay::default();
-        let allocate = request(method::ALLOCATE);
-        let mut granted = Message {
-            class: Class::Success,
-            attributes: Vec::new(),
-            ..allocate.clone()
-        }
-        .with_peer(at(RELAYED))
-        .with(attribute::LIFETIME, 600_u32.to_be_bytes());
-        granted.attributes[0].0 = attribute::XOR_RELAYED_ADDRESS;
-        relay
-            .see(
-                0,
-                &Seen::Relay {
-                    at: at(RELAYED),
-                    is_there: true,
-                },
-            )
-            .expect("a socket");
-        grant(&mut relay, &allocate, &granted);
-        let permit = request(method::CREATE_PERMISSION).with_peer(at(PEER));
-        let granted = Message {
-            class: Class::Success,
-            attributes: Vec::new(),
-            ..permit.clone()
-        };
-        grant(&mut relay, &permit, &granted);
-        relay
-    }
-
-    fn grant(relay: &mut Relay, request: &Message, answer: &Message) {
-        to_edge(relay, 0, CLIENT, &site::TURN.to_string(), &sign(request)).expect("a request");
-        from_edge(relay, 0, &site::TURN.to_string(), CLIENT, &answer.encode()).expect("an answer");
-    }
-
-    fn to_edge(relay: &mut Relay, now: Time, from: &str, to: &str, bytes: &[u8]) -> Result<(), String> {
-        let (from, to) = (at(from), at(to));
-        relay.see(now, &Seen::ToEdge { from, to, bytes })
-    }
-
-    fn from_edge(relay: &mut Relay, now: Time, from: &str, to: &str, bytes: &[u8]) -> Result<(), String> {
-        let (from, to) = (at(from), at(to));
-        relay.see(now, &Seen::FromEdge { from, to, bytes })
-    }
-
-    fn send(peer: &str) -> Vec<u8> {
-        let send = Message::indication(method::SEND).with_peer(at(peer));
-        send.with(attribute::DATA, *b"data").encode()
-    }
-
-    #[test]
-    fn what_may_not_be_relayed_to_a_peer_is_found() {
-        let check = |now, peer, payload: &[u8]| {
-            let relay = &mut allocated();
-            to_edge(relay, now, CLIENT, &site::TURN.to_string(), &send(peer)).expect("an indication");
-            from_edge(relay, now, RELAYED, peer, payload)
-        };
-        assert_eq!(check(PERMISSION, PEER, b"data"), Ok(()));
-        check(PERMISSION + 1, PEER, b"data").expect_err("a permission that has ended");
-        check(0, PEER, b"dat").expect_err("other data");
-        check(0, "10.0.0.3:10000", b"data").expect_err("a peer without a permission");
-        check(0, "10.0.0.2:22", b"data").expect_err("a peer that nobody may reach");
-    }
-
-    #[test]
-    fn what_may_not_be_relayed_to_a_client_is_found() {
-        let check = |now, peer: &str, payload: &[u8]| {
-            let relay = &mut allocated();
-            to_edge(relay, now, peer, RELAYED, b"data").expect("a datagram");
-            let data = Message::indication(method::DATA).with_peer(at(peer));
-            let data = data.with(attribute::DATA, payload).encode();
-            from_edge(relay, now, &site::TURN.to_string(), CLIENT, &data)
-        };
-        assert_eq!(check(PERMISSION, PEER, b"data"), Ok(()));
-        check(PERMISSION + 1, PEER, b"data").expect_err("a permission that has ended");
-        check(0, PEER, b"atad").expect_err("other data");
-        check(0, "10.0.0.3:10000", b"data").expect_err("a peer without a permission");
-        let mut unbound = allocated();
-        let data = stun::channel_data(0x4000, b"data");
-        from_edge(&mut unbound, 0, &site::TURN.to_string(), CLIENT, &data).expect_err("a channel that is not bound");
-    }
-
-    #[test]
-    fn what_is_granted_without_a_password_is_found() {
-        let permit = request(method::CREATE_PERMISSION).with_peer(at(PEER));
-        let wrong = [permit.encode(), permit.encode_signed(b"wrong")];
-        let granted = Message {
-            class: Class::Success,
-            attributes: Vec::new(),
-            ..permit
-        };
-        for bytes in wrong {
-            let relay = &mut Relay::default();
-            to_edge(relay, 0, CLIENT, &site::TURN.to_string(), &bytes).expect("a request");
-            from_edge(relay, 0, &site::TURN.to_string(), CLIENT, &granted.encode()).expect_err("no password");
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    peers::sip::Message,
+    peers::sip::{self, Message},
     world::{
         agenda::{SEC, Time},
         history::Seen,
@@ -24,6 +24,8 @@ pub struct Sip {
     known: BTreeSet<(String, u32, String)>,
     /// By which WebSocket a call began, by its Call-ID.
     callers: BTreeMap<String, u64>,
+    /// Which user registers, by Call-ID.
+    registrants: BTreeMap<String, usize>,
     is_draining: bool,
     /// Until when a mediaserver does not answer.
     deaf_until: Time,
@@ -69,6 +71,11 @@ impl Sip {
                 self.flows.insert(*flow, opened);
                 Ok(())
             }
+            Seen::TokenShown { status, holds } => match (*status, *holds) {
+                (101, false) => Err("a WebSocket opened to a token that does not hold".into()),
+                (401 | 403, true) => Err(format!("a token that holds was refused with {status}")),
+                _ => Ok(()),
+            },
             Seen::FlowClosed { flow } => {
                 if let Some(flow) = self.flows.get_mut(flow) {
                     flow.is_open = false;
@@ -119,6 +126,9 @@ impl Sip {
         if let ("INVITE", Some(call)) = (method, message.call_id()) {
             self.callers.insert(call.to_owned(), flow);
         }
+        if let ("REGISTER", Some(call)) = (method, message.call_id()) {
+            self.registrants.insert(call.to_owned(), user);
+        }
         if method != "ACK" {
             let asked = Asked {
                 flow,
@@ -168,8 +178,10 @@ impl Sip {
                 None => Ok(()),
             };
         }
-        // RFC 3261 section 16.7: a 200 to INVITE is passed on as often as it comes.
-        let is_again = method == "INVITE" && asked.status == Some(status) && (200..300).contains(&status);
+        // RFC 3261 section 16.7: a 200 to INVITE is passed on as often as it comes. A refusal whose ACK was lost with the
+        // WebSocket is said again on the next one.
+        let may_repeat = (200..300).contains(&status) || asked.flow != flow;
+        let is_again = method == "INVITE" && asked.status == Some(status) && may_repeat;
         match asked.status.replace(status) {
             Some(last) if !is_again => Err(format!("user {user} was sent {status} to {method}, and {last} before")),
             _ => Ok(()),
@@ -200,6 +212,12 @@ impl Sip {
             message.cseq().unwrap_or_default(),
         );
         let is_known = |method: &str| self.known.contains(&(call.to_owned(), cseq, method.to_owned()));
+        let registrant = self.registrants.get(call).filter(|_| method == "REGISTER");
+        if let (Some(user), Some(to)) = (registrant, message.field("To").and_then(sip::address).and_then(user_of))
+            && to != format!("user{user}")
+        {
+            return Err(format!("user {user} has registered as {to}"));
+        }
         // What the edge says by itself: whether somebody is there, what ends an INVITE hop by hop, and what ends a call
         // that was answered when its caller had gone.
         let caller = self.callers.get(call).and_then(|flow| self.flows.get(flow));
@@ -281,6 +299,31 @@ mod tests {
         let mut other = answer(200);
         other.fields[0].1 = "SIP/2.0/WSS a.invalid;branch=z9hG4bKb".into();
         check(&[down(1, &other)]).expect_err("nobody asked");
+    }
+
+    #[test]
+    fn a_token_that_is_misjudged_is_found() {
+        let shown = |status, holds| check(&[(0, Seen::TokenShown { status, holds })]);
+        assert_eq!(
+            [shown(101, true), shown(401, false), shown(503, true)],
+            [Ok(()), Ok(()), Ok(())]
+        );
+        shown(101, false).expect_err("it does not hold");
+        shown(401, true).expect_err("it holds");
+    }
+
+    #[test]
+    fn who_registers_as_another_is_found() {
+        let register = |user: &str| {
+            Message::request("REGISTER", "sip:pbx.test")
+                .with("To", format_args!("<sip:{user}@pbx.test>"))
+                .with("Call-ID", "registration")
+                .with("CSeq", "1 REGISTER")
+        };
+        let heard =
+            |message: &Message| check(&[(0, Seen::SipUp { flow: 1, message }), (0, Seen::TrunkDown { message })]);
+        assert_eq!(heard(&register("user1")), Ok(()));
+        heard(&register("user2")).expect_err("another user");
     }
 
     #[test]

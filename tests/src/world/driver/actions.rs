@@ -29,37 +29,12 @@ impl Edge {
         self.set_alarm(cx, shard);
     }
 
-    fn send(&mut self, cx: &mut Cx<'_>, shard: usize, runs: &[Run<'_>]) {
-        let egress = std::mem::take(&mut self.cores[shard].egress);
-        let mut gathered = Vec::new();
-        for transmit in &egress.transmits {
-            egress.gather(transmit, |run| runs[run as usize].bytes, &mut gathered);
-            // A socket that is closed already sends nothing.
-            let Some(from) = self.address(shard, transmit.socket) else {
-                continue;
-            };
-            let to = match self.sabotage {
-                Some(Sabotage::Misdirect) if matches!(transmit.socket, SocketId::Relay(_)) => site::BYSTANDER,
-                _ => transmit.peer,
-            };
-            let segments = match gathered.is_empty() {
-                true => vec![&[][..]],
-                false => gathered.chunks(transmit.segment.max(1)).collect(),
-            };
-            for bytes in segments {
-                cx.trace.datagram(cx.net.now(), from, to, bytes);
-                cx.checkers.see(cx.net.now(), &Seen::FromEdge { from, to, bytes });
-                cx.net.send_datagram(from, to, bytes);
-            }
-        }
-        self.cores[shard].egress = egress;
-        self.cores[shard].egress.clear();
-    }
-
     fn set_alarm(&mut self, cx: &mut Cx<'_>, shard: usize) {
         let now = cx.net.now();
+        let due = self.cores[shard].shard.poll_timeout().map(Instant::as_nanos);
+        let due = due.map(|due| self.when(due));
         let core = &mut self.cores[shard];
-        let Some(due) = core.shard.poll_timeout().map(Instant::as_nanos) else {
+        let Some(due) = due else {
             core.alarm = None;
             return;
         };
