@@ -359,12 +359,10 @@ pub(crate) struct Opening {
 impl Opening {
     /// The shard on which all WebSockets of this user meet, so that one that comes back finds its flow.
     pub(crate) fn home(&self, keys: &Keys, shards: u16) -> ShardId {
-        let hasher = keys.hasher();
         // A user may come back with another token.
-        let hash = match self.subject.as_ref().or(self.token.as_ref()) {
-            Some(name) => hasher.hash_one(name),
-            None => hasher.hash_one(self.client),
-        };
-        ShardId((hash % u64::from(shards)) as u16)
+        match self.subject.as_deref().or(self.token.as_deref()) {
+            Some(name) => keys.home(name, shards),
+            None => keys.home(self.client, shards),
+        }
     }
 }
