@@ -240,8 +240,8 @@ impl Sip {
         for ((branch, method), asked) in waiting {
             let flow = &self.flows[&asked.flow];
             let patience = if method == "INVITE" { PATIENCE_RINGING } else { PATIENCE };
-            // Only what is large goes by TCP.
-            let is_lost = asked.at < self.deaf_until || self.has_cut && method == "MESSAGE";
+            // RFC 4320 section 4.2: what is not an INVITE, and is lost, gets no 408. Only what is large goes by TCP.
+            let is_lost = method != "INVITE" && asked.at < self.deaf_until || self.has_cut && method == "MESSAGE";
             if flow.is_open && !flow.is_cut && !is_lost && now > asked.at + patience {
                 return Err(format!("user {} was never answered {method} ({branch})", flow.user));
             }
