@@ -34,6 +34,7 @@ mod limit;
 mod link;
 mod local;
 mod names;
+mod refusals;
 mod register;
 mod rewrite;
 mod strip;
