@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use core::{
     fmt,
+    hash::Hash,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     time::Duration,
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 
 pub use crate::limit::{Mode, Tolerance};
 use crate::{
+    action::ShardId,
     time::UnixTime,
     tls::{ClientTls, Finding, ServerTls},
     token::Verifier,
@@ -805,6 +807,12 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// The shard on which meet all WebSockets of whoever has this name, token or address.
+    pub fn home(&self, whose: impl Hash, shards: u16) -> ShardId {
+        let hash = self.hasher().hash_one(whose);
+        ShardId((hash % u64::from(shards)) as u16)
+    }
+
     /// Hashes alike on every shard, and in no way that the outside could foresee.
     pub(crate) fn hasher(&self) -> RandomState {
         let mut seeds = self

@@ -15,7 +15,7 @@ use crate::{
     config::Offer,
     limit::Account,
     time::Instant,
-    tls::{Tls, TlsError},
+    tls::{Tls, TlsError, Transcript},
     wire::proxy::Ends,
 };
 
@@ -114,6 +114,16 @@ impl Conn {
         Self::new(stage, Link::Dialing, tls, unspecified, unspecified)
     }
 
+    /// Its two ends, ours first, as the client or its proxy named them.
+    pub const fn ends(&self) -> (SocketAddr, SocketAddr) {
+        (self.local, self.peer)
+    }
+
+    /// Whether it speaks TLS.
+    pub const fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     fn new(stage: Stage, link: Link, tls: Option<Tls>, local: SocketAddr, peer: SocketAddr) -> Self {
         Self {
             local,
@@ -140,11 +150,11 @@ impl Conn {
     }
 
     /// The dialled stream is up; a TLS client speaks first.
-    pub(crate) fn connected(&mut self, local: SocketAddr) -> Result<(), TlsError> {
+    pub(crate) fn connected(&mut self, local: SocketAddr, transcript: &mut Transcript) -> Result<(), TlsError> {
         self.link = Link::Up;
         self.local = local;
         match &mut self.tls {
-            Some(tls) => tls.receive(&mut [], &mut Vec::new(), &mut self.sealed),
+            Some(tls) => transcript.receive(tls, &mut [], &mut Vec::new(), &mut self.sealed),
             None => Ok(()),
         }
     }
@@ -177,10 +187,15 @@ impl Conn {
     }
 
     /// Decrypts what came from the wire into `plain`; only for a connection with TLS.
-    pub(crate) fn open(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub(crate) fn open(
+        &mut self,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+        transcript: &mut Transcript,
+    ) -> Result<(), TlsError> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         let (was_ready, before) = (tls.is_ready(), self.sealed.len());
-        let result = tls.receive(bytes, plain, &mut self.sealed);
+        let result = transcript.receive(tls, bytes, plain, &mut self.sealed);
         self.ended |= tls.peer_closed();
         if !was_ready && tls.has_given_tickets() {
             // They are for another connection: this one need not wait for a write of their own.

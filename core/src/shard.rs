@@ -22,7 +22,7 @@ use crate::{
     stats::Stats,
     time::{Instant, Now},
     timers::Timers,
-    tls::{ALPN_ACME, ALPN_HTTP},
+    tls::{ALPN_ACME, ALPN_HTTP, Heard, Transcript},
     turn,
 };
 
@@ -57,6 +57,7 @@ pub struct Shard {
     actions: VecDeque<Action>,
     /// What TLS decrypts into.
     plain: Vec<u8>,
+    transcript: Transcript,
     clients: clients::Clients,
     /// What each name that is being looked up is wanted for.
     questions: Slab<Question>,
@@ -115,6 +116,7 @@ impl Shard {
             listed: Vec::new(),
             actions: VecDeque::new(),
             plain: Vec::new(),
+            transcript: Transcript::None,
             clients,
             questions: Slab::new(),
             web,
@@ -292,6 +294,31 @@ impl Shard {
         &self.stats
     }
 
+    /// From now on writes down what TLS tells, for [`Shard::poll_heard`] after each call: whoever records a shard needs no
+    /// secrets of TLS then.
+    pub fn write_transcript(&mut self) {
+        self.transcript = Transcript::Written(VecDeque::new());
+    }
+
+    /// From now on does so no more.
+    pub fn end_transcript(&mut self) {
+        self.transcript = Transcript::None;
+    }
+
+    /// What TLS has told in the last call.
+    pub fn poll_heard(&mut self) -> Option<Heard> {
+        match &mut self.transcript {
+            Transcript::Written(heard) => heard.pop_front(),
+            Transcript::None | Transcript::Read(_) => None,
+        }
+    }
+
+    /// From now on TLS tells what it is made to, and what comes by a connection with TLS is not looked at: `heard` is for
+    /// the next call.
+    pub fn read_transcript(&mut self, heard: impl IntoIterator<Item = Heard>) {
+        self.transcript = Transcript::Read(heard.into_iter().collect());
+    }
+
     /// Lets something happen; returns whether it went well. A panic is a fault of ours and ends what caused it, never the
     /// calls of others.
     fn contain(
@@ -379,7 +406,7 @@ impl Shard {
         }
         let mut plain = core::mem::take(&mut self.plain);
         let was_ready = conn.is_ready();
-        let opened = conn.open(bytes, &mut plain);
+        let opened = conn.open(bytes, &mut plain, &mut self.transcript);
         let is_ready = conn.is_ready();
         self.list(id);
         if is_ready && !was_ready {
@@ -513,7 +540,7 @@ impl Shard {
             _ => {}
         }
         match result {
-            Ok(endpoints) => match conn.connected(endpoints.local) {
+            Ok(endpoints) => match conn.connected(endpoints.local, &mut self.transcript) {
                 Ok(()) => self.upstream_connected(now, id),
                 Err(error) => {
                     tracing::warn!(%error, "TLS towards an upstream cannot start");

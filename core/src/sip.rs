@@ -16,12 +16,13 @@
 //! `wire::sip` reads and edits messages, `check` says whether they may pass, `rewrite` what changes in them, `local` what
 //! we say ourselves. `transaction` is the state machine, `trunk` with `health` and `link` what is known of a
 //! mediaserver; `transactions`, `flows`, `register` and `trunks` carry out what happens to transactions, browsers,
-//! registrations and mediaservers. `from_flow` and `from_trunk` bring it together; `ghosts` ends what a browser has left
-//! behind.
+//! registrations and mediaservers. `from_flow` and `from_trunk` bring it together for requests, `responses` for what comes
+//! back; `failover` tries another address, and `ghosts` ends what a browser has left behind.
 
 mod branch;
 pub mod bridge;
 mod check;
+mod failover;
 mod flow;
 mod flows;
 mod from_flow;
@@ -36,6 +37,7 @@ mod local;
 mod names;
 mod refusals;
 mod register;
+mod responses;
 mod rewrite;
 mod strip;
 mod token;

@@ -22,12 +22,15 @@ mod examine;
 mod ocsp;
 mod server;
 mod signature;
+mod transcript;
 
 pub use certificate::{Certificate, Finding};
 pub use client::{ClientTls, Trust};
-pub use connection::{Tls, TlsError};
+pub use connection::{Session, Tls, TlsError};
 pub use server::{Protocols, ServerTls};
 pub use signature::{SignatureAlgorithm, SignatureKey};
+pub use transcript::Heard;
+pub(crate) use transcript::Transcript;
 
 use crate::time::UnixTime;
 

@@ -33,7 +33,14 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the edge until it is told to stop.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(ConfigFile),
+    Run(Run),
+
+    /// Tell the shards again what `run --record` wrote down, and print what they do.
+    ///
+    /// Nothing is sent and nothing is listened to: what was recorded goes through the same core, which does the same
+    /// again. Exits with 1 when it does not, or when the recording cannot be read to its end.
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(Replay),
 
     /// Tell everything that is wrong with a configuration, or what would run.
     ///
@@ -56,6 +63,49 @@ pub(crate) struct ConfigFile {
     /// The configuration, a TOML file; names of files in it are relative to it.
     #[arg(long = "config", short = 'c', value_name = "FILE", default_value = "edgeward.toml")]
     pub(crate) path: PathBuf,
+}
+
+/// How to run.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+
+    #[command(flatten)]
+    pub(crate) record: Record,
+}
+
+/// What is written down.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Recording")]
+pub(crate) struct Record {
+    /// Write all that comes in to a new file, for `replay`: what people say, and secrets of the configuration.
+    #[arg(long = "record", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// How large that file may become; nothing more is recorded then.
+    #[arg(long = "record-bytes-max", value_name = "SIZE", default_value = "64MiB", value_parser = size, requires = "file")]
+    pub(crate) bytes_max: u64,
+}
+
+/// What to replay, and what to print of it.
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// What `run --record` wrote.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// Print what is different and the numbers at the end only.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+
+    /// Print from this second on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, hide_default_value = true)]
+    pub(crate) from: f64,
+
+    /// Print to this second.
+    #[arg(long, value_name = "SECONDS", default_value_t = f64::INFINITY, hide_default_value = true)]
+    pub(crate) to: f64,
 }
 
 /// What the demonstration may be told.
@@ -153,6 +203,20 @@ pub(crate) fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
+fn size(text: &str) -> Result<u64, &'static str> {
+    const HINT: &str = "write it like 64MiB or 1GiB";
+    let digits = text.find(|byte: char| !byte.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match text[digits..].trim() {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(HINT),
+    };
+    let count = text[..digits].parse::<u64>().map_err(|_| HINT)?;
+    count.checked_mul(unit).ok_or(HINT)
+}
+
 #[cfg(feature = "demo")]
 fn port() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..)
@@ -208,12 +272,32 @@ Environment:
   ASSETS_BURST    assets_burst of [web], where that is not written;
                   and what { env = \"NAME\" } in the configuration names
 
+Recording:
+  The file of --record is for its owner alone, and must not be there before.
+  It holds what everybody says, decrypted, and the configuration with its
+  secrets. Private keys are left out; passwords, cookies and tokens in HTTP
+  and SIP are too, but tokens that [token] has the edge check itself, what
+  is compressed, and what no name stands before. Nobody waits for the disk.
+
 Rights:
   Ports below 1024 need CAP_NET_BIND_SERVICE; nothing needs root.
 
 Examples:
   {name} run --config /etc/edgeward/edgeward.toml
-  {name} run --log debug --log-format json";
+  {name} run --log debug --log-format json
+  {name} run --record /var/tmp/edge.rec --record-bytes-max 1GiB";
+
+const REPLAY_EXAMPLES: &str = "\
+The trace:
+  Each line that begins with a time is something that a shard was told, in
+  seconds since the recording began and with the number of the shard. What
+  it did is below, after `->`. The log, on standard error, is the core's own.
+
+Examples:
+  {name} replay edge.rec
+  {name} replay edge.rec --from 12 --to 13.5
+  {name} replay edge.rec --quiet && echo the same again
+  {name} replay edge.rec --log edgeward_core=debug";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:

@@ -6,13 +6,12 @@
 //! ```no_run
 //! use std::{io, net::TcpListener};
 //!
-//! use edgeward_core::Shard;
-//! use edgeward_daemon::{Letters, Runtime, Start, main};
+//! use edgeward_daemon::{Letters, Runtime, Shard, Start, main};
 //!
 //! /// Drives a shard with its sockets until it is told to end.
 //! fn run(start: Start, listeners: Vec<TcpListener>, letters: Letters) -> io::Result<()> {
-//!     let Start { config, id, shards, seed, clock, sockets, mesh, access } = start;
-//!     let shard = Shard::new(config, id, shards, seed, clock.now());
+//!     let Start { config, id, shards, seed, recorder, clock, sockets, mesh, access } = start;
+//!     let shard = Shard::new(config, id, shards, seed, recorder, clock.now());
 //!     # let _ = (listeners, letters, sockets, mesh, access, shard);
 //!     // Accept, read, write, turn the poller, keep time and hand letters over, until `Letter::Close`.
 //!     Ok(())
@@ -36,8 +35,11 @@ mod metrics;
 mod names;
 mod notify;
 mod process;
+mod record;
 mod reload;
+mod replay;
 mod serve;
+mod shard;
 mod signal;
 mod snapshot;
 pub mod tcp;
@@ -46,5 +48,7 @@ pub use clock::Clock;
 pub use mesh::{Letter, Letters, Mesh};
 pub use names::resolve;
 pub use process::{Runtime, main};
+pub use record::Recorder;
 pub use serve::{CUT_GRACE, Start};
+pub use shard::Shard;
 pub use snapshot::snapshot;

@@ -9,8 +9,8 @@ use crate::{
     cli::{self, LogFormat},
     log,
     mesh::Letters,
-    reload,
-    serve::{Start, serve},
+    reload, replay,
+    serve::{Start, Wanted, serve},
 };
 
 /// How a binary runs shards.
@@ -34,6 +34,7 @@ pub fn main(runtime: &Runtime) -> ExitCode {
     }
     let result = match &cli.command {
         cli::Command::Check(args) => return cli::check(runtime.name, args),
+        cli::Command::Replay(args) => return replay::replay(args),
         cli::Command::Run(args) => run(runtime, args),
         #[cfg(feature = "demo")]
         cli::Command::Demo(args) => show(runtime, args),
@@ -45,17 +46,23 @@ pub fn main(runtime: &Runtime) -> ExitCode {
 }
 
 /// `edgeward run`. Errors are in words for the administrator, as all below.
-fn run(runtime: &Runtime, args: &cli::ConfigFile) -> Result<(), String> {
-    let mut source = reload::Source::open(args.path.clone()).map_err(|error| error.to_string())?;
+fn run(runtime: &Runtime, args: &cli::Run) -> Result<(), String> {
+    let path = &args.config.path;
+    let mut source = reload::Source::open(path.clone()).map_err(|error| error.to_string())?;
     let config = source.config().clone();
-    let watch = certificates::Watch::start(&args.path, &config);
+    let watch = certificates::Watch::start(path, &config);
     let watch = watch.map_err(|error| format!("cannot start a thread: {error}"))?;
+    let record = args.record.file.as_deref().map(|file| Wanted {
+        file,
+        bytes_max: args.record.bytes_max,
+        configuration: source.configuration().clone(),
+    });
     let reload = || {
         let config = source.reload()?;
         watch.follow(&config);
-        Some(config)
+        Some((config, source.configuration().clone()))
     };
-    serve(runtime, &config, reload, || ())
+    serve(runtime, &config, record, reload, || ())
 }
 
 /// `edgeward demo`: the same edge, before a LAN of our own.
@@ -79,7 +86,7 @@ fn show(runtime: &Runtime, args: &cli::Demo) -> Result<(), String> {
         tracing::info!("a demonstration has no file to read again");
         None
     };
-    serve(runtime, &config.into(), no_file, || cli::print(&lan.banner()))
+    serve(runtime, &config.into(), None, no_file, || cli::print(&lan.banner()))
 }
 
 /// Tells why there is no edge: to people as it is, to machines as a line like all others.

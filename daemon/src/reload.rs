@@ -4,14 +4,17 @@ use std::{path::PathBuf, sync::Arc};
 
 use edgeward_core::config::{Config, SharedConfig, changes};
 
-use crate::cli::load::{self, KeyFile, LoadError};
+use crate::{
+    cli::load::{self, KeyFile, LoadError},
+    record::Configuration,
+};
 
 /// Where the configuration comes from, and what was read there last.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
-    text: String,
     config: SharedConfig,
+    configuration: Configuration,
 }
 
 impl Source {
@@ -21,11 +24,11 @@ impl Source {
     /// In words for the administrator, with everything that is wrong.
     pub(crate) fn open(path: PathBuf) -> Result<Self, LoadError> {
         let text = load::read(&path)?;
-        let config = load::parse(&path, &text, KeyFile::Make, load::fresh_keys()?)?;
+        let (config, configuration) = load::parse(&path, &text, KeyFile::Make, load::fresh_keys()?)?;
         Ok(Self {
             path,
-            text,
             config: Arc::new(config),
+            configuration,
         })
     }
 
@@ -34,11 +37,16 @@ impl Source {
         &self.config
     }
 
+    /// That, and all that it named, as it was read.
+    pub(crate) const fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
     /// Reads it again, and everything that it names; returns it where it can be gone on with. The log says what has
     /// changed, or all that is wrong.
     pub(crate) fn reload(&mut self) -> Option<SharedConfig> {
         match self.read_again() {
-            Ok((text, config)) => {
+            Ok((config, configuration)) => {
                 let fixed = self.config.fixed_differences(&config);
                 if !fixed.is_empty() {
                     tracing::error!(
@@ -47,9 +55,9 @@ impl Source {
                     );
                     return None;
                 }
-                let changed = changes(&self.text, &text).join(", ");
+                let changed = changes(&self.configuration.text, &configuration.text).join(", ");
                 tracing::info!(file = %self.path.display(), changed, "the configuration is read again, and what it names");
-                (self.text, self.config) = (text, Arc::new(config));
+                (self.config, self.configuration) = (Arc::new(config), configuration);
                 Some(self.config.clone())
             }
             Err(error) => {
@@ -62,10 +70,9 @@ impl Source {
         }
     }
 
-    fn read_again(&self) -> Result<(String, Config), LoadError> {
+    fn read_again(&self) -> Result<(Config, Configuration), LoadError> {
         let text = load::read(&self.path)?;
         // Tokens and nonces of this process stay good.
-        let config = load::parse(&self.path, &text, KeyFile::Make, self.config.keys.clone())?;
-        Ok((text, config))
+        load::parse(&self.path, &text, KeyFile::Make, self.config.keys.clone())
     }
 }

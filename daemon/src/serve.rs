@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::UdpSocket,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, SyncSender},
@@ -25,6 +26,7 @@ use crate::{
     metrics,
     notify::{self, notify},
     process::Runtime,
+    record::{Configuration, Recorder, Recording},
     signal::{self, Wish},
 };
 
@@ -45,6 +47,8 @@ pub struct Start {
     pub shards: u16,
     /// Where its random numbers come from.
     pub seed: [u8; 32],
+    /// What writes down what it is told, where that is wanted.
+    pub recorder: Option<Recorder>,
     /// What time it is.
     pub clock: Clock,
     /// For UDP.
@@ -53,6 +57,35 @@ pub struct Start {
     pub mesh: Mesh,
     /// Its part of the access log.
     pub access: access::Log,
+}
+
+/// A recording that is asked for.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    /// The file, which must not be there.
+    pub(crate) file: &'a Path,
+    /// How large it may become.
+    pub(crate) bytes_max: u64,
+    /// What the process begins with.
+    pub(crate) configuration: Configuration,
+}
+
+impl Wanted<'_> {
+    /// Begins it. Whoever calls is served with it or without.
+    fn start(self) -> Option<Recording> {
+        let (file, bytes_max) = (self.file.display(), self.bytes_max);
+        match Recording::start(self.file, bytes_max, self.configuration) {
+            Ok(recording) => {
+                tracing::warn!(%file, bytes_max, "recording everything that comes in, with what people say and with secrets");
+                Some(recording)
+            }
+            Err(error) => {
+                let fix = "name a file that is not there yet, in a folder that this user may write to";
+                tracing::error!(%file, %error, fix, "nothing is recorded");
+                None
+            }
+        }
+    }
 }
 
 /// What the main thread waits for.
@@ -74,7 +107,8 @@ pub(crate) enum Happening {
 pub(crate) fn serve(
     runtime: &Runtime,
     config: &SharedConfig,
-    mut reload: impl FnMut() -> Option<SharedConfig>,
+    record: Option<Wanted<'_>>,
+    mut reload: impl FnMut() -> Option<(SharedConfig, Configuration)>,
     ready: impl FnOnce(),
 ) -> Result<(), String> {
     let shards = config.server.workers.unwrap_or_else(cpus).max(1);
@@ -89,6 +123,7 @@ pub(crate) fn serve(
         }
     };
     announce(config, shards, descriptors);
+    let recording = record.and_then(Wanted::start);
 
     let (happened, happenings) = mpsc::sync_channel(HAPPENINGS_MAX);
     signal::watch(happened.clone()).map_err(|error| format!("no signals: {error}"))?;
@@ -104,6 +139,9 @@ pub(crate) fn serve(
                 id,
                 shards,
                 seed: seed()?,
+                recorder: recording
+                    .as_ref()
+                    .map(|recording| recording.recorder(id, shards, config)),
                 clock,
                 sockets,
                 mesh: mesh.clone(),
@@ -135,8 +173,11 @@ pub(crate) fn serve(
             Happening::Wish(Wish::Stop) => break,
             Happening::Wish(Wish::Reload) => {
                 notify(notify::RELOADING);
-                if let Some(config) = reload() {
+                if let Some((config, configuration)) = reload() {
                     access.configure(&config);
+                    if let Some(recording) = &recording {
+                        recording.configure(configuration);
+                    }
                     mesh.configure(&config);
                     state.lock().unwrap_or_else(PoisonError::into_inner).config = config;
                     tracing::info!("the new configuration is in effect");
@@ -167,6 +208,9 @@ pub(crate) fn serve(
             Ok(Err(error)) => return Err(format!("a shard failed: {error}")),
             Err(_) => return Err("a shard failed by a fault of ours; its last words are above".into()),
         }
+    }
+    if let Some(recording) = recording {
+        recording.end();
     }
     access.end(access_thread);
     tracing::info!("stopped");

@@ -1,10 +1,9 @@
 //! What is known of a shard? Its own numbers, and those of its UDP sockets.
 
-use edgeward_core::{
-    Shard,
-    stats::{Sample, Snapshot},
-};
+use edgeward_core::stats::{Sample, Snapshot};
 use edgeward_udp::{Counters, Poller};
+
+use crate::Shard;
 
 /// What answers [`Letter::Snapshot`](crate::Letter::Snapshot).
 pub fn snapshot(shard: &Shard, poller: &Poller) -> Snapshot {

@@ -8,7 +8,6 @@ use std::{
 };
 
 use edgeward_core::{
-    Shard,
     action::{
         Access, Action, BindError, Conn, ConnId, Egress, Input, IoKind, ListenerId, Parcel, RelayId, ShardId, SocketId,
         Transport,
@@ -17,7 +16,7 @@ use edgeward_core::{
     stats::Snapshot,
     time::Instant,
 };
-use edgeward_daemon::{Clock, Letter, Mesh, Start, access, tcp::SCRATCH_BYTES};
+use edgeward_daemon::{Clock, Letter, Mesh, Shard, Start, access, tcp::SCRATCH_BYTES};
 use edgeward_udp::{Event, Options, Poller, Turn};
 use tokio::{net::TcpStream, sync::Notify};
 
@@ -87,7 +86,14 @@ impl Driver {
         for (id, socket) in start.sockets {
             poller.add(id, socket)?;
         }
-        let shard = Shard::new(start.config, start.id, start.shards, start.seed, clock.now());
+        let shard = Shard::new(
+            start.config,
+            start.id,
+            start.shards,
+            start.seed,
+            start.recorder,
+            clock.now(),
+        );
         let driver = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 id: start.id,

@@ -342,7 +342,18 @@ fn help_teaches() {
         ),
         (
             &["run", "--help"],
-            &["--config <FILE>", "TERM", "shutdown_secs", "CAP_NET_BIND_SERVICE"],
+            &[
+                "--config <FILE>",
+                "TERM",
+                "shutdown_secs",
+                "CAP_NET_BIND_SERVICE",
+                "--record <FILE>",
+                "[default: 64MiB]",
+            ],
+        ),
+        (
+            &["replay", "--help"],
+            &["<FILE>", "--quiet", "Exits with 1", "--to 13.5"],
         ),
         (&["check", "--help"], &["--config <FILE>", "every error", "firewalls"]),
         #[cfg(feature = "demo")]

@@ -28,15 +28,12 @@ use std::{
 };
 
 use bytes::BytesMut;
-use edgeward_core::{
-    Shard,
-    action::{
-        Action, BindError, Conn, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, RelayId, ResolveError,
-        ShardId, SocketId, Transport,
-    },
+use edgeward_core::action::{
+    Action, BindError, Conn, ConnId, Egress, Endpoints, Input, IoKind, ListenerId, Parcel, RelayId, ResolveError,
+    ShardId, SocketId, Transport,
 };
 use edgeward_daemon::{
-    CUT_GRACE, Clock, Letter, Letters, Mesh, Start, access, resolve, snapshot,
+    CUT_GRACE, Clock, Letter, Letters, Mesh, Shard, Start, access, resolve, snapshot,
     tcp::{self, SCRATCH_BYTES, accept_failed, io_kind},
 };
 use edgeward_udp::{Event, Options, Poller, Turn};
@@ -148,7 +145,14 @@ impl Drive {
 
         let mut drive = Self {
             id: start.id,
-            shard: Shard::new(start.config, start.id, start.shards, start.seed, start.clock.now()),
+            shard: Shard::new(
+                start.config,
+                start.id,
+                start.shards,
+                start.seed,
+                start.recorder,
+                start.clock.now(),
+            ),
             egress: Egress::default(),
             clock: start.clock,
             mesh: start.mesh,

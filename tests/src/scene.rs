@@ -163,13 +163,25 @@ impl Scene {
     /// # Panics
     /// When something does not start.
     pub fn at(site: Site, config: &str) -> Self {
+        Self::around(site, |site| Edge::start(site, config))
+    }
+
+    /// Starts everything with a configuration of the same addresses, and with more on the command line of the edge.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub fn with_arguments(config: &str, arguments: &[&str]) -> Self {
+        Self::around(Site::new(), |site| Edge::start_with(site, config, arguments))
+    }
+
+    fn around(site: Site, edge: impl FnOnce(&Site) -> Edge) -> Self {
         let identity = site.authority().identity(&[&site.host(2).to_string()]);
         Self {
             upstream: Upstream::start(site.at(2, 8080)),
             secure: Upstream::start_tls(site.at(2, 8444), identity.server()),
             mediaserver: Mediaserver::start(site.at(3, SIP)),
             second: Mediaserver::start(site.at(4, SIP)),
-            edge: Edge::start(&site, config),
+            edge: edge(&site),
             site,
         }
     }

@@ -409,6 +409,29 @@ fn a_message_may_be_binary_and_in_fragments() {
 }
 
 #[test]
+fn what_is_not_utf8_comes_as_a_binary_message() {
+    let scene = Scene::new();
+    let mut browser = scene.registered(100, "alice");
+    let mut say = |subject: &[u8]| {
+        let mut request = scene.mediaserver.prepare("MESSAGE", "alice").with("Subject", "?");
+        let via = format!("SIP/2.0/UDP {};branch=z9hG4bK{}", scene.site.at(3, 5060), word());
+        request.fields.insert(0, ("Via".into(), via));
+        let text = request.to_string();
+        let (before, after) = text.split_once('?').expect("the subject");
+        let bytes = [before.as_bytes(), subject, after.as_bytes()].concat();
+        scene.mediaserver.send_raw(&bytes, scene.sip());
+        browser.socket.next(deadline()).expect("a message")
+    };
+    // RFC 7118 section 4.2. A gateway's caller names are in Latin-1 now and then.
+    let latin1 = b"Ren\xe9";
+    match say(latin1) {
+        Event::Binary(bytes) => assert!(bytes.windows(latin1.len()).any(|part| part == latin1)),
+        event => panic!("{event:?}"),
+    }
+    assert!(matches!(say("Ren\u{e9}".as_bytes()), Event::Text(_)));
+}
+
+#[test]
 fn a_browser_that_does_not_read_is_let_go() {
     let scene = Scene::new();
     let mut other = scene.registered(101, "bob");

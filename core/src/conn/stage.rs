@@ -327,7 +327,7 @@ pub(crate) enum Reader {
 pub(crate) struct SipSocket {
     pub(crate) ws: ws::Conn,
     pub(crate) flow: FlowId,
-    /// Messages are answered in the kind that the browser uses (RFC 7118 section 5).
+    /// Messages are answered in the kind that the browser uses, where that can carry them (RFC 7118 section 4.2).
     pub(crate) kind: Kind,
     /// Whether an unanswered ping is out.
     pub(crate) pinged: bool,
@@ -359,12 +359,10 @@ pub(crate) struct Opening {
 impl Opening {
     /// The shard on which all WebSockets of this user meet, so that one that comes back finds its flow.
     pub(crate) fn home(&self, keys: &Keys, shards: u16) -> ShardId {
-        let hasher = keys.hasher();
         // A user may come back with another token.
-        let hash = match self.subject.as_ref().or(self.token.as_ref()) {
-            Some(name) => hasher.hash_one(name),
-            None => hasher.hash_one(self.client),
-        };
-        ShardId((hash % u64::from(shards)) as u16)
+        match self.subject.as_deref().or(self.token.as_deref()) {
+            Some(name) => keys.home(name, shards),
+            None => keys.home(self.client, shards),
+        }
     }
 }

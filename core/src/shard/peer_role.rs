@@ -74,7 +74,9 @@ impl Shard {
         let (Some(conn), Some(turn)) = (self.conns.get_mut(id.0), &mut self.turn) else {
             return;
         };
-        let connected = result.ok().and_then(|ends| conn.connected(ends.local).ok());
+        let connected = result
+            .ok()
+            .and_then(|ends| conn.connected(ends.local, &mut self.transcript).ok());
         if connected.is_none() {
             return self.peer_failed(now, id, out);
         }

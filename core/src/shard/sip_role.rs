@@ -275,7 +275,14 @@ impl Shard {
             if let Some(exchange) = &mut socket.exchange {
                 exchange.access.sent_bytes += bytes.len() as u64;
             }
-            ws::Conn::write(socket.kind, &out.made[bytes], write);
+            let message = &out.made[bytes];
+            // RFC 7118 section 4.2: a message with anything in it that is not UTF-8 MUST be binary, whatever the browser
+            // uses; as text, it would have to break the WebSocket (RFC 6455 section 8.1).
+            let kind = match str::from_utf8(message) {
+                Ok(_) => socket.kind,
+                Err(_) => Kind::Binary,
+            };
+            ws::Conn::write(kind, message, write);
         }
         self.list(id);
     }

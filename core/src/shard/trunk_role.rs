@@ -38,7 +38,9 @@ impl Shard {
         };
         let Stage::Trunk(link) = conn.stage else { return };
         conn.peer = link.address;
-        let connected = result.ok().and_then(|ends| conn.connected(ends.local).ok());
+        let connected = result
+            .ok()
+            .and_then(|ends| conn.connected(ends.local, &mut self.transcript).ok());
         if connected.is_none() {
             return self.close(now, id, out);
         }

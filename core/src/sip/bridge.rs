@@ -42,6 +42,11 @@ const UNFRAGMENTED_MAX: [usize; 2] = [1472, 1452];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(pub Key);
 
+impl FlowId {
+    /// Of no browser: no table gives this key away.
+    pub(super) const NOBODY: Self = Self(Key::from_parts(u32::MAX, u32::MAX));
+}
+
 /// A WebSocket whose subprotocol is SIP.
 #[derive(Debug, Clone)]
 pub struct Opening {

@@ -123,6 +123,8 @@ pub(super) struct Registering {
     pub(super) path: Option<TokenText>,
     /// Whether the browser understands Path in the response (RFC 3327 section 5.3).
     pub(super) path_supported: bool,
+    /// Whether it registers a flow (`reg-id`, RFC 5626 section 4.2).
+    pub(super) is_of_flow: bool,
     /// Whether it asks to forget all contacts there are (RFC 3261 section 10.2.2).
     pub(super) removes_all: bool,
 }

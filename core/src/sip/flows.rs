@@ -75,7 +75,7 @@ impl Bridge {
         self.forget(id);
         for Held { bytes, .. } in &held {
             if let Some(answer) = Message::read(bytes, Framing::Message).filter(is_answer) {
-                self.hang_up(cx, id, trunk, &answer);
+                self.hang_up(cx, (id, trunk, None), &answer);
             }
         }
     }
@@ -203,15 +203,18 @@ impl Bridge {
         self.forget(old);
         // What it may have missed while it only seemed to be there.
         for key in transactions {
-            match self.transactions.get(key) {
-                Some(transaction) if transaction.is_to_be_told_again() => {
-                    let start = cx.made.len();
-                    cx.made.extend_from_slice(&transaction.request);
-                    let end = cx.made.len();
-                    self.send_flow(cx, new, start..end, Some(key));
-                }
-                Some(transaction) if transaction.is_cancelled_below() => self.send_cancel(cx, key, &[]),
-                _ => {}
+            let Some(transaction) = self.transactions.get(key) else {
+                continue;
+            };
+            if let Some(message) = transaction.to_be_told_again() {
+                let start = cx.made.len();
+                cx.made.extend_from_slice(message);
+                let end = cx.made.len();
+                self.send_flow(cx, new, start..end, None);
+            } else if transaction.is_cancelled_below() {
+                self.send_cancel(cx, key, &[]);
+            } else if transaction.is_call_under_way() {
+                self.trying(cx, key);
             }
         }
         for Held { request_of, bytes } in held {

@@ -5,15 +5,14 @@ use core::{net::IpAddr, ops::Range};
 use super::{
     branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, DATAGRAM_MAX, FlowId},
-    check::{self, Rejection, Request, Response},
+    check::{self, Rejection, Request},
     flow::{FAULTS_MAX, Flow, Registering},
     flows::Own,
     limit::{Attempt, Suspects},
-    local::{self, Answer, TopVia, hop_request, reasons},
+    local::{self, Answer, TopVia, reasons},
     register::claimed,
     rewrite::{self, Route},
-    transaction::{Beginning, Method, Reply, Side, Transaction},
-    transactions::Answered,
+    transaction::{Beginning, Method, Side, Transaction},
     trunks::Destination,
 };
 use crate::{
@@ -289,6 +288,7 @@ impl Bridge {
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Up);
         }
         rewrite::max_forwards(splices, message, request.max_forwards);
+        rewrite::max_breadth(splices, message);
         rewrite::distrust(splices, message, &self.strip);
         rewrite::route(splices, message, route, None);
         rewrite::content_length(splices, message);
@@ -296,13 +296,7 @@ impl Bridge {
             rewrite::cap_expires(splices, message, register_max.as_secs());
             match registering.path {
                 None => rewrite::hide_contacts(splices, message, &self.names, registering),
-                Some(token) => rewrite::path(
-                    splices,
-                    message,
-                    &self.names,
-                    token.as_bytes(),
-                    registering.path_supported,
-                ),
+                Some(token) => rewrite::path(splices, message, &self.names, &token, registering),
             }
         }
         rewrite::finish(splices, message, cx.made)
@@ -327,7 +321,11 @@ impl Bridge {
         let Some(flow) = self.flows.get_mut(id.0) else {
             return Ok(());
         };
-        if !flow.admit_stateless(cx.now.mono) || request.max_forwards == Some(0) {
+        if !flow.admit_stateless(cx.now.mono) {
+            cx.stats.sip.dropped += 1;
+            return Ok(());
+        }
+        if request.max_forwards == Some(0) {
             return Err(Rejection::new(483, "Too Many Hops"));
         }
         // RFC 3261 section 16.11: an ACK to a 2xx passes without a transaction.
@@ -350,66 +348,6 @@ impl Bridge {
             self.send_remote(cx, address, by_stream, bytes);
         }
         Ok(())
-    }
-
-    fn response_from_flow(&mut self, cx: &mut Cx<'_>, flow: FlowId, message: &Message<'_>) -> Option<()> {
-        let response = Response::read(message)?;
-        let admitted = response.status >= 300 || self.flows.get_mut(flow.0)?.admit_stateless(cx.now.mono);
-        if !admitted || !self.names.ws.is_sent_by(&response.via) {
-            return None;
-        }
-        // A browser answers for itself only.
-        let is_asked = |asked: &Transaction| asked.side == Side::Down && asked.flow == flow;
-        let Answered::Request(key) = self.answered(&response, is_asked)? else {
-            return Some(());
-        };
-        let transaction = self.transactions.get_mut(key)?;
-        let reply = transaction.response(cx.now.mono, response.status);
-        if reply == Reply::ForwardAndAck || reply == Reply::Ack {
-            let start = cx.made.len();
-            if let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram) {
-                hop_request(b"ACK", &forwarded, message.value(Name::To), b"", cx.made);
-                let end = cx.made.len();
-                self.send_flow(cx, flow, start..end, None);
-            }
-        }
-        if reply == Reply::ForwardAndAck || reply == Reply::Forward {
-            self.forward_down_response(cx, key, &response);
-        }
-        self.after_response(cx, key);
-        Some(())
-    }
-
-    /// Writes a browser's response as it goes to the mediaserver.
-    fn forward_down_response(&mut self, cx: &mut Cx<'_>, key: Key, response: &Response<'_>) {
-        let message = response.message;
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return;
-        };
-        let splices = &mut self.splices;
-        splices.clear();
-        rewrite::pop_via(splices, message, &response.via);
-        rewrite::distrust(splices, message, &self.strip);
-        rewrite::content_length(splices, message);
-        // RFC 3261 section 12.1.1: the route set is what the request recorded. Whoever could change it here could aim
-        // the mediaserver's requests at anybody.
-        if transaction.method.is_recorded()
-            && (101..300).contains(&response.status)
-            && let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram)
-        {
-            for field in forwarded.all(Name::RecordRoute) {
-                rewrite::add_top(splices, message, &[b"Record-Route: ", forwarded.text(field), b"\r\n"]);
-            }
-        }
-        let bytes = rewrite::finish(splices, message, cx.made);
-        if bytes.len() > DATAGRAM_MAX {
-            cx.stats.sip.dropped += 1;
-            return;
-        }
-        transaction.response.clear();
-        transaction.response.extend_from_slice(&cx.made[bytes.clone()]);
-        let (to, by_stream) = (transaction.remote, transaction.by_stream);
-        self.send_remote(cx, to, by_stream, bytes);
     }
 
     /// A tag for what we answer without state: the same for the same request and its ACK (RFC 3261 section 8.2.7).

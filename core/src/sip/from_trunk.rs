@@ -5,14 +5,11 @@ use core::net::SocketAddr;
 use super::{
     branch::{BRANCH_LEN, Kind},
     bridge::{Bridge, FlowId},
-    check::{self, Rejection, Request, Response},
+    check::{self, Rejection, Request},
     flows::Own,
-    ghosts::is_answer,
-    limit::Attempt,
-    local::{self, Answer, TopVia, hop_request, reasons},
+    local::{self, Answer, TopVia, reasons},
     rewrite::{self, Route},
-    transaction::{Beginning, Method, Reply, Side, State, Transaction},
-    transactions::Answered,
+    transaction::{Beginning, Method, Side, State, Transaction},
 };
 use crate::{
     cx::Cx,
@@ -353,152 +350,9 @@ impl Bridge {
             rewrite::record_route(splices, message, &self.names, flow.token.as_bytes(), Side::Down);
         }
         rewrite::max_forwards(splices, message, request.max_forwards);
+        rewrite::max_breadth(splices, message);
         self.hide.remove(splices, message);
         rewrite::route(splices, message, &target.route, target.uri.as_deref());
         rewrite::finish(splices, message, cx.made)
-    }
-
-    fn response_from_trunk(&mut self, cx: &mut Cx<'_>, from: SocketAddr, message: &Message<'_>) -> Option<()> {
-        let response = Response::read(message)?;
-        if !self.names.udp.is_sent_by(&response.via) {
-            return None;
-        }
-        if response.status == 503 {
-            self.told_to_wait(cx.now.mono, from, message);
-        }
-        if self.take_pong(cx.now.mono, from, &response.branch, response.status) {
-            return Some(());
-        }
-        self.heard(cx.now.mono, from);
-        let is_asked = |asked: &Transaction| asked.side == Side::Up && asked.remote == from;
-        let Answered::Request(key) = self.answered(&response, is_asked)? else {
-            return Some(());
-        };
-        if response.status == 503 && self.try_another(cx, key, message) {
-            return Some(());
-        }
-        let transaction = self.transactions.get_mut(key)?;
-        let reply = transaction.response(cx.now.mono, response.status);
-        match reply {
-            Reply::Drop => {}
-            Reply::Trying => self.trying(cx, key),
-            Reply::Forward => self.forward_up_response(cx, key, &response),
-            Reply::ForwardAndAck => {
-                self.ack_to_trunk(cx, key, message);
-                self.forward_up_response(cx, key, &response);
-            }
-            Reply::Ack => self.ack_again(cx, key),
-        }
-        self.after_response(cx, key);
-        Some(())
-    }
-
-    /// RFC 3261 section 21.5.4: a proxy that receives 503 should try an alternate server. That of a server which has said
-    /// something else before is about the call. Tells whether another one is being tried.
-    fn try_another(&mut self, cx: &mut Cx<'_>, key: Key, message: &Message<'_>) -> bool {
-        let Some(transaction) = self.transactions.get(key) else {
-            return false;
-        };
-        let (to, by_stream) = (transaction.remote, transaction.by_stream);
-        let start = cx.made.len();
-        if transaction.method == Method::Invite
-            && let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram)
-        {
-            hop_request(b"ACK", &forwarded, message.value(Name::To), b"", cx.made);
-        }
-        let acknowledgement = start..cx.made.len();
-        if !self.fail_over(cx, key) {
-            return false;
-        }
-        if !acknowledgement.is_empty() {
-            self.send_remote(cx, to, by_stream, acknowledgement);
-        }
-        true
-    }
-
-    /// RFC 3261 section 17.1.1.3: the ACK to a final response that is not 2xx goes one hop.
-    fn ack_to_trunk(&mut self, cx: &mut Cx<'_>, key: Key, message: &Message<'_>) {
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return;
-        };
-        let start = cx.made.len();
-        if let Some(forwarded) = Message::read(&transaction.request, Framing::Datagram) {
-            hop_request(b"ACK", &forwarded, message.value(Name::To), b"", cx.made);
-        }
-        let bytes = start..cx.made.len();
-        transaction.request = cx.made[bytes.clone()].to_vec();
-        self.send_onward(cx, key, bytes);
-    }
-
-    /// The final response was repeated, so its ACK was lost.
-    fn ack_again(&mut self, cx: &mut Cx<'_>, key: Key) {
-        let Some(transaction) = self
-            .transactions
-            .get(key)
-            .filter(|transaction| !transaction.request.is_empty())
-        else {
-            return;
-        };
-        let start = cx.made.len();
-        cx.made.extend_from_slice(&transaction.request);
-        cx.stats.sip.retransmitted += 1;
-        let end = cx.made.len();
-        self.send_onward(cx, key, start..end);
-    }
-
-    /// Writes a mediaserver's response as it goes to the browser.
-    fn forward_up_response(&mut self, cx: &mut Cx<'_>, key: Key, response: &Response<'_>) {
-        let (message, status) = (response.message, response.status);
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return;
-        };
-        if self.flows.get(transaction.flow.0).is_none() {
-            let (flow, trunk) = (transaction.flow, transaction.trunk);
-            if is_answer(message) {
-                self.hang_up(cx, flow, trunk, message);
-            }
-            return;
-        }
-        let splices = &mut self.splices;
-        splices.clear();
-        rewrite::pop_via(splices, message, &response.via);
-        if let Some(registering) = transaction.registering.as_deref() {
-            rewrite::restore_contacts(splices, message, registering);
-            // RFC 3327 section 5.3: Path is for those who understand it. RFC 5626 section 5.4: Flow-Timer is the edge's
-            // to give, and we ping ourselves.
-            if !registering.path_supported {
-                rewrite::remove_all(splices, message, Name::Path);
-            }
-            rewrite::remove_all(splices, message, Name::FlowTimer);
-        }
-        self.hide.remove(splices, message);
-        let bytes = rewrite::finish(splices, message, cx.made);
-        let flow = transaction.flow;
-        let (from, is_register) = (transaction.remote, transaction.method == Method::Register);
-        if let Some(Attempt { who, has_credentials }) = transaction.attempt {
-            let is_known = self
-                .flows
-                .get(flow.0)
-                .is_some_and(|flow| flow.address_of_record.is_some());
-            match status {
-                200..300 if has_credentials => self.locks.accepted(&who),
-                401 | 407 if has_credentials => self.locks.denied(cx.now.mono, &who),
-                // Whoever has not registered asks for users until there is one; whoever has dials a wrong number.
-                403 | 404 if is_register || !is_known => self.locks.denied(cx.now.mono, &who),
-                _ => {}
-            }
-        }
-        let accepted = transaction.registering.take().filter(|_| (200..300).contains(&status));
-        self.send_flow(cx, flow, bytes, None);
-        if is_register
-            && matches!(status, 200..300 | 401 | 407)
-            && let Some(flow) = self.flows.get_mut(flow.0)
-        {
-            // The one that gave the challenge knows the answer to it.
-            flow.home = Some(from);
-        }
-        if let Some(registering) = accepted {
-            self.registered(cx, flow, *registering);
-        }
     }
 }

@@ -25,11 +25,16 @@ use crate::{
 
 impl Bridge {
     /// Acknowledges a 2xx to INVITE, and ends the call unless that is under way (RFC 3261 sections 13.2.2.4 and 15).
-    /// `gone` is the flow that it was for.
-    pub(super) fn hang_up(&mut self, cx: &mut Cx<'_>, gone: FlowId, trunk: TrunkId, answer: &Message<'_>) {
+    /// `gone` is the flow that it was for, `from` where it came from, if that is known.
+    pub(super) fn hang_up(
+        &mut self,
+        cx: &mut Cx<'_>,
+        (gone, trunk, from): (FlowId, TrunkId, Option<SocketAddr>),
+        answer: &Message<'_>,
+    ) {
         let contact = answer.value(Name::Contact).and_then(Address::first);
         let contact = contact.and_then(|(contact, _)| Uri::parse(contact.uri).ok());
-        let preferred = contact.and_then(|uri| self.trunk(trunk).named_by(&uri));
+        let preferred = contact.and_then(|uri| self.trunk(trunk).named_by(&uri)).or(from);
         let Some(to) = self.trunk(trunk).pick(cx.now.mono, preferred, &[]) else {
             return;
         };

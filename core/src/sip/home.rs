@@ -4,7 +4,7 @@
 use super::{branch::Branch, token::Token};
 use crate::{
     action::ShardId,
-    wire::sip::{Framing, Message, Name, Start, field::Address, uri::Uri, via::Via},
+    wire::sip::{Framing, Message, Name, Start, field::addresses, uri::Uri, via::Via},
 };
 
 /// The shard that our Via of a response or the flow token of a request names. Neither is checked: whoever is named will.
@@ -16,9 +16,12 @@ pub(super) fn home(datagram: &[u8]) -> Option<ShardId> {
             Branch::read(via.branch()?).map(|branch| branch.shard)
         }
         Start::Request { uri, .. } => {
-            let route = message.value(Name::Route).and_then(Address::first);
-            let route = route.and_then(|(route, _)| token_of(route.uri));
-            route
+            // Our own name may stand before the token, where a mediaserver sends everything by us.
+            let mut routes = message
+                .all(Name::Route)
+                .flat_map(|field| addresses(message.text(field)).map_while(Result::ok));
+            routes
+                .find_map(|(_, _, route)| token_of(route.uri))
                 .or_else(|| token_of(&message.bytes()[uri.clone()]))
                 .map(|token| token.shard)
         }

@@ -78,6 +78,7 @@ impl Bridge {
             path: None,
             removes_all: false,
             path_supported: rewrite::lists(message, Name::Supported, b"path"),
+            is_of_flow: false,
         };
         let Some(flow) = self.flows.get(id.0) else {
             return Ok(registering);
@@ -92,6 +93,7 @@ impl Bridge {
             }
             for address in addresses(value) {
                 let (_, _, address) = address.map_err(|_| Rejection::bad("Bad Contact"))?;
+                registering.is_of_flow |= address.params.get(b"reg-id").is_some();
                 let expires = address.params.value(b"expires").map_or(default_expires, field::number);
                 let identity = identity(&trunk.name, request.to.uri, address.uri);
                 let registration = Registration {

@@ -11,6 +11,7 @@ use super::{
     flow::{Registering, Registration},
     names::{Names, text},
     strip::FieldSet,
+    token::TokenText,
     transaction::Side,
 };
 use crate::wire::sip::{
@@ -22,6 +23,9 @@ use crate::wire::sip::{
 
 /// Route values of one message at most.
 pub(super) const ROUTES_MAX: usize = 20;
+
+/// RFC 5393 section 5.3.3: the most that is recommended, as a number and as text.
+const BREADTH_MAX: (u64, &[u8]) = (60, b"60");
 
 /// A browser is no proxy: what only proxies write would lead mediaservers astray.
 const OF_PROXIES: [Name; 3] = [Name::Path, Name::ServiceRoute, Name::RecordRoute];
@@ -153,14 +157,25 @@ pub(super) fn record_route(splices: &mut Splices, message: &Message<'_>, names: 
 }
 
 /// Our Path on a REGISTER (RFC 3327 section 5.2), and the browser's support of it: Asterisk answers 420 to a Path
-/// without.
-pub(super) fn path(splices: &mut Splices, message: &Message<'_>, names: &Names, token: &[u8], supported: bool) {
+/// without. RFC 5626 section 5.1: `ob` tells a registrar that keeps flows, and refuses them otherwise, that we do too.
+pub(super) fn path(
+    splices: &mut Splices,
+    message: &Message<'_>,
+    names: &Names,
+    token: &TokenText,
+    registering: &Registering,
+) {
+    let end: &[u8] = if registering.is_of_flow {
+        b";lr;ob>\r\n"
+    } else {
+        b";lr>\r\n"
+    };
     add_top(
         splices,
         message,
-        &[b"Path: <sip:", token, b"@", names.udp.as_bytes(), b";lr>\r\n"],
+        &[b"Path: <sip:", token.as_bytes(), b"@", names.udp.as_bytes(), end],
     );
-    if !supported {
+    if !registering.path_supported {
         add_top(splices, message, &[b"Supported: path\r\n"]);
     }
 }
@@ -273,6 +288,18 @@ pub(super) fn max_forwards(splices: &mut Splices, message: &Message<'_>, now: Op
             splices.replace(field.value(), &[text(hops.saturating_sub(1)).as_bytes()]);
         }
         _ => add_last(splices, message, &[b"Max-Forwards: 70\r\n"]),
+    }
+}
+
+/// Every request that is passed on says how many others may come of it at once, and no more than we let it (RFC 5393
+/// section 5.3.3). None comes of it here.
+pub(super) fn max_breadth(splices: &mut Splices, message: &Message<'_>) {
+    match message.field(Name::MaxBreadth) {
+        None => add_last(splices, message, &[b"Max-Breadth: ", BREADTH_MAX.1, b"\r\n"]),
+        Some(field) if field::number(message.text(field)).is_none_or(|breadth| breadth > BREADTH_MAX.0) => {
+            splices.replace(field.value(), &[BREADTH_MAX.1]);
+        }
+        Some(_) => {}
     }
 }
 

@@ -177,7 +177,7 @@ pub(super) struct Transaction {
     pub(super) request: Vec<u8>,
     /// Of that, start line and header.
     head_len: usize,
-    /// Down only: the last response, for repeats.
+    /// Down, the last response, for repeats. Up, a refusal of an INVITE, until the browser's ACK shows that it has come.
     pub(super) response: Vec<u8>,
     pub(super) cancel: Cancel,
     /// Who will be locked out if this is refused too.
@@ -272,11 +272,39 @@ impl Transaction {
         self.trying = is_tried.then(|| now + TRYING);
     }
 
-    /// Cannot be forwarded yet; fails at `until` if nothing changes.
+    /// Cannot be forwarded yet; fails at `until` if nothing changes. RFC 4320 section 4.1: whoever waits for it, and not for
+    /// an INVITE, is told 100 when it gets late.
     pub(super) fn hold(&mut self, until: Instant) {
         self.state = State::Held;
-        self.repeat = None;
         self.deadline = until;
+    }
+
+    /// The same request for another address. What was sent is left to itself, as nobody's: should it be heard of after
+    /// all, it is cancelled, and a call that comes of it is hung up (RFC 3261 section 16.7, item 10).
+    pub(super) fn redirect(&mut self, now: Instant, remote: SocketAddr) -> Self {
+        let mut elsewhere = Self::new(
+            now,
+            Beginning {
+                side: self.side,
+                method: self.method,
+                flow: self.flow,
+                trunk: self.trunk,
+                remote,
+                by_stream: self.by_stream,
+                server: self.server,
+            },
+        );
+        elsewhere.request = self.request.clone();
+        elsewhere.head_len = self.head_len;
+        elsewhere.tried = core::mem::take(&mut self.tried);
+        elsewhere.attempt = self.attempt.take();
+        elsewhere.registering = self.registering.take();
+        self.flow = FlowId::NOBODY;
+        self.cancel = Cancel::Wanted(Box::default());
+        (self.repeat, self.trying, self.overdue) = (None, None, None);
+        self.request.truncate(self.head_len);
+        self.request.shrink_to_fit();
+        elsewhere
     }
 
     /// Another address is tried then unless something has come.
@@ -338,15 +366,26 @@ impl Transaction {
         self.side == Side::Up && self.state == State::Trying
     }
 
-    /// Whether a browser that comes back may know nothing of it: it has not said anything to it, or it rings, and JsSIP
-    /// for one forgets calls that ring when its WebSocket breaks. Whoever remembers takes it for a repeat.
-    pub(super) fn is_to_be_told_again(&self) -> bool {
-        let may_be_forgotten = match self.state {
-            State::Trying => true,
-            State::Proceeding => !matches!(self.cancel, Cancel::Sent(_)),
-            State::Held | State::Completed | State::Confirmed | State::Accepted => false,
-        };
-        self.side == Side::Down && may_be_forgotten
+    /// Whether it may be sent in another way: nothing has come of it, and nobody has taken it back.
+    pub(super) fn may_go_elsewhere(&self) -> bool {
+        self.is_unanswered() && self.cancel == Cancel::None
+    }
+
+    /// What a browser that comes back may know nothing of: a request that it has not said anything to, or that rings, since
+    /// JsSIP for one forgets calls that ring when its WebSocket breaks; and a refusal that it has not acknowledged. Whoever
+    /// remembers takes it for a repeat.
+    pub(super) fn to_be_told_again(&self) -> Option<&[u8]> {
+        match (self.side, self.state, &self.cancel) {
+            (Side::Down, State::Trying, _) => Some(&self.request),
+            (Side::Down, State::Proceeding, Cancel::None | Cancel::Wanted(_)) => Some(&self.request),
+            (Side::Up, _, _) => Some(&self.response[..]).filter(|refusal| !refusal.is_empty()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a call of the browser's that waits for an answer. The 100 that says so may not have come.
+    pub(super) fn is_call_under_way(&self) -> bool {
+        self.side == Side::Up && self.method == Method::Invite && self.is_pending()
     }
 
     /// Whether a browser has been told to stop ringing, and has not stopped yet.
@@ -370,11 +409,12 @@ impl Transaction {
         self.trying = self.trying.filter(|_| status == 100);
         match (self.method, self.state, status) {
             (Method::Invite, State::Trying | State::Proceeding, ..200) => {
+                let is_first = self.state == State::Trying;
                 self.state = State::Proceeding;
                 self.repeat = None;
-                // RFC 3261 section 16.7, item 2: provisional responses reset Timer C. Not so once it was cancelled: it
-                // ends 64*T1 later (section 9.1).
-                if !matches!(self.cancel, Cancel::Sent(_)) {
+                // RFC 3261 section 16.7, item 2: provisional responses but 100 reset Timer C. Not so once it was cancelled:
+                // it ends 64*T1 later (section 9.1).
+                if (is_first || status > 100) && !matches!(self.cancel, Cancel::Sent(_)) {
                     self.deadline = now + TIMER_C;
                 }
                 // RFC 3261 section 16.7, item 5: 100 is never forwarded.
@@ -438,6 +478,9 @@ impl Transaction {
     pub(super) fn acknowledged(&mut self, now: Instant) -> bool {
         if self.state == State::Accepted {
             return false;
+        }
+        if self.side == Side::Up {
+            self.response = Vec::new();
         }
         if self.side == Side::Down && self.state == State::Completed {
             // RFC 3261 section 17.2.1: Timer I absorbs more ACKs.
@@ -538,137 +581,4 @@ impl Repeat {
 }
 
 #[cfg(test)]
-mod tests {
-    use core::net::Ipv4Addr;
-
-    use super::*;
-    use crate::slab::Key;
-
-    const START: Instant = Instant::from_nanos(1);
-
-    fn transaction(side: Side, method: Method) -> Transaction {
-        Transaction::new(
-            START,
-            Beginning {
-                side,
-                method,
-                flow: FlowId(Key::from_parts(0, 0)),
-                trunk: TrunkId::default(),
-                remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 5060)),
-                by_stream: false,
-                server: ServerId(0),
-            },
-        )
-    }
-
-    /// Responses in order; what becomes of each, the state at the end, and how long that lasts.
-    #[track_caller]
-    fn check(side: Side, method: Method, statuses: &[u16], replies: &[Reply], state: State, lasts: Duration) {
-        let mut transaction = transaction(side, method);
-        let found: Vec<_> = statuses
-            .iter()
-            .map(|status| transaction.response(START, *status))
-            .collect();
-        assert_eq!((&found[..], transaction.state), (replies, state));
-        assert_eq!(transaction.deadline - START, lasts);
-    }
-
-    #[test]
-    fn responses() {
-        use Reply::{Ack, Drop, Forward, ForwardAndAck, Trying};
-        let invite = Method::Invite;
-        for side in [Side::Up, Side::Down] {
-            check(side, invite, &[], &[], State::Trying, PATIENCE);
-            check(side, invite, &[100, 180], &[Drop, Forward], State::Proceeding, TIMER_C);
-            check(
-                side,
-                invite,
-                &[183, 200, 200, 180],
-                &[Forward, Forward, Forward, Drop],
-                State::Accepted,
-                PATIENCE,
-            );
-            check(side, invite, &[200, 486], &[Forward, Drop], State::Accepted, PATIENCE);
-            check(
-                side,
-                invite,
-                &[486, 486, 200, 180],
-                &[ForwardAndAck, Ack, Drop, Drop],
-                State::Completed,
-                PATIENCE,
-            );
-        }
-        let other = Method::Other;
-        check(
-            Side::Up,
-            other,
-            &[100, 183],
-            &[Trying, Drop],
-            State::Proceeding,
-            PATIENCE,
-        );
-        check(
-            Side::Up,
-            other,
-            &[100, 200, 200, 404],
-            &[Trying, Forward, Drop, Drop],
-            State::Completed,
-            T4,
-        );
-        check(
-            Side::Down,
-            other,
-            &[100, 404, 404],
-            &[Drop, Forward, Drop],
-            State::Completed,
-            PATIENCE,
-        );
-    }
-
-    #[test]
-    fn only_udp_repeats() {
-        let repeats = |side, method, status: Option<u16>| {
-            let mut transaction = transaction(side, method);
-            status.map(|status| transaction.response(START, status));
-            let mut due = Vec::new();
-            while transaction.wake() - START < PATIENCE {
-                due.extend(transaction.due(transaction.wake()));
-            }
-            due
-        };
-        let invites = repeats(Side::Up, Method::Invite, None);
-        assert_eq!((invites[0], &invites[1..]), (Due::Trying, &[Due::Request; 6][..]));
-        assert_eq!(repeats(Side::Up, Method::Invite, Some(200)), []);
-        assert_eq!(repeats(Side::Down, Method::Invite, None), []);
-        assert_eq!(repeats(Side::Down, Method::Invite, Some(200)), []);
-        assert_eq!(repeats(Side::Down, Method::Invite, Some(486)), [Due::Response; 10]);
-        assert_eq!(repeats(Side::Down, Method::Other, None), [Due::Trying]);
-        assert_eq!(repeats(Side::Down, Method::Other, Some(200)), []);
-        let others = repeats(Side::Up, Method::Other, None);
-        assert_eq!((others.len(), others[2]), (10, Due::RequestAndTrying));
-    }
-
-    #[test]
-    fn an_ack_ends_the_repeats_of_a_refusal() {
-        let mut down = transaction(Side::Down, Method::Invite);
-        down.response(START, 486);
-        assert!(down.acknowledged(START));
-        assert_eq!((down.state, down.wake() - START), (State::Confirmed, T4));
-        let mut accepted = transaction(Side::Down, Method::Invite);
-        accepted.response(START, 200);
-        assert!(!accepted.acknowledged(START));
-    }
-
-    #[test]
-    fn a_cancel_gives_the_invite_32_seconds() {
-        let mut up = transaction(Side::Up, Method::Invite);
-        up.response(START, 180);
-        up.cancelled(START, b"CANCEL".to_vec());
-        up.response(START + T1, 183);
-        assert_eq!(up.deadline - START, PATIENCE);
-        assert_eq!(up.due(START + T1), Some(Due::Cancel));
-        up.cancel_answered();
-        assert_eq!(up.wake() - START, PATIENCE);
-        assert_eq!(up.due(START + PATIENCE), Some(Due::Fail(487)));
-    }
-}
+mod tests;

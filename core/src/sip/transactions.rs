@@ -106,16 +106,12 @@ impl Bridge {
 
     /// Forgets a transaction.
     pub(super) fn end(&mut self, key: Key) {
-        self.take(key);
-    }
-
-    fn take(&mut self, key: Key) -> Option<Transaction> {
         self.delist(key);
-        let transaction = self.transactions.remove(key)?;
-        if self.servers.get(&transaction.server) == Some(&key) {
+        if let Some(transaction) = self.transactions.remove(key)
+            && self.servers.get(&transaction.server) == Some(&key)
+        {
             self.servers.remove(&transaction.server);
         }
-        Some(transaction)
     }
 
     /// The request of a transaction leaves for the mediaserver, by TCP where that is due and can be had. `bytes` is the
@@ -141,80 +137,6 @@ impl Bridge {
         transaction.overdue_at(overdue_at);
         self.send_onward(cx, key, bytes);
         self.settle(key);
-    }
-
-    /// A request was sent by TCP, and the connection is no more: it goes by UDP (RFC 3261 section 18.1.1).
-    pub(super) fn go_by_datagram(&mut self, cx: &mut Cx<'_>, key: Key) {
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return;
-        };
-        rewrite::set_transport(&mut transaction.request, rewrite::UDP);
-        transaction.by_stream = false;
-        transaction.start(cx.now.mono);
-        let start = cx.made.len();
-        cx.made.extend_from_slice(&transaction.request);
-        let end = cx.made.len();
-        self.send_onward(cx, key, start..end);
-        self.settle(key);
-    }
-
-    /// Sends a request that has no response yet to another address of its mediaserver, as a new transaction with a branch
-    /// of its own (RFC 3263 section 4.3); tells whether there is one.
-    pub(super) fn fail_over(&mut self, cx: &mut Cx<'_>, key: Key) -> bool {
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return false;
-        };
-        if !transaction.is_unanswered() || transaction.cancel != Cancel::None {
-            return false;
-        }
-        if !transaction.tried.contains(&transaction.remote) {
-            transaction.tried.push(transaction.remote);
-        }
-        let (trunk, tried) = (&self.trunks[transaction.trunk.index()], &transaction.tried);
-        let Some(next) = trunk.pick(cx.now.mono, None, tried) else {
-            return false;
-        };
-        tracing::debug!(mediaserver = %trunk.name, from = %transaction.remote, to = %next, "a request goes elsewhere");
-        let Some(mut transaction) = self.take(key) else {
-            return false;
-        };
-        cx.stats.sip.failed_over += 1;
-        transaction.remote = next;
-        transaction.armed = None;
-        let key = self.begin(transaction);
-        let branch = self.branch(Kind::Transaction, key);
-        let Some(transaction) = self.transactions.get_mut(key) else {
-            return false;
-        };
-        rewrite::set_branch(&mut transaction.request, &branch);
-        rewrite::set_transport(&mut transaction.request, rewrite::UDP);
-        let asks_stream = transaction.by_stream;
-        let start = cx.made.len();
-        cx.made.extend_from_slice(&transaction.request);
-        let end = cx.made.len();
-        self.depart(cx, key, asks_stream, start..end);
-        true
-    }
-
-    /// A request has no response for a while: another address is better, unless this one has spoken meanwhile.
-    fn overdue(&mut self, cx: &mut Cx<'_>, key: Key) {
-        let Some(transaction) = self.transactions.get(key) else {
-            return;
-        };
-        let (now, limits) = (cx.now.mono, &self.sip().health);
-        let (trunk, remote, started) = (transaction.trunk, transaction.remote, transaction.started());
-        let node = self.trunk(trunk).node(remote);
-        let lives = node.is_some_and(|node| node.health.has_spoken_since(started, now, limits));
-        if !lives {
-            self.avoid(now, trunk, remote);
-        }
-        if lives || !self.fail_over(cx, key) {
-            // By then this one may be dead, or one that is dead may be back.
-            let again = now + self.sip().health.failover;
-            if let Some(transaction) = self.transactions.get_mut(key) {
-                transaction.overdue_at(again);
-            }
-        }
     }
 
     /// Puts a transaction on the list of a flow.
@@ -361,7 +283,8 @@ impl Bridge {
         let Some(transaction) = self.transactions.get_mut(key) else {
             return;
         };
-        if transaction.side == Side::Up && transaction.method != Method::Invite {
+        let is_heard = self.flows.get(transaction.flow.0).is_some();
+        if transaction.side == Side::Up && !(is_heard && transaction.method.is_invite()) {
             // Nobody will repeat the request.
             self.end(key);
             return;
@@ -390,15 +313,32 @@ impl Bridge {
         };
         let start = cx.made.len();
         answer.write(&message, TopVia::Ours, cx.made);
-        let (bytes, flow) = (start..cx.made.len(), transaction.flow);
+        let bytes = start..cx.made.len();
         let (to, by_stream) = (transaction.remote, transaction.by_stream);
         match transaction.side {
-            Side::Up => self.send_flow(cx, flow, bytes, None),
+            Side::Up => self.answer_browser(cx, key, status, bytes),
             Side::Down => {
                 transaction.response.clear();
                 transaction.response.extend_from_slice(&cx.made[bytes.clone()]);
                 self.send_remote(cx, to, by_stream, bytes);
             }
+        }
+    }
+
+    /// A response goes to the browser that asked. A refusal of an INVITE is kept until it is acknowledged, for one that is
+    /// lost, or seems to be there and is not: nobody else would say it again.
+    pub(super) fn answer_browser(&mut self, cx: &mut Cx<'_>, key: Key, status: u16, bytes: Range<usize>) {
+        let Some(transaction) = self.transactions.get_mut(key) else {
+            return;
+        };
+        let flow = transaction.flow;
+        let is_kept = transaction.method.is_invite() && status >= 300;
+        if is_kept {
+            transaction.response = cx.made[bytes.clone()].to_vec();
+        }
+        let is_lost = self.flows.get(flow.0).is_some_and(|flow| flow.conn.is_none());
+        if !(is_kept && is_lost) {
+            self.send_flow(cx, flow, bytes, None);
         }
     }
 

@@ -201,7 +201,7 @@ impl Bridge {
             .iter()
             .filter(|(_, transaction)| {
                 let is_there = transaction.trunk == link.trunk && transaction.remote == link.address;
-                is_there && transaction.is_unanswered() && transaction.by_stream
+                is_there && transaction.by_stream && transaction.may_go_elsewhere()
             })
             .map(|(key, _)| key)
             .collect();

@@ -4,13 +4,13 @@ use core::fmt;
 
 use bytes::{Buf as _, BytesMut};
 use rustls::{
-    ProtocolVersion,
+    CipherSuite, ProtocolVersion, SupportedCipherSuite,
     client::UnbufferedClientConnection,
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
 
-use super::{ClientTls, Protocols, ServerTls};
+use super::{ClientTls, Heard, Protocols, ServerTls};
 
 /// Bytes of an unfinished record or handshake message that a connection may hold: rustls itself refuses handshake
 /// messages of 64 KiB and records of 18 KiB.
@@ -18,6 +18,10 @@ const INCOMING_BYTES_MAX: usize = 96 * 1024;
 
 /// What one record adds to its plaintext at the most: header, explicit nonce, tag, content type.
 const RECORD_OVERHEAD_BYTES: usize = 64;
+
+/// Content types of records (RFC 8446 section 5.1).
+const ALERT: u8 = 21;
+const APPLICATION_DATA: u8 = 23;
 
 /// Plaintext of one record at the most (RFC 8446 section 5.1).
 const RECORD_PLAIN_BYTES: usize = 16 * 1024;
@@ -36,6 +40,31 @@ pub struct Tls {
 enum Side {
     Server(Box<UnbufferedServerConnection>),
     Client(Box<UnbufferedClientConnection>),
+    /// Nobody encrypts: what the other side said was written down before.
+    Heard(Session),
+}
+
+/// What two sides have agreed on, as far as it shows outside of TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Session {
+    /// The protocol within (ALPN).
+    pub alpn: Option<Vec<u8>>,
+    /// Bytes that a record has more than what it says.
+    pub record_overhead: usize,
+    /// Whether we have sent tickets that need no write of their own.
+    pub has_given_tickets: bool,
+}
+
+impl Session {
+    /// As long as the record would be: its header with the length of the text, the text as it is, and zeros.
+    fn write(&self, content_type: u8, text: &[u8], out: &mut BytesMut) {
+        let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        let end = out.len() + text.len() + self.record_overhead;
+        out.extend_from_slice(&[content_type, 3, 3]);
+        out.extend_from_slice(&len.to_be_bytes());
+        out.extend_from_slice(text);
+        out.resize(end.max(out.len()), 0);
+    }
 }
 
 /// Why a TLS connection is of no use any more.
@@ -127,6 +156,11 @@ impl Tls {
     /// # Errors
     /// When the connection can no longer send.
     pub fn seal(&mut self, plain: &[u8], out: &mut BytesMut) -> Result<(), TlsError> {
+        if let Side::Heard(session) = &self.side {
+            let records = plain.chunks(RECORD_PLAIN_BYTES);
+            records.for_each(|record| session.write(APPLICATION_DATA, record, out));
+            return Ok(());
+        }
         plain
             .chunks(RECORD_PLAIN_BYTES)
             .try_for_each(|record| self.send(Send::Data(record), out))
@@ -134,7 +168,9 @@ impl Tls {
 
     /// Appends the notice that nothing more will be sent (RFC 8446 section 6.1).
     pub fn close(&mut self, out: &mut BytesMut) {
-        if self.ready && !self.failed {
+        if let (Side::Heard(session), true, false) = (&self.side, self.ready, self.failed) {
+            session.write(ALERT, &[0; 2], out);
+        } else if self.ready && !self.failed {
             // A connection that cannot even say goodbye is closed without it.
             let _ = self.send(Send::Close, out);
         }
@@ -151,6 +187,7 @@ impl Tls {
         let version = match &self.side {
             Side::Server(connection) => connection.protocol_version(),
             Side::Client(_) => None,
+            Side::Heard(session) => return self.ready && session.has_given_tickets,
         };
         self.ready && version == Some(ProtocolVersion::TLSv1_3)
     }
@@ -170,6 +207,57 @@ impl Tls {
         match &self.side {
             Side::Server(connection) => connection.alpn_protocol(),
             Side::Client(connection) => connection.alpn_protocol(),
+            Side::Heard(session) => session.alpn.as_deref(),
+        }
+    }
+
+    /// How things stand, as somebody else could be told.
+    pub(super) fn state(&self) -> Heard {
+        Heard {
+            plain: Vec::new(),
+            answer_len: 0,
+            is_ready: self.ready,
+            is_peer_closed: self.peer_closed,
+            is_failed: self.failed,
+            session: Session {
+                alpn: self.alpn().map(Vec::from),
+                record_overhead: self.record_overhead(),
+                has_given_tickets: self.has_given_tickets(),
+            },
+            error: None,
+        }
+    }
+
+    /// Takes what was written down for what the other side says; from here on nothing is encrypted.
+    pub(super) fn hear(&mut self, heard: Heard, plain: &mut Vec<u8>, out: &mut BytesMut) -> Result<(), TlsError> {
+        plain.extend_from_slice(&heard.plain);
+        out.resize(out.len() + heard.answer_len, 0);
+        self.ready = heard.is_ready;
+        self.peer_closed = heard.is_peer_closed;
+        self.failed = heard.is_failed;
+        self.side = Side::Heard(heard.session);
+        heard.error.map_or(Ok(()), Err)
+    }
+
+    /// Bytes that a record has more than what it says; 0 as long as that is not agreed on.
+    fn record_overhead(&self) -> usize {
+        let suite = match &self.side {
+            Side::Server(connection) => connection.negotiated_cipher_suite(),
+            Side::Client(connection) => connection.negotiated_cipher_suite(),
+            Side::Heard(session) => return session.record_overhead,
+        };
+        const HEADER_AND_TAG: usize = 5 + 16;
+        match suite {
+            None => 0,
+            // RFC 8446 section 5.2: the content type moves inside.
+            Some(SupportedCipherSuite::Tls13(_)) => HEADER_AND_TAG + 1,
+            // RFC 7905 section 2: no nonce in the record.
+            Some(SupportedCipherSuite::Tls12(suite)) => match suite.common.suite {
+                CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => HEADER_AND_TAG,
+                // RFC 5288 section 3: eight bytes of it.
+                _ => HEADER_AND_TAG + 8,
+            },
         }
     }
 
@@ -196,6 +284,7 @@ impl Tls {
             let (discard, step) = match &mut self.side {
                 Side::Server(connection) => step(connection.process_tls_records(rest), send, plain, out),
                 Side::Client(connection) => step(connection.process_tls_records(rest), send, plain, out),
+                Side::Heard(_) => return Ok(incoming.len()),
             };
             used += discard;
             match step {
@@ -225,6 +314,7 @@ impl Tls {
             let (_, step) = match &mut self.side {
                 Side::Server(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out),
                 Side::Client(connection) => step(connection.process_tls_records(incoming), Send::Nothing, plain, out),
+                Side::Heard(_) => return,
             };
             let record = &out[before..];
             if step.is_err() || record.is_empty() || is_alert(record) {

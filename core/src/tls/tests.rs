@@ -29,7 +29,7 @@ fn pair(names: &[&str]) -> (Vec<u8>, Vec<u8>) {
     (made.cert.pem().into(), made.signing_key.serialize_pem().into())
 }
 
-fn both(names: &[&str], ask: &str) -> (Tls, Tls) {
+pub(super) fn both(names: &[&str], ask: &str) -> (Tls, Tls) {
     let (cert, key) = pair(names);
     let certificate = Certificate::new(&provider(), "`a.pem`", &cert, &key).expect("a certificate");
     let server = ServerTls::new(&provider(), vec![certificate]).expect("a server");

@@ -13,6 +13,7 @@ use edgeward_core::{
 use rustls::{crypto::aws_lc_rs, server::ProducesTickets};
 
 use super::{keys, writable};
+use crate::record::{Configuration, Witness};
 
 /// What to do about a key file that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl std::error::Error for LoadError {}
 /// # Errors
 /// In words for the administrator, with everything that is wrong.
 pub(crate) fn load(path: &Path, key_file: KeyFile) -> Result<Config, LoadError> {
-    parse(path, &read(path)?, key_file, fresh_keys()?)
+    Ok(parse(path, &read(path)?, key_file, fresh_keys()?)?.0)
 }
 
 /// Keys for a process that names no file for them.
@@ -85,12 +86,19 @@ pub(crate) fn read(path: &Path) -> Result<String, LoadError> {
     fs::read_to_string(path).map_err(|error| LoadError::File(path.into(), error))
 }
 
-/// Makes a configuration of its text and everything that it names. `keys` are those where it names no file for them.
+/// Makes a configuration of its text and everything that it names, and returns all of that as well. `keys` are those where
+/// it names no file for them.
 ///
 /// # Errors
 /// In words for the administrator, with everything that is wrong.
-pub(crate) fn parse(path: &Path, text: &str, key_file: KeyFile, keys: Keys) -> Result<Config, LoadError> {
-    let parsed = Config::parse(text, &mut files(path, key_file), keys);
+pub(crate) fn parse(
+    path: &Path,
+    text: &str,
+    key_file: KeyFile,
+    keys: Keys,
+) -> Result<(Config, Configuration), LoadError> {
+    let mut sources = Witness::new(files(path, key_file));
+    let parsed = Config::parse(text, &mut sources, keys);
     let mut config = parsed.map_err(|errors| LoadError::Config(path.into(), errors))?;
     if let Some(file) = config.access_log.as_mut().and_then(|log| log.file.as_mut()) {
         *file = directory(path).join(&*file).to_string_lossy().into_owned();
@@ -98,7 +106,8 @@ pub(crate) fn parse(path: &Path, text: &str, key_file: KeyFile, keys: Keys) -> R
     if cfg!(not(feature = "acme")) && config.https.as_ref().is_some_and(|https| https.acme.is_some()) {
         return Err(LoadError::NotBuilt("[https.acme]"));
     }
-    Ok(config)
+    let configuration = sources.into_configuration(text, &config);
+    Ok((config, configuration))
 }
 
 /// What names of files in a configuration are relative to.

@@ -80,12 +80,55 @@ fn a_request_that_is_not_answered_goes_to_the_next_address() {
     // RFC 3263 section 4.3: identical but for the branch.
     assert_ne!(branch(&first), branch(&second));
     assert_eq!(first.replace(branch(&first), branch(&second)), second);
-    // What comes from the first one now is too late.
-    assert_eq!(world.trunk_from(mediaserver(0), &reply(&first, "200 OK", "")), []);
+    // Nobody answers for another one.
     assert_eq!(world.trunk_from(mediaserver(0), &reply(&second, "200 OK", "")), []);
     let answer = world.trunk_from(mediaserver(2), &reply(&second, "200 OK", ""));
     assert_eq!(heads(&answer), ["browser: SIP/2.0 200 OK"]);
     assert_eq!(world.stats.sip.failed_over, 1);
+}
+
+#[test]
+fn what_the_first_address_says_too_late_is_taken_back() {
+    let left_behind = || {
+        let mut world = world();
+        let flow = world.open(1);
+        let first = World::sent_to(&world.browser(flow, &invite("z9hG4bKi1")), mediaserver(0));
+        world.wait(Duration::from_secs(4));
+        (world, first)
+    };
+    // It rings after all: nobody wants that any more, and the browser does not hear of it.
+    let (mut world, first) = left_behind();
+    let sent = world.trunk(&reply(&first, "180 Ringing", ""));
+    assert_eq!(heads(&sent), ["trunk: CANCEL sip:200@xivo SIP/2.0"]);
+    assert_eq!(branch(&sent[0].clone().trunk()), branch(&first));
+    let sent = world.trunk(&reply(&first, "487 Request Terminated", ""));
+    assert_eq!(heads(&sent), ["trunk: ACK sip:200@xivo SIP/2.0"]);
+    // Or it is answered there.
+    let (mut world, first) = left_behind();
+    let answer = reply(&first, "200 OK", "Contact: <sip:200@somewhere>\r\n");
+    let sent = world.trunk(&answer);
+    assert_eq!(
+        heads(&sent),
+        [
+            "trunk: ACK sip:200@somewhere SIP/2.0",
+            "trunk: BYE sip:200@somewhere SIP/2.0"
+        ]
+    );
+    assert!(
+        sent.iter()
+            .all(|sent| matches!(sent, Sent::Trunk(to, _) if *to == mediaserver(0)))
+    );
+    // A 503 that is repeated lacks its ACK.
+    let mut world = self::world();
+    let flow = world.open(1);
+    let first = World::sent_to(&world.browser(flow, &invite("z9hG4bKi1")), mediaserver(0));
+    let busy = reply(&first, "503 Service Unavailable", "");
+    world.trunk(&busy);
+    assert_eq!(heads(&world.trunk(&busy)), ["trunk: ACK sip:200@xivo SIP/2.0"]);
+    // Nothing of it stays.
+    world.call(|bridge, cx| bridge.close(cx, flow));
+    world.wait(Duration::from_secs(100));
+    assert_eq!(world.bridge.transactions(), 0);
 }
 
 #[test]

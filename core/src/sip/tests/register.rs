@@ -19,6 +19,27 @@ fn a_path_leads_to_the_browser() {
 }
 
 #[test]
+fn a_registrar_that_keeps_flows_sees_that_we_do() {
+    let mut world = World::new(Reach::Path);
+    let flow = world.open(1);
+    let of_flow =
+        register("x1@a.invalid", "60").replace(";expires", ";reg-id=1;+sip.instance=\"<urn:uuid:1>\";expires");
+    let path = fields(&world.browser(flow, &of_flow).remove(0).trunk(), "Path")[0].to_owned();
+    assert_eq!(path, format!("<sip:{}@10.0.0.1:5060;lr;ob>", token(&path)));
+    assert_eq!(
+        heads(&world.trunk(&message_by(&path)))[0],
+        "browser: MESSAGE sip:x1@a.invalid SIP/2.0"
+    );
+}
+
+/// A MESSAGE of the mediaserver by a Path.
+fn message_by(path: &str) -> String {
+    message("x1", 1)
+        .replace("x1@10.0.0.1:5060", "x1@a.invalid")
+        .replace("CSeq", &format!("Route: {path}\r\nCSeq"))
+}
+
+#[test]
 fn a_contact_of_ours_leads_to_the_browser() {
     let mut world = World::new(Reach::Contact);
     let flow = world.open(1);

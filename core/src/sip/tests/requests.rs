@@ -75,6 +75,20 @@ fn other_requests_are_repeated_and_get_100_late() {
 }
 
 #[test]
+fn requests_do_not_spread() {
+    let check = |said: &[&str], expected: &str| {
+        let mut world = World::new(Reach::Path);
+        let flow = world.open(1);
+        let forwarded = world.browser(flow, &request("INVITE", said)).remove(0).trunk();
+        assert_eq!(fields(&forwarded, "Max-Breadth"), [expected], "{said:?}");
+    };
+    check(&[], "60");
+    check(&["Max-Breadth: 4"], "4");
+    check(&["Max-Breadth: 61"], "60");
+    check(&["Max-Breadth: 99999999999999999999"], "60");
+}
+
+#[test]
 fn what_does_not_pass_is_answered() {
     let check = |message: &str, expected: &str| {
         let mut world = World::new(Reach::Path);

@@ -182,10 +182,11 @@ fn check(name: &str, sent: &[(bool, Vec<u8>)], message: &[u8], fate: Fate, up: b
 
 /// Start line, fields that a proxy leaves alone, and body.
 pub(super) fn foreign(message: &[u8]) -> Vec<Vec<u8>> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 9] = [
         "via",
         "v",
         "max-forwards",
+        "max-breadth",
         "route",
         "record-route",
         "path",

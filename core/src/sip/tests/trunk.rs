@@ -166,6 +166,9 @@ fn a_datagram_finds_its_shard() {
         &within,
         &alias,
         &request.replace("INVITE", "CANCEL"),
+        // Where everything goes by us.
+        &request.replace("Route: ", "Route: <sip:10.0.0.1;lr>, "),
+        &request.replace("Route: ", "Route: <sip:10.0.0.1;lr>\r\nRoute: "),
     ] {
         assert_eq!(other.home(datagram), Some(ShardId(2)), "{datagram}");
         assert_eq!(home.home(datagram), None);

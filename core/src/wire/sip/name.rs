@@ -16,6 +16,8 @@ pub enum Name {
     CSeq,
     /// RFC 3261 section 20.22.
     MaxForwards,
+    /// RFC 5393 section 5.3.1.
+    MaxBreadth,
     /// RFC 3261 section 20.10.
     Contact,
     /// RFC 3261 section 20.14.
@@ -90,6 +92,7 @@ impl Name {
             (9, b't') if is(b"Timestamp") => Self::Timestamp,
             (10, b'u') if is(b"User-Agent") => Self::UserAgent,
             (10, b'f') if is(b"Flow-Timer") => Self::FlowTimer,
+            (11, b'm') if is(b"Max-Breadth") => Self::MaxBreadth,
             (11, b'r') if is(b"Retry-After") => Self::RetryAfter,
             (12, b'm') if is(b"Max-Forwards") => Self::MaxForwards,
             (12, b'r') if is(b"Record-Route") => Self::RecordRoute,

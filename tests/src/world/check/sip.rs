@@ -182,8 +182,10 @@ impl Sip {
                 None => Ok(()),
             };
         }
-        // RFC 3261 section 16.7: a 200 to INVITE is passed on as often as it comes.
-        let is_again = method == "INVITE" && asked.status == Some(status) && (200..300).contains(&status);
+        // RFC 3261 section 16.7: a 200 to INVITE is passed on as often as it comes. A refusal whose ACK was lost with the
+        // WebSocket is said again on the next one.
+        let may_repeat = (200..300).contains(&status) || asked.flow != flow;
+        let is_again = method == "INVITE" && asked.status == Some(status) && may_repeat;
         match asked.status.replace(status) {
             Some(last) if !is_again => Err(format!("user {user} was sent {status} to {method}, and {last} before")),
             _ => Ok(()),
