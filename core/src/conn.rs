@@ -54,6 +54,9 @@ pub struct Conn {
     shut: Shut,
 }
 
+/// Room for what we say in a handshake is made at once: rustls gives it record by record.
+const FLIGHT_BYTES_USUAL: usize = 2048;
+
 /// How far the stream underneath is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
@@ -195,6 +198,9 @@ impl Conn {
     ) -> Result<(), TlsError> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         let (was_ready, before) = (tls.is_ready(), self.sealed.len());
+        if !was_ready {
+            self.sealed.reserve(FLIGHT_BYTES_USUAL);
+        }
         let result = transcript.receive(tls, bytes, plain, &mut self.sealed);
         self.ended |= tls.peer_closed();
         if !was_ready && tls.has_given_tickets() {
@@ -303,6 +309,11 @@ impl Conn {
     /// The runtime has written what it took.
     pub(crate) fn written(&mut self) {
         self.in_flight = 0;
+    }
+
+    /// Whether something is to be written, or our direction to be ended.
+    pub(crate) fn has_more_to_say(&self) -> bool {
+        self.backlog() > 0 || matches!(self.shut, Shut::Wanted | Shut::Said)
     }
 
     /// The last bytes of a connection that is given up, with the goodbye of TLS.

@@ -418,7 +418,7 @@ impl Shard {
         plain.clear();
         self.plain = plain;
         match opened {
-            Ok(()) if self.is_served(id) => self.close(now, id, out),
+            Ok(()) if is_ready && !was_ready && self.is_served(id) => self.close(now, id, out),
             Ok(()) if self.conns.get(id.0).is_some_and(|conn| conn.ended) => self.eof(now, id, out),
             Ok(()) => {}
             Err(error) => {
@@ -519,15 +519,17 @@ impl Shard {
     fn written(&mut self, now: Now, id: ConnId, out: &mut Egress) {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         conn.written();
-        let pair = conn.stage.pair();
+        let (pair, has_more) = (conn.stage.pair(), conn.has_more_to_say());
         self.count_waiting(id);
         self.browser_reads(now, id);
         self.turn_stream_reads(id);
+        if has_more {
+            self.list(id);
+        }
         // The other end may have been left unread because of us. Whoever is read has nothing left to go on with.
         for id in [Some(id), pair].into_iter().flatten() {
-            match self.conns.get(id.0).is_some_and(Conn::is_read) {
-                true => self.list(id),
-                false => self.go_on(now, id, out),
+            if !self.conns.get(id.0).is_some_and(Conn::is_read) {
+                self.go_on(now, id, out);
             }
         }
     }

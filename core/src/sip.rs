@@ -35,6 +35,7 @@ mod limit;
 mod link;
 mod local;
 mod names;
+mod refusals;
 mod register;
 mod responses;
 mod rewrite;

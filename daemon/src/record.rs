@@ -3,7 +3,12 @@
 //! A shard does what follows from its configuration, its seed and its inputs, so these are all that is written. Of TLS it
 //! is what it told the shard, instead of what came over the wire: so there are no keys, and what was said can be read.
 
-use std::{collections::HashMap, io, path::Path, thread};
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    io,
+    path::Path,
+    thread,
+};
 
 use edgeward_core::{
     action::{Action, Conn, ConnId, Parcel, ShardId},
@@ -36,6 +41,8 @@ const HANDSHAKE: u8 = 22;
 pub(crate) struct Recording {
     writer: Writer,
     thread: thread::JoinHandle<()>,
+    /// Chooses what stands in the place of tokens.
+    salt: RandomState,
 }
 
 impl Recording {
@@ -45,7 +52,8 @@ impl Recording {
     /// When the file is there already or cannot be made.
     pub(crate) fn start(path: &Path, bytes_max: u64, configuration: Configuration) -> io::Result<Self> {
         let (writer, thread) = Writer::start(path, bytes_max)?;
-        let recording = Self { writer, thread };
+        let salt = RandomState::new();
+        let recording = Self { writer, thread, salt };
         let version = env!("CARGO_PKG_VERSION").to_owned();
         recording.write(Entry::Process(Process { version }));
         recording.configure(configuration);
@@ -59,7 +67,7 @@ impl Recording {
             writer: self.writer.clone(),
             digest: Digest::default(),
             polled: 0,
-            rules: Rules::new(config, shards),
+            rules: Rules::new(config, shards, self.salt.clone()),
             links: HashMap::new(),
         }
     }

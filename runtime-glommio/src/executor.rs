@@ -2,14 +2,15 @@
 //! raise them.
 
 use std::{
+    cell::Cell,
     fs,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     time::{Duration, Instant},
 };
 
-use futures_lite::future::or;
-use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, Task, TaskQueueHandle, timer::sleep};
+use futures_lite::future::{or, yield_now};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement, Task, TaskQueueHandle, timer::sleep};
 use io_uring::{IoUring, Probe, opcode};
 use rlimit::Resource;
 
@@ -19,15 +20,15 @@ const RING_DEPTH: usize = 128;
 /// Memory for files, of which there are none: the least that glommio takes.
 const IO_MEMORY_BYTES: usize = 64 * 1024;
 
-/// How long tasks may run before the ring is looked at. While datagrams keep the executor busy, this is how long a stream
-/// may wait to be read.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// How long tasks may run before the ring is looked at: as good as for ever, since the one that waits for all others
+/// gives the ring its turn (`nap.rs`). An executor that is interrupted before its first task might sleep over it.
+const PREEMPT: Duration = Duration::from_secs(3600);
 
 /// Threads that look names up, of each shard.
 const RESOLVERS: usize = 2;
 
-/// An executor whose tasks wait so long has looked at its ring.
-pub(crate) const ROUND: Duration = Duration::from_micros(100);
+/// An executor whose tasks all wait looks at its ring, and finds that so short a time is over.
+const ROUND: Duration = Duration::from_micros(1);
 
 /// What glommio wants to be allowed to lock, whatever it needs.
 const LOCKED_BYTES_MIN: u64 = 512 * 1024;
@@ -38,20 +39,46 @@ const LOCKED_BYTES: u64 = 3 * (IO_MEMORY_BYTES + RING_DEPTH * 128) as u64;
 /// Where the kernel says whether anybody may have a ring.
 const SWITCH: &str = "/proc/sys/kernel/io_uring_disabled";
 
-/// The executor of a shard. It goes to no CPU of its own, since others may want that one too.
-pub(crate) fn make() -> io::Result<LocalExecutor> {
+thread_local! {
+    /// How often a task of this thread has run.
+    static RUNS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs a shard on this thread. It goes to no CPU of its own, since others may want that one too.
+pub(crate) fn run<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .ring_depth(RING_DEPTH)
         .io_memory(IO_MEMORY_BYTES)
         .preempt_timer(PREEMPT)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(RESOLVERS));
-    Ok(builder.make()?)
+    Ok(builder.make()?.run(counted(future)))
 }
 
 /// Starts a task of this thread, which runs when those before it have: `glommio::spawn_local` would run it in the middle of
 /// whoever starts it, who holds the driver.
 pub(crate) fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
-    glommio::spawn_local_into(future, TaskQueueHandle::default()).expect("the first queue is always there")
+    glommio::spawn_local_into(counted(future), TaskQueueHandle::default()).expect("the first queue is always there")
+}
+
+/// Lets all tasks run that wait for their turn, and returns whether there was any.
+pub(crate) async fn others() -> bool {
+    let runs = RUNS.get();
+    yield_now().await;
+    // The task that asks has run again as well.
+    RUNS.get() - runs > 1
+}
+
+/// Has the executor look at its ring, its timers and what other threads have done.
+pub(crate) async fn round() {
+    sleep(ROUND).await;
+}
+
+fn counted<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let mut future = Box::pin(future);
+    poll_fn(move |cx| {
+        RUNS.set(RUNS.get() + 1);
+        future.as_mut().poll(cx)
+    })
 }
 
 /// What a future comes to, or `None` when that is not by then.

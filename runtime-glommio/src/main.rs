@@ -5,13 +5,18 @@ use std::{io, net::TcpListener, process::ExitCode};
 use edgeward_core::action::ListenerId;
 use edgeward_daemon::{CUT_GRACE, Letters, Runtime, Start, tcp::accept_failed};
 use futures_lite::future::{or, yield_now};
-use glommio::timer::{Timer, sleep};
+use glommio::timer::sleep;
 
-use crate::shard::{Driver, SharedDriver};
+use crate::{
+    nap::Nap,
+    ready::Watched,
+    shard::{Driver, SharedDriver},
+};
 
 mod dial;
 mod executor;
 mod mesh;
+mod nap;
 mod ready;
 mod relay;
 mod shard;
@@ -28,19 +33,22 @@ fn main() -> ExitCode {
 
 /// The thread of one shard: everything that happens on it is a task of one executor.
 fn run(start: Start, listeners: Vec<TcpListener>, letters: Letters) -> io::Result<()> {
-    executor::make()?.run(live(start, listeners, letters))
+    executor::run(live(start, listeners, letters))?
 }
 
 async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: Letters) -> io::Result<()> {
+    let coalesce = start.config.server.coalesce;
     let driver = Driver::start(start)?;
+    let set = driver.borrow().set();
     let mut accepting = Vec::new();
     for (number, listener) in (0..).zip(listeners) {
+        let listener = set.watch(mio::net::TcpListener::from_std(listener))?;
         accepting.push(executor::spawn(accept(driver.clone(), ListenerId(number), listener)));
     }
-    executor::spawn(shard::keep_time(driver.clone())).detach();
+    let waiting = executor::spawn(shard::keep_time(driver.clone(), Nap::new(set.clone(), coalesce)?));
     let datagrams = executor::spawn(udp::run(driver.clone()));
     let until_end = async {
-        let deadline = mesh::deliver(&driver, &mut letters).await;
+        let deadline = mesh::deliver(&set, &driver, &mut letters).await;
         for task in accepting {
             task.cancel().await;
         }
@@ -48,7 +56,7 @@ async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: Letters) -
         let alarm = driver.borrow().alarm();
         let ended = async {
             // Letters go on arriving while exchanges end.
-            mesh::deliver(&driver, &mut letters).await;
+            mesh::deliver(&set, &driver, &mut letters).await;
             alarm.quiet().await;
         };
         // The core cuts what is left at the deadline; a moment more for what it then says.
@@ -62,19 +70,17 @@ async fn live(start: Start, listeners: Vec<TcpListener>, mut letters: Letters) -
             until_end.await;
             Ok(())
         },
-        datagrams,
+        or(datagrams, waiting),
     )
     .await;
     driver.borrow_mut().flush_log();
-    // A ring lets go of listeners that it watches when its executor goes round, and of the rest a while after the end.
-    Timer::new(executor::ROUND).await;
     ended
 }
 
-async fn accept(driver: SharedDriver, on: ListenerId, listener: TcpListener) {
+async fn accept(driver: SharedDriver, on: ListenerId, listener: Watched<mio::net::TcpListener>) {
     loop {
-        match ready::accept(&listener).await {
-            Ok(socket) => driver.borrow_mut().accepted(on, socket),
+        match listener.accept().await {
+            Ok((socket, peer)) => driver.borrow_mut().accepted(on, socket, peer),
             Err(error) => sleep(accept_failed(&error)).await,
         }
         yield_now().await;

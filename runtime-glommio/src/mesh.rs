@@ -1,6 +1,6 @@
 //! What becomes of the letters for a shard? One task hands them to its driver.
 
-use std::net::TcpStream;
+use std::{net::TcpStream, rc::Rc};
 
 use edgeward_core::{
     action::{Conn, Input, ShardId},
@@ -9,15 +9,18 @@ use edgeward_core::{
 use edgeward_daemon::{Letter, Letters, Mesh};
 use tokio::sync::oneshot;
 
-use crate::{executor, ready, shard::SharedDriver};
+use crate::{executor, ready::Set, shard::SharedDriver};
 
 /// Hands letters to the driver until it is told to drain, then until it is told to close; returns when the drain must be
 /// over.
-pub(crate) async fn deliver(driver: &SharedDriver, letters: &mut Letters) -> Option<Instant> {
-    while let Some(letter) = letters.recv().await {
+pub(crate) async fn deliver(set: &Rc<Set>, driver: &SharedDriver, letters: &mut Letters) -> Option<Instant> {
+    while let Some(letter) = set.hear(|cx| letters.poll_recv(cx)).await {
         match letter {
             Letter::Parcel(parcel) => driver.borrow_mut().handle(Input::Parcel(parcel)),
-            Letter::Stream(socket, conn) => driver.borrow_mut().adopt(ready::stream(socket), conn),
+            Letter::Stream(socket, conn) => match set.watch(mio::net::TcpStream::from_std(socket)) {
+                Ok(socket) => driver.borrow_mut().adopt(socket, conn),
+                Err(error) => tracing::warn!(%error, "a connection was lost on its way to another shard"),
+            },
             Letter::Configure(config, _done) => driver.borrow_mut().configure(config),
             Letter::Snapshot(to) => {
                 // Whoever asked may have given up.

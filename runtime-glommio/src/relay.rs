@@ -3,52 +3,54 @@
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
     io,
-    net::{SocketAddr, TcpListener},
-    pin::Pin,
-    rc::Weak,
+    net::SocketAddr,
+    rc::{Rc, Weak},
 };
 
 use edgeward_core::action::{BindError, RelayId};
 use edgeward_daemon::tcp::{self, accept_failed};
-use futures_lite::{future::yield_now, io::AsyncWrite as _};
-use glommio::{net::TcpStream, task::JoinHandle, timer::sleep};
+use futures_lite::future::yield_now;
+use glommio::{task::JoinHandle, timer::sleep};
+use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
 
-use crate::{executor, ready, shard::Driver};
+use crate::{
+    executor,
+    ready::{Set, Watched},
+    shard::Driver,
+};
 
 /// Listens on a port that nobody else has, and brings everybody who connects to the core.
 pub(crate) fn listen(
+    set: &Rc<Set>,
     driver: Weak<RefCell<Driver>>,
     relay: RelayId,
     at: SocketAddr,
 ) -> Result<(JoinHandle<()>, SocketAddr), BindError> {
-    let listener = tcp::listen_relay(at)?;
+    let listener = TcpListener::from_std(tcp::listen_relay(at)?);
     let local = listener.local_addr().map_err(|_| BindError::Failed)?;
+    let listener = set.watch(listener).map_err(|_| BindError::Failed)?;
     let task = executor::spawn(accept(driver, relay, listener));
     Ok((task.detach(), local))
 }
 
 /// Connects from an address of ours: the port of a listener, or any port.
-pub(crate) async fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) async fn connect(set: &Rc<Set>, from: SocketAddr, to: SocketAddr) -> io::Result<Watched<TcpStream>> {
     let socket = tcp::bind_dial(from)?;
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
         _ => {}
     }
-    let mut stream = ready::stream(socket.into());
-    // Nothing is sent; it can be once the connection is there, or has failed.
-    poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, &[])).await?;
-    Ok(stream)
+    set.connected(TcpStream::from_std(socket.into())).await
 }
 
-async fn accept(driver: Weak<RefCell<Driver>>, relay: RelayId, listener: TcpListener) {
+async fn accept(driver: Weak<RefCell<Driver>>, relay: RelayId, listener: Watched<TcpListener>) {
     loop {
-        let accepted = ready::accept(&listener).await;
+        let accepted = listener.accept().await;
         let Some(driver) = driver.upgrade() else { return };
         match accepted {
-            Ok(socket) => driver.borrow_mut().peer_accepted(relay, socket),
+            Ok((socket, _)) => driver.borrow_mut().peer_accepted(relay, socket),
             Err(error) => sleep(accept_failed(&error)).await,
         }
         yield_now().await;

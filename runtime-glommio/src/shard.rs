@@ -18,12 +18,15 @@ use edgeward_core::{
 };
 use edgeward_daemon::{Clock, Letter, Mesh, Shard, Start, access, tcp::SCRATCH_BYTES};
 use edgeward_udp::{Event, Options, Poller, Turn};
-use futures_lite::future::or;
-use glommio::{net::TcpStream, task::JoinHandle, timer::sleep};
+use glommio::{task::JoinHandle, timer::sleep};
+use mio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::{
-    dial, executor, mesh, relay,
+    dial, executor, mesh,
+    nap::Nap,
+    ready::{Set, Watched},
+    relay,
     stream::{End, Stream, Wrote},
 };
 
@@ -37,6 +40,7 @@ pub(crate) struct Driver {
     shard: Shard,
     egress: Egress,
     poller: Poller,
+    set: Rc<Set>,
     streams: Vec<Option<(ConnId, Link)>>,
     /// The listeners of relayed transport addresses for TCP.
     relays: HashMap<RelayId, JoinHandle<()>>,
@@ -88,6 +92,7 @@ impl Driver {
         for (id, socket) in start.sockets {
             poller.add(id, socket)?;
         }
+        let set = Set::new()?;
         let shard = Shard::new(
             start.config,
             start.id,
@@ -102,6 +107,7 @@ impl Driver {
                 shard,
                 egress: Egress::default(),
                 poller,
+                set,
                 streams: Vec::new(),
                 relays: HashMap::new(),
                 scratch: vec![0; SCRATCH_BYTES],
@@ -118,10 +124,8 @@ impl Driver {
     }
 
     /// A client has connected.
-    pub(crate) fn accepted(&mut self, on: ListenerId, socket: TcpStream) {
-        let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) else {
-            return;
-        };
+    pub(crate) fn accepted(&mut self, on: ListenerId, socket: Watched<TcpStream>, peer: SocketAddr) {
+        let Ok(local) = socket.local_addr() else { return };
         // A full shard closes the socket, which the client sees at once.
         let Ok(conn) = self.shard.accept(self.clock.now(), on, local, peer) else {
             return;
@@ -131,7 +135,7 @@ impl Driver {
     }
 
     /// A peer has connected to a relayed transport address.
-    pub(crate) fn peer_accepted(&mut self, on: RelayId, socket: TcpStream) {
+    pub(crate) fn peer_accepted(&mut self, on: RelayId, socket: Watched<TcpStream>) {
         let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) else {
             return;
         };
@@ -144,7 +148,7 @@ impl Driver {
     }
 
     /// A connection comes from another shard.
-    pub(crate) fn adopt(&mut self, socket: TcpStream, conn: Box<Conn>) {
+    pub(crate) fn adopt(&mut self, socket: Watched<TcpStream>, conn: Box<Conn>) {
         let now = self.clock.now();
         let Ok(conn) = self.shard.adopt(now, conn) else { return };
         self.attach(conn, socket, End::Any);
@@ -189,7 +193,7 @@ impl Driver {
     }
 
     /// A dial has ended, well or not.
-    pub(crate) fn dialed(&mut self, conn: ConnId, result: Result<TcpStream, IoKind>, end: End) {
+    pub(crate) fn dialed(&mut self, conn: ConnId, result: Result<Watched<TcpStream>, IoKind>, end: End) {
         if self.detach(conn).is_none() {
             return;
         }
@@ -243,6 +247,11 @@ impl Driver {
         &self.poller
     }
 
+    /// What the tasks of this shard wait for.
+    pub(crate) fn set(&self) -> Rc<Set> {
+        self.set.clone()
+    }
+
     pub(crate) fn alarm(&self) -> Rc<Alarm> {
         self.alarm.clone()
     }
@@ -283,10 +292,10 @@ impl Driver {
                 None => self.poller.remove(SocketId::Relay(relay)),
             },
             Action::Dial { conn, from, to } => {
-                let task = dial::connect(self.this.clone(), conn, from, to);
+                let task = dial::connect(self.set.clone(), self.this.clone(), conn, from, to);
                 self.put(conn, Link::Dialing(task));
             }
-            Action::Resolve { query, host } => dial::resolve(self.this.clone(), query, host),
+            Action::Resolve { query, host } => dial::resolve(self.set.clone(), self.this.clone(), query, host),
             Action::BindRelay { relay, transport, at } => {
                 let bound = match transport {
                     Transport::Udp => self.poller.bind(SocketId::Relay(relay), at),
@@ -323,7 +332,7 @@ impl Driver {
     }
 
     fn listen(&mut self, relay: RelayId, at: SocketAddr) -> Result<SocketAddr, BindError> {
-        let (listener, local) = relay::listen(self.this.clone(), relay, at)?;
+        let (listener, local) = relay::listen(&self.set, self.this.clone(), relay, at)?;
         self.relays.insert(relay, listener);
         Ok(local)
     }
@@ -343,7 +352,7 @@ impl Driver {
         }
     }
 
-    fn attach(&mut self, conn: ConnId, socket: TcpStream, end: End) {
+    fn attach(&mut self, conn: ConnId, socket: Watched<TcpStream>, end: End) {
         let Some(driver) = self.this.upgrade() else { return };
         // Small messages must not wait for the acknowledgement of others.
         if let Err(error) = socket.set_nodelay(true) {
@@ -381,22 +390,16 @@ fn is(slot: &Option<(ConnId, Link)>, conn: ConnId) -> bool {
     slot.as_ref().is_some_and(|(held, _)| *held == conn)
 }
 
-/// Wakes the core when it asked to be.
-pub(crate) async fn keep_time(driver: SharedDriver) {
+/// Wakes the core when it asked to be, and everybody else when there is something for them.
+///
+/// # Errors
+/// When nobody can be waited for, which ends the shard.
+pub(crate) async fn keep_time(driver: SharedDriver, mut nap: Nap) -> std::io::Result<()> {
     let (alarm, clock) = (driver.borrow().alarm(), driver.borrow().clock());
+    let at = || alarm.at.get().map(|at| clock.system(at));
     loop {
-        let ring = async {
-            match alarm.at.get() {
-                Some(at) => sleep(clock.system(at).saturating_duration_since(std::time::Instant::now())).await,
-                None => std::future::pending().await,
-            }
-            true
-        };
-        let changed = async {
-            alarm.changed.notified().await;
-            false
-        };
-        if or(ring, changed).await {
+        nap.wait(at, alarm.changed.notified()).await?;
+        if at().is_some_and(|at| at <= std::time::Instant::now()) {
             driver.borrow_mut().timeout();
         }
     }

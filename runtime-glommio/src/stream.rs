@@ -6,25 +6,22 @@ use std::{
     future::poll_fn,
     io,
     net::Shutdown,
-    os::fd::AsRawFd as _,
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf as _, BytesMut};
 use edgeward_core::action::{ConnId, IoKind};
 use edgeward_daemon::tcp::{LAST_BYTES, LINGER, io_kind};
-use futures_lite::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
-use glommio::net::TcpStream;
-use mio::{Events, Interest, Token, unix::SourceFd};
+use mio::net::TcpStream;
 use socket2::SockRef;
 use tokio::sync::oneshot;
 
 use crate::{
     executor::{self, timeout},
-    ready,
+    nap,
+    ready::Watched,
     shard::{Counted, SharedDriver},
 };
 
@@ -34,14 +31,13 @@ const READS_MAX: usize = 16;
 /// A stream as its driver and its task hold it: written to from the turn that made the bytes.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    socket: RefCell<TcpStream>,
+    socket: Watched<TcpStream>,
     /// Bytes that the kernel did not take yet.
     pending: RefCell<BytesMut>,
     reading: Cell<bool>,
     /// Why nothing can be written any more.
     broken: Cell<Option<IoKind>>,
     fate: RefCell<Fate>,
-    waker: RefCell<Option<Waker>>,
 }
 
 /// Who is at the other end.
@@ -78,23 +74,18 @@ impl Stream {
     pub(crate) fn start(
         driver: &SharedDriver,
         conn: ConnId,
-        socket: TcpStream,
+        socket: Watched<TcpStream>,
         end: End,
         counted: Counted,
     ) -> Rc<Self> {
         let stream = Rc::new(Self {
-            socket: RefCell::new(socket),
+            socket,
             pending: RefCell::default(),
             reading: Cell::new(true),
             broken: Cell::new(None),
             fate: RefCell::new(Fate::Live),
-            waker: RefCell::default(),
         });
-        let broken: Option<Broken> = match end {
-            End::Any => None,
-            End::Peer => Some(Box::pin(broken(stream.clone()))),
-        };
-        executor::spawn(run(driver.clone(), conn, stream.clone(), broken, counted)).detach();
+        executor::spawn(run(driver.clone(), conn, stream.clone(), end, counted)).detach();
         stream
     }
 
@@ -106,19 +97,18 @@ impl Stream {
             return Wrote::Part;
         }
         while !bytes.is_empty() && self.broken.get().is_none() {
-            // Where the kernel has no room, the task asks again and is woken.
-            match self.poll_socket_write(&mut Context::from_waker(Waker::noop()), &bytes) {
+            match self.socket.try_write(&bytes) {
                 Poll::Ready(Ok(written)) => bytes.advance(written),
                 Poll::Ready(Err(error)) => self.broken.set(Some(io_kind(&error))),
                 Poll::Pending => {
                     *pending = bytes;
-                    self.wake();
+                    self.socket.wake();
                     return Wrote::Part;
                 }
             }
         }
         if self.broken.get().is_some() {
-            self.wake();
+            self.socket.wake();
             return Wrote::Part;
         }
         Wrote::All
@@ -127,14 +117,13 @@ impl Stream {
     /// Reads on, or leaves the peer's bytes in the kernel.
     pub(crate) fn set_reading(&self, reading: bool) {
         self.reading.set(reading);
-        self.wake();
+        self.socket.wake();
     }
 
     /// Ends our direction; nothing is pending.
     pub(crate) fn shut(&self) {
         // A stream that is gone already is found out by its next read.
-        let closed = Pin::new(&mut *self.socket.borrow_mut()).poll_close(&mut Context::from_waker(Waker::noop()));
-        debug_assert!(closed.is_ready(), "shutdown(2) does not wait");
+        let _ = self.socket.shutdown(Shutdown::Write);
     }
 
     /// Writes `bytes`, then closes; the core has forgotten the connection.
@@ -144,45 +133,48 @@ impl Stream {
             let _ = self.write(bytes);
         }
         *self.fate.borrow_mut() = Fate::Close;
-        self.wake();
+        self.socket.wake();
     }
 
     /// Breaks the connection; the core has forgotten it.
     pub(crate) fn reset(&self) {
         // Where this cannot be set, the end is at least without the goodbye of TLS.
-        if let Ok(socket) = edgeward_udp::duplicate(&*self.socket.borrow()) {
-            let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
-        }
+        let _ = SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO));
         *self.fate.borrow_mut() = Fate::Reset;
-        self.wake();
+        self.socket.wake();
     }
 
     /// Gives the descriptor away; the core has forgotten the connection.
     pub(crate) fn give_away(&self) -> oneshot::Receiver<std::net::TcpStream> {
         let (sender, receiver) = oneshot::channel();
         *self.fate.borrow_mut() = Fate::Move(sender);
-        self.wake();
+        self.socket.wake();
         receiver
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
     }
 
     fn is_live(&self) -> bool {
         matches!(*self.fate.borrow(), Fate::Live)
     }
 
+    /// Why a stream is broken that nobody reads.
+    fn found_broken(&self, end: End) -> Option<IoKind> {
+        if end == End::Any || !self.socket.has_failed() {
+            return None;
+        }
+        Some(match self.socket.take_error() {
+            Ok(Some(error)) | Err(error) => io_kind(&error),
+            Ok(None) => IoKind::Other,
+        })
+    }
+
     /// Writes what is pending; returns whether this emptied it.
-    fn poll_write(&self, cx: &mut Context<'_>) -> io::Result<bool> {
+    fn write_pending(&self) -> io::Result<bool> {
         let mut pending = self.pending.borrow_mut();
         if pending.is_empty() {
             return Ok(false);
         }
         while !pending.is_empty() {
-            match self.poll_socket_write(cx, &pending) {
+            match self.socket.try_write(&pending) {
                 Poll::Ready(Ok(written)) => pending.advance(written),
                 Poll::Ready(Err(error)) => {
                     pending.clear();
@@ -194,14 +186,6 @@ impl Stream {
         *pending = BytesMut::new();
         Ok(true)
     }
-
-    fn poll_socket_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.socket.borrow_mut()).poll_write(cx, bytes)
-    }
-
-    fn poll_socket_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.socket.borrow_mut()).poll_read(cx, buffer)
-    }
 }
 
 /// What the task has to do next, beside reading and writing.
@@ -212,52 +196,11 @@ enum Turn {
     Let,
 }
 
-/// Ends when a stream is broken, with the reason.
-type Broken = Pin<Box<dyn Future<Output = IoKind>>>;
-
-/// Tells that a stream is broken, read or not.
-async fn broken(stream: Rc<Stream>) -> IoKind {
-    match error_of(&stream).await {
-        Ok(Some(error)) | Err(error) => io_kind(&error),
-        Ok(None) => IoKind::Other,
-    }
-}
-
-/// Waits for an error of a stream. A ring tells of errors only together with bytes that can be read; epoll tells of them to
-/// whoever asks for urgent bytes alone.
-async fn error_of(stream: &Stream) -> io::Result<Option<io::Error>> {
-    let mut errors = mio::Poll::new()?;
-    let socket = stream.socket.borrow().as_raw_fd();
-    errors
-        .registry()
-        .register(&mut SourceFd(&socket), Token(0), Interest::PRIORITY)?;
-    let mut events = Events::with_capacity(1);
-    loop {
-        ready::readable(errors.registry()).await;
-        errors.poll(&mut events, Some(Duration::ZERO))?;
-        if events.iter().any(mio::event::Event::is_error) {
-            let socket = edgeward_udp::duplicate(&*stream.socket.borrow())?;
-            return SockRef::from(&socket).take_error();
-        }
-    }
-}
-
 /// The task of a stream; `_counted` lives as long as it does.
-async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut broken: Option<Broken>, _counted: Counted) {
+async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut end: End, _counted: Counted) {
     let mut eof = false;
     loop {
-        let turn = poll_fn(|cx| {
-            let turn = poll_turn(cx, &driver, conn, &stream, eof);
-            // Whoever is read is found broken by reading.
-            if turn.is_ready() || stream.reading.get() {
-                broken = None;
-            }
-            match &mut broken {
-                Some(broken) => broken.as_mut().poll(cx).map(Turn::Failed),
-                None => turn,
-            }
-        })
-        .await;
+        let turn = poll_fn(|cx| poll_turn(cx, &driver, conn, &stream, &mut end, eof)).await;
         match turn {
             Turn::Written => driver.borrow_mut().written(conn),
             Turn::Eof => {
@@ -271,12 +214,11 @@ async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut broken:
             Turn::Let => break,
         }
     }
-    drop(broken);
     let fate = stream.fate.replace(Fate::Live);
     let pending = stream.pending.take();
     // The driver has dropped its reference with the connection.
     let Some(stream) = Rc::into_inner(stream) else { return };
-    let socket = stream.socket.into_inner();
+    let socket = stream.socket;
     // Boxed, since a task is as large as its largest part, and most of the time a stream is only waiting.
     match fate {
         Fate::Move(sender) => Box::pin(move_away(socket, pending, sender)).await,
@@ -286,28 +228,37 @@ async fn run(driver: SharedDriver, conn: ConnId, stream: Rc<Stream>, mut broken:
 }
 
 /// Reads until the kernel has no more and writes what is pending; ends when the driver or the core must act.
-fn poll_turn(cx: &mut Context<'_>, driver: &SharedDriver, conn: ConnId, stream: &Stream, eof: bool) -> Poll<Turn> {
-    let mut reads = 0;
-    loop {
+fn poll_turn(
+    cx: &Context<'_>,
+    driver: &SharedDriver,
+    conn: ConnId,
+    stream: &Stream,
+    end: &mut End,
+    eof: bool,
+) -> Poll<Turn> {
+    for _ in 0..READS_MAX {
         if !stream.is_live() {
             return Poll::Ready(Turn::Let);
         }
-        match stream.poll_write(cx) {
+        match stream.write_pending() {
             Ok(true) => return Poll::Ready(Turn::Written),
             Ok(false) => {}
             Err(error) => stream.broken.set(Some(io_kind(&error))),
         }
         if eof || !stream.reading.get() {
-            match stream.broken.get() {
-                Some(kind) => return Poll::Ready(Turn::Failed(kind)),
-                None => break,
-            }
+            return match stream.broken.get().or_else(|| stream.found_broken(*end)) {
+                Some(kind) => Poll::Ready(Turn::Failed(kind)),
+                None => stream.socket.wait(cx),
+            };
         }
+        // Whoever is read is found broken by reading.
+        *end = End::Any;
         let mut driver = driver.borrow_mut();
         let mut scratch = driver.take_scratch();
-        let polled = stream.poll_socket_read(cx, &mut scratch);
+        let polled = stream.socket.try_read(&mut scratch);
         let turn = match (polled, stream.broken.get()) {
             (Poll::Ready(Ok(len)), _) if len > 0 => {
+                nap::found();
                 driver.receive(conn, &mut scratch[..len]);
                 None
             }
@@ -317,41 +268,34 @@ fn poll_turn(cx: &mut Context<'_>, driver: &SharedDriver, conn: ConnId, stream: 
             (Poll::Ready(Err(error)), None) => Some(Turn::Failed(io_kind(&error))),
             (Poll::Pending, _) => {
                 driver.put_scratch(scratch);
-                break;
+                return stream.socket.wait(cx);
             }
         };
         driver.put_scratch(scratch);
         if let Some(turn) = turn {
             return Poll::Ready(turn);
         }
-        reads += 1;
-        if reads == READS_MAX {
-            cx.waker().wake_by_ref();
-            break;
-        }
     }
-    *stream.waker.borrow_mut() = Some(cx.waker().clone());
-    Poll::Pending
+    cx.waker().wake_by_ref();
+    stream.socket.wait(cx)
 }
 
 /// Hands the descriptor on once everything of this shard is written.
-async fn move_away(mut socket: TcpStream, pending: BytesMut, to: oneshot::Sender<std::net::TcpStream>) {
-    if let Some(Ok(())) = timeout(LAST_BYTES, socket.write_all(&pending)).await
-        && let Ok(socket) = edgeward_udp::duplicate(&socket)
-    {
+async fn move_away(socket: Watched<TcpStream>, pending: BytesMut, to: oneshot::Sender<std::net::TcpStream>) {
+    if let Some(Ok(())) = timeout(LAST_BYTES, socket.write_all(&pending)).await {
         // Where nobody waits any more the stream is closed, and the client comes again.
-        let _ = to.send(socket.into());
+        let _ = to.send(socket.into_inner().into());
     }
 }
 
 /// Writes the last bytes and waits for the peer to have read them: a socket closed over unread input would be reset,
 /// and the peer would never see the answer (RFC 9112 section 9.6).
-async fn linger(mut socket: TcpStream, pending: BytesMut, eof: bool) {
+async fn linger(socket: Watched<TcpStream>, pending: BytesMut, eof: bool) {
     let last_bytes = async {
         socket.write_all(&pending).await?;
-        Ok(socket.shutdown(Shutdown::Write).await?)
+        socket.shutdown(Shutdown::Write)
     };
-    let Some(io::Result::Ok(())) = timeout(LAST_BYTES, last_bytes).await else {
+    let Some(Ok(())) = timeout(LAST_BYTES, last_bytes).await else {
         return;
     };
     let goodbye = async {

@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use crate::shard::{Driver, SharedDriver};
 
 mod dial;
+mod linger;
 mod mesh;
 mod nap;
 mod relay;

@@ -14,14 +14,16 @@ use edgeward_core::{
     },
     config::SharedConfig,
     stats::Snapshot,
-    time::Instant,
+    time::{Instant, Now},
 };
 use edgeward_daemon::{Clock, Letter, Mesh, Shard, Start, access, tcp::SCRATCH_BYTES};
 use edgeward_udp::{Event, Options, Poller, Turn};
 use tokio::{net::TcpStream, sync::Notify};
 
 use crate::{
-    dial, mesh, relay,
+    dial,
+    linger::{self, Lingering},
+    mesh, relay,
     stream::{End, Stream, Wrote},
 };
 
@@ -40,9 +42,12 @@ pub(crate) struct Driver {
     relays: HashMap<RelayId, tokio::task::AbortHandle>,
     scratch: Vec<u8>,
     clock: Clock,
+    /// When what is being carried out has happened.
+    now: Now,
     mesh: Mesh,
     access: access::Log,
     alarm: Rc<Alarm>,
+    lingering: Lingering,
     /// For the tasks that it starts.
     this: std::rc::Weak<RefCell<Self>>,
 }
@@ -86,14 +91,8 @@ impl Driver {
         for (id, socket) in start.sockets {
             poller.add(id, socket)?;
         }
-        let shard = Shard::new(
-            start.config,
-            start.id,
-            start.shards,
-            start.seed,
-            start.recorder,
-            clock.now(),
-        );
+        let now = clock.now();
+        let shard = Shard::new(start.config, start.id, start.shards, start.seed, start.recorder, now);
         let driver = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 id: start.id,
@@ -104,9 +103,11 @@ impl Driver {
                 relays: HashMap::new(),
                 scratch: vec![0; SCRATCH_BYTES],
                 clock,
+                now,
                 mesh: start.mesh,
                 access: start.access,
                 alarm: Rc::default(),
+                lingering: Lingering::default(),
                 this: this.clone(),
             })
         });
@@ -119,7 +120,8 @@ impl Driver {
     pub(crate) fn accepted(&mut self, on: ListenerId, socket: TcpStream, peer: SocketAddr) {
         let Ok(local) = socket.local_addr() else { return };
         // A full shard closes the socket, which the client sees at once.
-        let Ok(conn) = self.shard.accept(self.clock.now(), on, local, peer) else {
+        let now = self.tick();
+        let Ok(conn) = self.shard.accept(now, on, local, peer) else {
             return;
         };
         self.attach(conn, socket, End::Any);
@@ -131,7 +133,7 @@ impl Driver {
         let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) else {
             return;
         };
-        let now = self.clock.now();
+        let now = self.tick();
         // Whom the core does not take sees the socket closed at once.
         if let Ok(conn) = self.shard.accept_peer(now, on, local, peer, &mut self.egress) {
             self.attach(conn, socket, End::Peer);
@@ -141,7 +143,7 @@ impl Driver {
 
     /// A connection comes from another shard.
     pub(crate) fn adopt(&mut self, socket: TcpStream, conn: Box<Conn>) {
-        let now = self.clock.now();
+        let now = self.tick();
         let Ok(conn) = self.shard.adopt(now, conn) else { return };
         self.attach(conn, socket, End::Any);
         self.shard.resume(now, conn, &mut self.egress);
@@ -150,7 +152,8 @@ impl Driver {
 
     /// Bytes of a stream have arrived.
     pub(crate) fn receive(&mut self, conn: ConnId, bytes: &mut [u8]) {
-        self.shard.receive(self.clock.now(), conn, bytes, &mut self.egress);
+        let now = self.tick();
+        self.shard.receive(now, conn, bytes, &mut self.egress);
         self.settle();
     }
 
@@ -169,7 +172,8 @@ impl Driver {
 
     /// Tells the core and does what follows.
     pub(crate) fn handle(&mut self, input: Input) {
-        self.shard.handle(self.clock.now(), input, &mut self.egress);
+        let now = self.tick();
+        self.shard.handle(now, input, &mut self.egress);
         self.settle();
     }
 
@@ -200,16 +204,23 @@ impl Driver {
     /// Lets the poller look once; tells whether to come back without waiting.
     pub(crate) fn datagrams(&mut self) -> std::io::Result<Turn> {
         let Self {
-            poller, shard, clock, ..
+            poller,
+            shard,
+            clock,
+            now,
+            ..
         } = self;
-        let turn = poller.turn(|at, event, egress| match event {
-            Event::Datagrams { socket, runs } => shard.datagrams(clock.at(at), socket, runs, egress),
-            Event::Error {
-                socket,
-                peer,
-                kind,
-                icmp,
-            } => shard.handle(clock.at(at), Input::SocketError(socket, peer, kind, icmp), egress),
+        let turn = poller.turn(|at, event, egress| {
+            *now = clock.at(at);
+            match event {
+                Event::Datagrams { socket, runs } => shard.datagrams(*now, socket, runs, egress),
+                Event::Error {
+                    socket,
+                    peer,
+                    kind,
+                    icmp,
+                } => shard.handle(*now, Input::SocketError(socket, peer, kind, icmp), egress),
+            }
         });
         self.settle();
         turn
@@ -217,7 +228,8 @@ impl Driver {
 
     /// The alarm has rung.
     fn timeout(&mut self) {
-        self.shard.timeout(self.clock.now(), &mut self.egress);
+        let now = self.tick();
+        self.shard.timeout(now, &mut self.egress);
         self.settle();
     }
 
@@ -228,6 +240,18 @@ impl Driver {
 
     pub(crate) fn put_scratch(&mut self, scratch: Vec<u8>) {
         self.scratch = scratch;
+    }
+
+    /// Lets the peer of a closed stream finish.
+    pub(crate) fn linger(&mut self, socket: std::net::TcpStream, counted: Counted) {
+        if self.lingering.add(socket, counted) {
+            tokio::task::spawn_local(linger::look(self.this.clone()));
+        }
+    }
+
+    /// Returns whether streams still linger.
+    pub(crate) fn look_after_lingering(&mut self) -> bool {
+        self.lingering.look(&mut self.scratch)
     }
 
     /// What is known of the shard and its UDP sockets.
@@ -245,6 +269,12 @@ impl Driver {
 
     pub(crate) fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// Reads the clock for what has happened now.
+    fn tick(&mut self) -> Now {
+        self.now = self.clock.now();
+        self.now
     }
 
     /// Carries out what the core asks until it asks no more, then sends and sets the alarm.
@@ -289,7 +319,7 @@ impl Driver {
                     Transport::Tcp => self.listen(relay, at),
                 };
                 self.shard
-                    .handle(self.clock.now(), Input::RelayBound(relay, bound), &mut self.egress);
+                    .handle(self.now, Input::RelayBound(relay, bound), &mut self.egress);
             }
             Action::Forward {
                 to,
@@ -330,9 +360,7 @@ impl Driver {
         let stream = stream.clone();
         while let Some(bytes) = self.shard.take_output(conn) {
             match stream.write(bytes) {
-                Wrote::All => self
-                    .shard
-                    .handle(self.clock.now(), Input::Written(conn), &mut self.egress),
+                Wrote::All => self.shard.handle(self.now, Input::Written(conn), &mut self.egress),
                 Wrote::Part => return,
             }
         }

@@ -12,9 +12,9 @@ use std::{
 
 use bytes::{Buf as _, BytesMut};
 use edgeward_core::action::{ConnId, IoKind};
-use edgeward_daemon::tcp::{LAST_BYTES, LINGER, io_kind};
+use edgeward_daemon::tcp::{LAST_BYTES, io_kind};
 use tokio::{
-    io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, Interest, ReadBuf},
+    io::{AsyncRead as _, AsyncWriteExt as _, Interest, ReadBuf},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -215,14 +215,14 @@ async fn broken(stream: Rc<Stream>) -> IoKind {
     }
 }
 
-/// The task of a stream; `_counted` lives as long as it does.
+/// The task of a stream; `counted` lives as long as it does, and as its peer is waited for.
 async fn run(
     driver: SharedDriver,
     conn: ConnId,
     stream: Rc<Stream>,
     mut read: OwnedReadHalf,
     mut broken: Option<Broken>,
-    _counted: Counted,
+    counted: Counted,
 ) {
     let mut eof = false;
     loop {
@@ -256,12 +256,21 @@ async fn run(
     let pending = stream.pending.take();
     // The driver has dropped its reference with the connection, so that both halves meet again here.
     let Some(stream) = Rc::into_inner(stream) else { return };
-    let Ok(socket) = read.reunite(stream.write) else { return };
+    let Ok(mut socket) = read.reunite(stream.write) else {
+        return;
+    };
     // Boxed, since a task is as large as its largest part, and most of the time a stream is only waiting.
+    if matches!(fate, Fate::Reset) || !pending.is_empty() && !Box::pin(write_last(&mut socket, pending)).await {
+        return;
+    }
     match fate {
-        Fate::Move(sender) => Box::pin(move_away(socket, pending, sender)).await,
-        Fate::Reset => drop(socket),
-        Fate::Close | Fate::Live => Box::pin(linger(socket, pending, eof)).await,
+        // Where nobody waits any more the stream is closed, and the client comes again.
+        Fate::Move(sender) => drop(sender.send(socket)),
+        Fate::Live | Fate::Close | Fate::Reset => {
+            if !eof && let Ok(socket) = socket.into_std() {
+                driver.borrow_mut().linger(socket, counted);
+            }
+        }
     }
 }
 
@@ -322,29 +331,8 @@ fn poll_turn(
     Poll::Pending
 }
 
-/// Hands the descriptor on once everything of this shard is written.
-async fn move_away(mut socket: TcpStream, mut pending: BytesMut, to: oneshot::Sender<TcpStream>) {
-    if let Ok(Ok(())) = timeout(LAST_BYTES, socket.write_all_buf(&mut pending)).await {
-        // Where nobody waits any more the stream is closed, and the client comes again.
-        let _ = to.send(socket);
-    }
-}
-
-/// Writes the last bytes and waits for the peer to have read them: a socket closed over unread input would be reset,
-/// and the peer would never see the answer (RFC 9112 section 9.6).
-async fn linger(mut socket: TcpStream, mut pending: BytesMut, eof: bool) {
-    let last_bytes = async {
-        socket.write_all_buf(&mut pending).await?;
-        socket.shutdown().await
-    };
-    let Ok(Ok(())) = timeout(LAST_BYTES, last_bytes).await else {
-        return;
-    };
-    let goodbye = async {
-        let mut sink = [0; 1024];
-        while !eof && socket.read(&mut sink).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // Whatever goes wrong here concerns nobody any more.
-    let _ = timeout(LINGER, goodbye).await;
+/// Writes the last bytes, which may take their time; returns whether all have left.
+async fn write_last(socket: &mut TcpStream, mut pending: BytesMut) -> bool {
+    let written = timeout(LAST_BYTES, socket.write_all_buf(&mut pending)).await;
+    matches!(written, Ok(Ok(())))
 }

@@ -81,6 +81,7 @@ const MET: &[&str] = &[
     "half of an allocation ended",
     "a TURN client moved",
     "an allocation followed its client",
+    "a ticket was not good twice",
     "an allocation for TCP",
     "a peer was reached by a relay",
     "a peer talked by itself",

@@ -68,4 +68,3 @@ pub use napper::Napper;
 pub use poller::{Event, Options, Poller, Turn};
 pub use socket::Buffers;
 pub use steer::steer;
-pub use sys::duplicate;

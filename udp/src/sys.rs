@@ -6,7 +6,7 @@ use std::{
     mem::{self, MaybeUninit},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     ops::Range,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd},
     ptr,
     time::Duration,
 };
@@ -216,19 +216,6 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, option: c_int, va
         )
     })
     .map(drop)
-}
-
-/// A second descriptor of what somebody holds who does not give it away: the sockets of glommio, whose interface tells
-/// their number and nothing more.
-///
-/// # Errors
-/// When the process has no descriptor left.
-pub fn duplicate(held: &impl AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointers. A number that is no descriptor is refused.
-    let made = check(unsafe { libc::fcntl(held.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) })?;
-    let made = c_int::try_from(made).expect("the kernel gives descriptors as c_int");
-    // SAFETY: the kernel has just made it, so nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
 
 /// Has a program choose the socket for each datagram of a group that shares a port.

@@ -477,6 +477,10 @@ impl Shard {
 
     /// Until when a connection may be idle.
     pub(super) fn keep_alive(&self, now: Now) -> Option<Instant> {
+        // Not for nothing, since every request comes by here.
+        if self.conns.len() <= self.config.server.connections_max / 2 {
+            return self.http_deadline(now, |limits| limits.keep_alive);
+        }
         let patience = self.patience();
         self.http_deadline(now, |limits| limits.keep_alive.mul_f64(patience))
     }

@@ -14,6 +14,7 @@ use super::{
     limit::{Locks, Strangers},
     link::LinkId,
     names::Names,
+    refusals::Refusals,
     rewrite,
     strip::FieldSet,
     token::{Identity, Token, TokenText},
@@ -134,6 +135,7 @@ pub struct Bridge {
     /// Transactions as those know them who sent their requests.
     pub(super) servers: HashMap<ServerId, Key, RandomState>,
     pub(super) server_hashers: [RandomState; 2],
+    pub(super) refusals: Refusals,
     /// The newest flow on which a registration was accepted.
     pub(super) identities: HashMap<Identity, FlowId, RandomState>,
     /// Mediaservers; each keeps its place, whatever becomes of the configuration.
@@ -172,6 +174,7 @@ impl Bridge {
             transactions: Slab::new(),
             servers: HashMap::with_hasher(rng.hasher()),
             server_hashers: [rng.hasher(), rng.hasher()],
+            refusals: Refusals::new(rng),
             identities: HashMap::with_hasher(rng.hasher()),
             trunks: trunks.map(|trunk| Trunk::new(Instant::ZERO, trunk)).collect(),
             locks: Locks::new(rng.hasher()),

@@ -153,8 +153,16 @@ impl Bridge {
             self.repeat_to_trunk(cx, key);
             return Ok(());
         }
+        if let Some(rejection) = self.refusals.find(cx.now.mono, server) {
+            return Err(rejection);
+        }
         check::policy(request)?;
-        let Some(target) = self.target(cx.now.mono, from, request)? else {
+        let target = self.target(cx.now.mono, from, request).inspect_err(|rejection| {
+            if request.method == Method::Invite {
+                self.refusals.add(cx.now.mono, server, *rejection);
+            }
+        });
+        let Some(target) = target? else {
             return Ok(());
         };
         if !self.has_room() {

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::time::UnixTime;
 
+/// Tickets that a connection gives (RFC 8446 section 4.6.1): the connection that comes with one gets the next.
+const TICKETS: usize = 1;
+
 /// Certificates and keys of a server. Clones share them.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
@@ -73,6 +76,7 @@ impl ServerTls {
             if let Some(tickets) = (provider.tickets)() {
                 config.ticketer = tickets;
             }
+            config.send_tls13_tickets = TICKETS;
             Ok(Arc::new(config))
         };
         let [http, turn, both, challenge] = Protocols::ALL.map(config);

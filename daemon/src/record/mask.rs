@@ -15,17 +15,17 @@ pub(super) struct Rules {
     keys: Keys,
     shards: u16,
     keeps_tokens: bool,
-    /// Makes one thing of one token and another of another; nobody else knows how.
+    /// Makes one thing of one token and another of another, on all shards alike; nobody else knows how.
     salt: RandomState,
 }
 
 impl Rules {
-    pub(super) fn new(config: &Config, shards: u16) -> Self {
+    pub(super) fn new(config: &Config, shards: u16, salt: RandomState) -> Self {
         Self {
             keys: config.keys.clone(),
             shards,
             keeps_tokens: config.token.is_some(),
-            salt: RandomState::new(),
+            salt,
         }
     }
 

@@ -218,6 +218,13 @@ pub struct Count {
     pub done: usize,
 }
 
+impl Count {
+    /// What was begun and never done. What a warm-up has left over may be done here as well, which loses nothing.
+    pub fn lost_percent(&self) -> f64 {
+        self.offered.saturating_sub(self.done) as f64 * 100.0 / self.offered as f64
+    }
+}
+
 /// Calls `begin` evenly spaced for so long, and `look` all the time, which returns how many have ended; until all have,
 /// or nothing has ended for a while.
 pub fn offer<W>(

@@ -10,7 +10,7 @@ use std::{
 use self::world::World;
 use super::{
     Plan,
-    fleet::{Count, offer},
+    fleet::offer,
     report,
     rounds::{Delays, Figure, Load, figure, measure},
     server::{self, Recipe, Server, edges, nginx},
@@ -106,7 +106,7 @@ fn fixed<'a>(
     vec![
         figure(unit, cost.as_secs_f64() * 1e6 / count.done as f64),
         figure("offered/s", count.offered as f64 / window.as_secs_f64()),
-        figure("lost %", lost(count)),
+        figure("lost %", count.lost_percent()),
         figure("p50 µs", world.delays.micros(0.5)),
         figure("p99 µs", world.delays.micros(0.99)),
     ]
@@ -139,15 +139,11 @@ fn storm(
         figure("KiB each", (after - before) / count.done as f64),
         figure("KiB in all", after),
         figure("CPU µs to arrive", cost.as_secs_f64() * 1e6 / count.done as f64),
-        figure("lost %", lost(count)),
+        figure("lost %", count.lost_percent()),
         figure("REGISTER p50 ms", world.delays.micros(0.5) / 1e3),
         figure("p99 ms", world.delays.micros(0.99) / 1e3),
         figure("idle CPU %", idle_cost.as_secs_f64() * 100.0 / SETTLE.as_secs_f64()),
     ]
-}
-
-fn lost(count: Count) -> f64 {
-    (count.offered - count.done) as f64 * 100.0 / count.offered as f64
 }
 
 /// Where a server that browsers reach here speaks SIP.

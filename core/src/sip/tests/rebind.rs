@@ -196,6 +196,23 @@ fn a_lost_flow_is_given_up_in_the_end() {
 }
 
 #[test]
+fn a_call_that_was_refused_does_not_ring_when_a_repeat_was_late() {
+    let mut world = World::new(Reach::Path);
+    let (flow, path) = registered(&mut world, 1);
+    lose(&mut world, flow);
+    world.wait(Duration::from_secs(31));
+    let call = trunk_invite(&path, "z9hG4bKm1");
+    assert_eq!(heads(&world.trunk(&call)), ["trunk: SIP/2.0 430 Flow Failed"]);
+    registered(&mut world, 2);
+    assert_eq!(heads(&world.trunk(&call)), ["trunk: SIP/2.0 430 Flow Failed"]);
+    let next = world.trunk(&trunk_invite(&path, "z9hG4bKm2"));
+    assert_eq!(start_line(&next[1].clone().browser()).split(' ').next(), Some("INVITE"));
+    // No mediaserver repeats a request for longer.
+    world.wait(Duration::from_secs(33));
+    assert_eq!(world.trunk(&call).len(), 2);
+}
+
+#[test]
 fn nobody_takes_over_without_the_mediaservers_consent() {
     let mut world = World::new(Reach::Path);
     let (flow, path) = registered(&mut world, 1);

@@ -32,7 +32,7 @@ fn rules() -> Rules {
                 realm = \"example.org\"\nsecrets = [\"a secret of the example\"]\n";
     let mut sources = Nothing(Provider::new(aws_lc_rs::default_provider(), || None));
     let config = Config::parse(text, &mut sources, keys).expect("a configuration");
-    Rules::new(&config, SHARDS)
+    Rules::new(&config, SHARDS, RandomState::new())
 }
 
 fn masked(rules: &Rules, stream: &mut Stream, text: &[u8], piece: usize) -> Vec<u8> {

@@ -52,6 +52,8 @@ pub struct TurnClient {
     relayed: Vec<SocketAddr>,
     /// What lets the allocation follow it (RFC 8016).
     ticket: Option<Vec<u8>>,
+    /// The ticket before, which it has used.
+    used_ticket: Option<Vec<u8>>,
     /// Requests without an answer, by their number.
     pending: BTreeMap<u64, Pending>,
     requests: u64,
@@ -60,6 +62,8 @@ pub struct TurnClient {
     ports: u16,
     /// When it does the next thing, where it has one to do.
     next_at: Option<Time>,
+    /// It never refreshes its allocation, whatever it does with it.
+    is_forgetful: bool,
     is_resting: bool,
     outcome: Vec<String>,
 }
@@ -91,12 +95,14 @@ impl TurnClient {
             challenge: None,
             relayed: Vec::new(),
             ticket: None,
+            used_ticket: None,
             pending: BTreeMap::new(),
             requests: 0,
             channels: BTreeMap::new(),
             sent: 0,
             ports: 0,
             next_at: None,
+            is_forgetful: false,
             is_resting: false,
             outcome: Vec::new(),
         }
@@ -162,7 +168,7 @@ impl TurnClient {
     /// The allocation is gone; perhaps it comes again.
     fn lost(&mut self, cx: &mut Cx<'_>) {
         self.relayed.clear();
-        self.ticket = None;
+        (self.ticket, self.used_ticket) = (None, None);
         self.channels.clear();
         self.hang_up(cx);
         cx.between(500 * MS, 20 * SEC, BEGIN);
@@ -210,8 +216,10 @@ impl TurnClient {
 
     /// Asks that the allocation follow.
     fn take_along(&mut self, cx: &mut Cx<'_>) {
+        let is_wrong = self.used_ticket.is_some() && cx.dice.happens(1_500);
+        let ticket = if is_wrong { &self.used_ticket } else { &self.ticket };
         let wish = Wish {
-            ticket: self.ticket.clone(),
+            ticket: ticket.clone(),
             ..Wish::new(method::REFRESH)
         };
         self.request(cx, wish);
@@ -257,6 +265,7 @@ impl TurnClient {
 
 impl Actor for TurnClient {
     fn start(&mut self, cx: &mut Cx<'_>) {
+        self.is_forgetful = cx.dice.happens(2_500);
         cx.between(0, 5 * SEC, BEGIN);
     }
 

@@ -166,6 +166,9 @@ impl Upstream {
                 let mut bytes = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
                 bytes.extend_from_slice(format!("{:x}\r\n", length + 10).as_bytes());
                 bytes.extend_from_slice(&body);
+                if dice.happens(5_000) {
+                    return self.close(cx, end, &bytes);
+                }
                 self.say(cx, end, &bytes);
                 self.links.remove(&end);
                 cx.net.reset(end);

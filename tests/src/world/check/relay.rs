@@ -100,6 +100,9 @@ impl Relay {
         client.is_stream |= is_stream;
         if let Some((channel, payload)) = channel_data(bytes) {
             let peers: Vec<SocketAddr> = client.peers_of(channel, now).collect();
+            if is_stream {
+                client.said.push((channel, payload.to_vec()));
+            }
             for peer in peers {
                 self.sent(now, number, peer, payload);
             }
@@ -117,6 +120,9 @@ impl Relay {
                 }
             }
             (Class::Request, _) if is_signed(bytes) => {
+                if message.method == method::CHANNEL_BIND && is_stream && client.has_moved {
+                    client.said_too_early(&message);
+                }
                 client.asked.insert(message.transaction, message);
             }
             _ => {}
@@ -278,6 +284,7 @@ impl Relay {
         }
         let client = &mut self.clients[home];
         client.is_stream |= found.is_stream;
+        client.has_moved = true;
         client.asked.extend(found.asked);
         for (payloads, more) in [(&mut client.up, found.up), (&mut client.down, found.down)] {
             for (payload, count) in more {

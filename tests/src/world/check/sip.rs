@@ -46,6 +46,8 @@ struct Flow {
 struct Asked {
     flow: u64,
     at: Time,
+    /// Whether somebody is told of it.
+    is_ringing: bool,
     status: Option<u16>,
 }
 
@@ -133,6 +135,7 @@ impl Sip {
             let asked = Asked {
                 flow,
                 at: now,
+                is_ringing: false,
                 status: None,
             };
             self.asked.insert(key(message, method), asked);
@@ -173,6 +176,7 @@ impl Sip {
             ));
         }
         if status < 200 {
+            asked.is_ringing |= status > 100;
             return match asked.status {
                 Some(last) => Err(format!("user {user} was sent {status} to {method} behind {last}")),
                 None => Ok(()),
@@ -241,9 +245,9 @@ impl Sip {
         let waiting = self.asked.iter().filter(|(_, asked)| asked.status.is_none());
         for ((branch, method), asked) in waiting {
             let flow = &self.flows[&asked.flow];
-            let patience = if method == "INVITE" { PATIENCE_RINGING } else { PATIENCE };
-            // Only what is large goes by TCP.
-            let is_lost = asked.at < self.deaf_until || self.has_cut && method == "MESSAGE";
+            let patience = if asked.is_ringing { PATIENCE_RINGING } else { PATIENCE };
+            // RFC 4320 section 4.2: what is not an INVITE, and is lost, gets no 408. Only what is large goes by TCP.
+            let is_lost = method != "INVITE" && asked.at < self.deaf_until || self.has_cut && method == "MESSAGE";
             if flow.is_open && !flow.is_cut && !is_lost && now > asked.at + patience {
                 return Err(format!("user {} was never answered {method} ({branch})", flow.user));
             }
@@ -328,9 +332,15 @@ mod tests {
 
     #[test]
     fn a_request_without_an_answer_is_found() {
-        let look = (121 * SEC, Seen::Held { shard: 0, gauges: &[] });
-        let late = |first| check(&[(0, first), (121 * SEC, Seen::Held { shard: 0, gauges: &[] })]);
-        check(&[look]).expect_err("never answered");
+        let look_at = |time| (time, Seen::Held { shard: 0, gauges: &[] });
+        let look = || look_at(121 * SEC);
+        let late = |first| check(&[(0, first), look()]);
+        check(&[look()]).expect_err("never answered");
+        let message = &answer(180);
+        let ringing = (0, Seen::SipDown { flow: 1, message });
+        assert_eq!(check(&[ringing, look_at(119 * SEC)]), Ok(()));
+        let ringing = (0, Seen::SipDown { flow: 1, message });
+        check(&[ringing, look()]).expect_err("never answered, although it rang");
         let message = &answer(486);
         assert_eq!(late(Seen::SipDown { flow: 1, message }), Ok(()));
         assert_eq!(late(Seen::FlowClosed { flow: 1 }), Ok(()));

@@ -51,7 +51,7 @@ impl TurnClient {
                     self.say(cx, &stun::channel_data(channel, &payload));
                 }
             }
-            12 => {
+            12 if !self.is_forgetful => {
                 let lifetime = if cx.dice.happens(2_000) { 0 } else { 600 };
                 let families = [Families::Unsaid, Families::Unsaid, Families::V4, Families::V6];
                 let wish = Wish {
@@ -70,7 +70,8 @@ impl TurnClient {
             _ => {
                 // Long enough for a permission to end, sometimes for a channel or the allocation.
                 cx.met("a TURN client was silent for long");
-                return self.think(cx, 5 * SEC, 400 * SEC);
+                let longest = if self.is_forgetful { 60 * SEC } else { 400 * SEC };
+                return self.think(cx, 5 * SEC, longest);
             }
         }
         self.think(cx, 5 * MS, 3 * SEC);
@@ -81,7 +82,12 @@ impl TurnClient {
         let has_v6 = self.relayed.iter().any(SocketAddr::is_ipv6);
         let is_v6 = cx.dice.happens(if has_v6 { 6_000 } else { 1_000 });
         match cx.dice.from_to(0, 9) {
-            0 => site::BYSTANDER,
+            0 => *cx.dice.pick(&[
+                site::BYSTANDER,
+                // Whom media may be relayed to, and other things not.
+                SocketAddr::new(site::media(0, is_v6), 5_060),
+                SocketAddr::new(site::media(1, is_v6), 22),
+            ]),
             1 => {
                 let stranger = if is_v6 { site::STRANGER_V6 } else { site::STRANGER };
                 SocketAddr::new(stranger, 5_000)

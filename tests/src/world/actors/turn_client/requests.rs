@@ -101,7 +101,7 @@ impl TurnClient {
 
     fn granted(&mut self, cx: &mut Cx<'_>, wish: &Wish, answer: &Message) {
         if let Some(ticket) = answer.attribute(attribute::MOBILITY_TICKET) {
-            self.ticket = Some(ticket.to_vec());
+            self.used_ticket = self.ticket.replace(ticket.to_vec());
         }
         match wish.method {
             method::ALLOCATE => {
@@ -149,6 +149,9 @@ impl TurnClient {
         cx.note(|| format!("is refused with {code}"));
         cx.met("a TURN request was refused");
         self.outcome.push(format!("method {} refused: {code}", wish.method));
+        if wish.ticket.is_some() && wish.ticket == self.used_ticket {
+            cx.met("a ticket was not good twice");
+        }
         // RFC 8656 section 7.2: 437, the allocation is gone.
         if wish.method == method::ALLOCATE || wish.ticket.is_some() || code == 437 {
             self.lost(cx);

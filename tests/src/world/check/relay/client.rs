@@ -21,6 +21,11 @@ pub(super) struct Client {
     pub(super) permissions: BTreeMap<IpAddr, Time>,
     /// Whom a channel has ever been bound to, and until when.
     pub(super) channels: BTreeMap<u16, BTreeMap<SocketAddr, Time>>,
+    /// Whether its allocation has followed it. What is still on its way by the connection that it has left may come behind
+    /// what it says by the new one.
+    pub(super) has_moved: bool,
+    /// What it has said by channels.
+    pub(super) said: Vec<(u16, Vec<u8>)>,
     /// Payloads that may yet go to a peer, with how often.
     pub(super) up: Payloads,
     /// Payloads that may yet come from a peer.
@@ -34,6 +39,16 @@ impl Client {
             let is_there = now <= self.expires[place] || self.is_stream && self.expires[place] > 0;
             if is_there && family.is_none_or(|family| family == meant) {
                 self.expires[place] = now + lifetime;
+            }
+        }
+    }
+
+    /// What was said by a channel that is bound only now may yet come to its peer.
+    pub(super) fn said_too_early(&mut self, bind: &Message) {
+        for peer in bind.addresses(attribute::XOR_PEER_ADDRESS) {
+            let said = self.said.iter();
+            for (_, payload) in said.filter(|(channel, _)| *channel == channel_number(bind)) {
+                *self.up.entry((peer, payload.clone())).or_default() += 1;
             }
         }
     }
