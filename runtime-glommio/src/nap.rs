@@ -82,14 +82,15 @@ impl Nap {
             executor::round().await;
             self.round = now;
         } else if !is_busy && !is_late {
-            if self.napper.looked(now, FOUND.take()) {
-                self.napper.nap(now)?;
+            match self.napper.looked(now, FOUND.take()) {
+                true => self.napper.nap(now).map(drop)?,
+                false => self.napper.blocks()?,
             }
             let until = until.map_or(self.came + SOON, |until| until.min(self.came + SOON));
             patience = until.saturating_duration_since(Instant::now());
         }
         self.has_come = self.set.look(patience)? > 0;
-        Ok(())
+        self.napper.goes_on()
     }
 }
 
