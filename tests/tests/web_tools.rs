@@ -1,8 +1,10 @@
 //! Do the tools of others find fault with the web role? Load generators, an attacker who is slow, and a scanner of TLS.
 
 use std::{
+    collections::BTreeMap,
     fs,
     process::Command,
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -76,19 +78,30 @@ fn slowhttptest_denies_service_to_nobody() {
         ["-X", "-n1", "-z1", "-u", &page],
     ];
     thread::scope(|scope| {
-        let attackers = attacks.map(|attack| {
-            let common = ["-c100", "-r100", "-l15", "-p5"];
-            scope.spawn(move || said("slowhttptest", &[&attack[..], &common].concat()))
-        });
-        let mut slowest = Duration::ZERO;
-        while attackers.iter().any(|attacker| !attacker.is_finished()) {
+        let (sender, reported) = mpsc::channel();
+        for (number, attack) in attacks.into_iter().enumerate() {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                let common = ["-c100", "-r100", "-l15", "-p5"];
+                let report = said("slowhttptest", &[&attack[..], &common].concat());
+                sender.send((number, report)).expect("somebody waits for it");
+            });
+        }
+        drop(sender);
+        let (mut slowest, mut reports) = (Duration::ZERO, BTreeMap::new());
+        loop {
             let asked = Instant::now();
             assert_eq!(scene.connect(110).ask(&get("/app/")).text(), "hello");
             slowest = slowest.max(asked.elapsed());
-            thread::sleep(Duration::from_millis(50));
+            match reported.recv_timeout(Duration::from_millis(50)) {
+                Ok((number, report)) => drop(reports.insert(number, report)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
         assert!(slowest < Duration::from_secs(5), "somebody waited for {slowest:?}");
-        let reports = attackers.map(|attacker| attacker.join().expect("a report"));
+        let reports: Vec<String> = reports.into_values().collect();
+        assert_eq!(reports.len(), attacks.len(), "reports");
         for report in &reports {
             assert!(!report.contains("service available:   NO"), "{report}");
         }
